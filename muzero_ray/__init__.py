@@ -1,0 +1,1 @@
+"""MuZero: the algorithm. Plain Python, numpy, torch and numba; never imports ray."""

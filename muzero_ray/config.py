@@ -1,0 +1,303 @@
+"""The whole configuration: frozen pydantic models, one per part. Checked once, across fields; builders unpack it.
+
+Every field's docstring is its help text on the command line. Only literals, numbers and strings live here, so that
+`--help` needs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class FrozenConfig(BaseModel):
+    """Immutable; unknown keys, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class AtariConfig(FrozenConfig):
+    """Preprocessing of ALE games (ignored by other kinds)."""
+
+    image_size: Annotated[int, Field(ge=16, le=256)] = 96
+    """Frames are resized to this many pixels on each side."""
+    grayscale: bool = True
+    """One channel a frame instead of three (RGB)."""
+    frame_skip: PositiveInt = 4
+    """Emulator frames per agent step, max-pooled over the last two."""
+    sticky_actions: Fraction = 0.25
+    """Probability that the emulator repeats the previous action."""
+    noop_max: NonNegativeInt = 0
+    """Up to this many no-ops at the start of a game (0: none; sticky actions already vary games)."""
+    terminal_on_life_loss: bool = False
+    """In training only, end a game's targets at each lost life; the game itself goes on."""
+
+
+class EnvConfig(FrozenConfig):
+    """Which environment, and how it is seen."""
+
+    kind: Literal["gymnasium", "atari", "openspiel"] = "gymnasium"
+    """Adapter. `gymnasium` takes any id, `my_pkg:MyEnv-v0` included; `atari` an ALE game; `openspiel` a board game."""
+    id: Annotated[str, Field(min_length=1)] = "CartPole-v1"
+    """Gymnasium id, ALE game name (Breakout), or OpenSpiel game string (tic_tac_toe)."""
+    kwargs: dict[str, bool | int | float | str] = {}
+    """Extra keyword arguments of the environment."""
+    frame_stack: PositiveInt = 1
+    """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
+    max_moves: PositiveInt | None = None
+    """Truncate games after this many agent steps (none: the environment's own limit)."""
+    atari: AtariConfig = AtariConfig()
+
+
+class SupportConfig(FrozenConfig):
+    """Categorical support of a scalar head: `bins` equidistant points over [-max, max], in h-space if `transform`."""
+
+    max: PositiveFloat = 300.0
+    """Largest representable scalar, after the h-transform where it is used."""
+    bins: Annotated[int, Field(ge=3, le=4001)] = 601
+    """Number of bins; odd, so that zero is one of them."""
+    transform: bool = True
+    """h(x) = sign(x)(sqrt(|x|+1)-1)+0.001x before the two-hot encoding."""
+
+    @model_validator(mode="after")
+    def _odd(self) -> SupportConfig:
+        if self.bins % 2 == 0:
+            raise ValueError(f"bins={self.bins} is even: zero would fall between two bins. Use an odd number")
+        return self
+
+
+class NetworkConfig(FrozenConfig):
+    """Representation h, dynamics g and prediction f."""
+
+    kind: Literal["mlp", "resnet"] = "mlp"
+    """`mlp` for vector observations, `resnet` for images and boards."""
+    hidden: PositiveInt = 64
+    """Latent size (mlp)."""
+    layers: tuple[PositiveInt, ...] = (64, 64)
+    """Hidden layer widths of h and g (mlp)."""
+    channels: PositiveInt = 64
+    """Feature planes of the latent (resnet)."""
+    blocks: PositiveInt = 1
+    """Residual blocks in h and in g (resnet)."""
+    downsample: Literal[1, 4, 16] = 16
+    """How much smaller the latent image is than the observation (resnet): 96 -> 6 at 16, 24 at 4; 1 for boards."""
+    head_layers: tuple[PositiveInt, ...] = (64,)
+    """Hidden layers of the policy, value and reward heads; empty for linear heads."""
+    head_channels: PositiveInt = 16
+    """Planes of the 1x1 convolution in front of each head (resnet)."""
+    value: SupportConfig = SupportConfig()
+    reward: SupportConfig = SupportConfig()
+    projection: PositiveInt = 256
+    """Width of the projection used by the consistency loss."""
+
+
+class SearchConfig(FrozenConfig):
+    """Monte-Carlo tree search."""
+
+    kind: Literal["puct", "gumbel"] = "gumbel"
+    """`gumbel` improves the policy even at few simulations; `puct` is the original MuZero search."""
+    simulations: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Network evaluations per move."""
+    pb_c_base: PositiveFloat = 19652.0
+    pb_c_init: PositiveFloat = 1.25
+    dirichlet_alpha: PositiveFloat = 0.3
+    """Root exploration noise (puct), over legal actions."""
+    noise_fraction: Fraction = 0.25
+    """Share of the noise in the root prior (puct)."""
+    unvisited: Literal["zero", "parent", "completed"] = "parent"
+    """Q of unvisited children (puct): 0, the parent's value, or the mixed value of visited siblings and the parent."""
+    considered_actions: Annotated[int, Field(ge=2)] = 16
+    """Gumbel-top-m root actions that sequential halving starts from (gumbel)."""
+    c_visit: NonNegativeFloat = 50.0
+    c_scale: PositiveFloat = 1.0
+    """sigma(q) = (c_visit + max visits) * c_scale * q (gumbel): 1.0 for boards, 0.1 for Atari."""
+    value_bounds: tuple[float, float] | None = None
+    """Known range of returns (boards: [-1, 1]); otherwise min-max of each tree."""
+    temperature: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 0.5, 0.25)
+    """Action sampling temperature (puct) before 50 %, before 75 % and after 75 % of training."""
+    temperature_moves: PositiveInt | None = None
+    """Play greedily (puct) from this move of a game on (boards)."""
+
+
+class ReplayConfig(FrozenConfig):
+    """Sizes count transitions (agent steps), never frames or games."""
+
+    capacity: PositiveInt = 1_000_000
+    """Transitions kept; the oldest games leave first."""
+    capacity_bytes: PositiveInt = 4_000_000_000
+    """Memory the stored games may take; whichever limit is reached first holds."""
+    min_size: PositiveInt = 2_000
+    """The learner waits for this many."""
+    samples_per_insert: PositiveFloat = 4.0
+    """Replay ratio: how often each transition is trained on. Enforced, so curves do not depend on machine speed."""
+    priority_alpha: NonNegativeFloat = 1.0
+    """Exponent of |root value - n-step target| (0: uniform sampling)."""
+    priority_beta: Fraction = 0.4
+    """Importance-sampling exponent at the start, annealed to 1 over training."""
+    segment_length: PositiveInt = 400
+    """Longer games are cut into segments of this many steps."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ReplayConfig:
+        if self.min_size > self.capacity:
+            raise ValueError(
+                f"min_size={self.min_size} is above capacity={self.capacity}: the learner would wait for ever. "
+                "Lower min_size or raise capacity"
+            )
+        return self
+
+
+class LearnerConfig(FrozenConfig):
+    """Targets, loss and optimizer."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    """`auto`: cuda if there is one, else cpu."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """`bf16` runs forward passes under autocast; weights stay float32."""
+    batch_size: PositiveInt = 128
+    unroll_steps: PositiveInt = 5
+    td_steps: PositiveInt = 10
+    """n of the n-step value target, in agent steps."""
+    discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.997
+    """Per agent step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """`cosine` decays to `lr_final` x lr at the last step."""
+    lr_final: Fraction = 0.1
+    warmup_steps: NonNegativeInt = 100
+    """Linear warm-up of the learning rate."""
+    momentum: Fraction = 0.9
+    """Only for sgd."""
+    weight_decay: NonNegativeFloat = 1e-4
+    max_grad_norm: PositiveFloat = 10.0
+    value_weight: NonNegativeFloat = 0.25
+    reward_weight: NonNegativeFloat = 1.0
+    consistency_weight: NonNegativeFloat = 0.0
+    """SimSiam consistency between predicted and observed latents; 2.0 is usual for pixels, 0 turns it off."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    """Moving average of the weights, used by reanalyze as target network."""
+    max_skipped: PositiveInt = 20
+    """Stop after this many non-finite updates in a row."""
+
+
+class ReanalyzeConfig(FrozenConfig):
+    """Old games are searched again with newer weights."""
+
+    share: NonNegativeFloat = 0.0
+    """Transitions re-searched per transition played (0: off)."""
+    simulations: PositiveInt | None = None
+    """Simulations of those searches (none: as self-play)."""
+
+
+class ActorsConfig(FrozenConfig):
+    """Self-play and process layout."""
+
+    count: PositiveInt = 2
+    """Self-play actors."""
+    envs_per_actor: PositiveInt = 8
+    """Environments each actor steps side by side; their searches share network batches."""
+    rollout_steps: PositiveInt = 400
+    """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
+    weights_interval: PositiveInt = 50
+    """Moves between looks for newer weights."""
+    num_cpus: PositiveFloat = 0.5
+    """CPUs Ray reserves per self-play actor (fractions allowed)."""
+    learner_cpus: PositiveFloat = 0.5
+    learner_gpus: NonNegativeFloat = 0.0
+    threads: PositiveInt = 1
+    """Torch threads per self-play, reanalyze or evaluator process."""
+    learner_threads: PositiveInt = 1
+    """Torch threads of the learner on CPU."""
+
+
+class EvaluationConfig(FrozenConfig):
+    """Noise-free games with the newest weights."""
+
+    interval_steps: PositiveInt = 2_000
+    """Learner steps between evaluations during training."""
+    episodes: PositiveInt = 10
+    """Episodes of an evaluation during training."""
+    final_episodes: PositiveInt = 20
+    """Episodes of the evaluation that ends a run."""
+    simulations: PositiveInt | None = None
+    """Simulations per move (none: as self-play)."""
+    video: bool = True
+    """Write the first episode of the final evaluation as mp4."""
+
+
+class RunConfig(FrozenConfig):
+    """Budget, identity and output. Any limit reached ends the run cleanly."""
+
+    name: str | None = None
+    """Folder under `runs_dir` (none: preset, seed and date)."""
+    runs_dir: str = "runs"
+    seed: NonNegativeInt = 0
+    training_steps: PositiveInt = 100_000
+    """Learner steps; also the horizon of every schedule."""
+    episodes: PositiveInt | None = None
+    """Stop after this many self-play episodes."""
+    minutes: PositiveFloat | None = None
+    """Stop after this much wall clock."""
+    serial: bool = False
+    """One process, no Ray: reproducible to the byte."""
+    address: str | None = None
+    """Ray cluster to join: auto or ray://...; none starts a private one here."""
+    checkpoint_steps: PositiveInt = 1_000
+    """Learner steps between checkpoints."""
+    log_steps: PositiveInt = 100
+    """Learner steps between rows of metrics.jsonl."""
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online if WANDB_API_KEY is set, else offline."""
+    wandb_project: str = "muzero_ray"
+
+
+class Config(FrozenConfig):
+    """Everything a run needs; `config.yaml` of a run holds it in full."""
+
+    run: RunConfig = RunConfig()
+    env: EnvConfig = EnvConfig()
+    network: NetworkConfig = NetworkConfig()
+    search: SearchConfig = SearchConfig()
+    replay: ReplayConfig = ReplayConfig()
+    learner: LearnerConfig = LearnerConfig()
+    reanalyze: ReanalyzeConfig = ReanalyzeConfig()
+    actors: ActorsConfig = ActorsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.learner.batch_size > self.replay.min_size:
+            raise ValueError(
+                f"learner.batch_size={self.learner.batch_size} is above replay.min_size={self.replay.min_size}: the "
+                "first batches would repeat the same few positions. Raise replay.min_size or lower the batch size"
+            )
+        if self.env.kind == "atari" and self.network.kind == "mlp":
+            raise ValueError("network.kind=mlp can not read the images of env.kind=atari. Use network.kind=resnet")
+        if self.env.kind == "atari" and self.network.kind == "resnet":
+            size, factor = self.env.atari.image_size, self.network.downsample
+            if size % factor:
+                raise ValueError(
+                    f"env.atari.image_size={size} is no multiple of network.downsample={factor}: the latent would not "
+                    f"be whole. Use {size // factor * factor or factor} or another downsample"
+                )
+        bounds = self.search.value_bounds
+        if bounds is not None and bounds[0] >= bounds[1]:
+            raise ValueError(f"search.value_bounds={bounds}: the lower bound must be below the upper. Swap them")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON/YAML types, every field written out."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,29 @@
+"""Errors a user can act on. Each message names the setting or thing, its value, the reason and the remedy."""
+
+
+class MuZeroRayError(Exception):
+    """Base of every error this project raises on purpose; `exit_code` is what `launch.py` ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(MuZeroRayError):
+    """A setting, argument or file the user gave can not be used."""
+
+    exit_code = 2
+
+
+class EnvironmentFault(MuZeroRayError):
+    """An environment broke its contract (wrong dtype, shape, NaN, action out of range) or raised."""
+
+    exit_code = 3
+
+
+class NumericsError(MuZeroRayError):
+    """Losses or gradients stayed non-finite."""
+
+    exit_code = 4
+
+
+class CheckpointError(MuZeroRayError):
+    """A checkpoint is missing, damaged, or belongs to another network."""

@@ -1,0 +1,166 @@
+"""Records that cross module and process borders: frozen, numpy, each field with its shape and unit.
+
+Letters: `B` batch, `T` steps of a game, `A` actions, `K` unrolled steps. A *step* (or *move*) is one agent decision,
+never an emulator frame. Values and rewards are in env units everywhere outside `networks/supports.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+LongArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an environment shows and takes.
+
+    observation_shape: of one frame, `(D,)` for vectors or `(C, H, W)` for images; stacking happens outside.
+    observation_dtype: "uint8" (images, networks divide by 255) or "float32".
+    num_players: 1 or 2; two-player games alternate strictly and are zero-sum.
+    """
+
+    name: str
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    num_actions: int
+    num_players: int = 1
+
+
+class EnvStep(NamedTuple):
+    """One transition. `reward` is what the player who acted earned, raw env units.
+
+    terminated: the game is over, nothing more can be earned. truncated: a limit stopped it, the state still has value.
+    """
+
+    observation: Array
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+class WeightsVersion(NamedTuple):
+    """(learner incarnation, learner step). Compare with `!=`: a restored learner goes back in steps."""
+
+    incarnation: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All network parameters and buffers as one flat float32 vector `[P]`, in `networks.flat` order."""
+
+    version: WeightsVersion
+    flat: FloatArray
+
+
+class NetworkOutput(NamedTuple):
+    """What a network says of `B` states, numpy, scalars in env units (supports already decoded).
+
+    hidden `[B, ...]` float32, reward `[B]` (0 from `initial`), value `[B]`, policy_logits `[B, A]`.
+    """
+
+    hidden: FloatArray
+    reward: FloatArray
+    value: FloatArray
+    policy_logits: FloatArray
+
+
+class SearchResult(NamedTuple):
+    """action `[B]` int32, policy_target `[B, A]`, root_value `[B]` (env units, for the player to move),
+    visit_counts `[B, A]` int32, depth `[B]` mean depth of the simulations (float32)."""
+
+    action: IntArray
+    policy_target: FloatArray
+    root_value: FloatArray
+    visit_counts: IntArray
+    depth: FloatArray
+
+
+class GameId(NamedTuple):
+    """Identity of a game segment: unique for ever within a run, so adding it twice can be refused."""
+
+    actor: int
+    incarnation: int
+    seq: int
+
+
+@dataclass(frozen=True)
+class GameHistory:
+    """A game, or a segment of a long one.
+
+    Position `t` (0 <= t < T) is the state in which `actions[t]` was chosen. A segment *owns* its first `owned`
+    positions (replay draws only those); the rest is overlap, also owned by the next segment, so that targets
+    K + n steps on can be formed across the cut. `owned == T` when the segment ends its game.
+
+    observations: `[context + T + 1, *frame]`, each frame once; the frame of position t is `observations[context + t]`.
+    context: frames before position 0, for stacking (0 at a game's start; missing frames are zeros).
+    actions: `[T]` int32. rewards: `[T]` float32, raw env units, `rewards[t]` is what `actions[t]` earned its player.
+    to_play: `[T + 1]` int8. legal: `[T + 1, A]` bool (all False past a terminal state).
+    policies: `[T, A]` float32, search policy targets. root_values: `[T + 1]` float32, search values for the player to
+    move; the last is 0 if terminated, the value of the last state if truncated; if the segment was cut it is 0 and
+    never read, thanks to the overlap.
+    terminated / truncated: how the segment ended; both False when it was cut.
+    version: the weights that played the first position.
+    """
+
+    id: GameId
+    observations: Array
+    context: int
+    actions: IntArray
+    rewards: FloatArray
+    to_play: NDArray[np.int8]
+    legal: BoolArray
+    policies: FloatArray
+    root_values: FloatArray
+    owned: int
+    terminated: bool
+    truncated: bool
+    version: WeightsVersion
+
+    def __len__(self) -> int:
+        """Number of steps T, overlap included."""
+        return len(self.actions)
+
+
+@dataclass(frozen=True)
+class ItemKeys:
+    """Which replay items a batch holds. game `[B]` int64 (insertion number, only grows), position `[B]` int32."""
+
+    game: LongArray
+    position: IntArray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training batch, ready for the learner. Values and rewards in env units.
+
+    observations: `[B, C, H, W]` uint8 or `[B, D]` float32, frames already stacked, at the root position.
+    next_observations: `[B, K, ...]` those after each unrolled step, or None when no consistency loss is used.
+    actions: `[B, K]` int32 (random legal-range filler past the end).
+    target_value, target_reward: `[B, K + 1]`; target_reward[:, 0] is 0 and unused.
+    target_policy: `[B, K + 1, A]`. policy_mask: `[B, K + 1]` 0 past the end of the game (value and reward keep
+    training towards 0: absorbing state). value_mask: `[B, K + 1]`, for value and reward, 0 only past a truncation,
+    where nothing is known. observation_mask: `[B, K]` 1 where next_observations is a real frame.
+    weights: `[B]` importance weights, max 1. keys: for priority updates.
+    """
+
+    observations: Array
+    next_observations: Array | None
+    actions: IntArray
+    target_value: FloatArray
+    target_reward: FloatArray
+    target_policy: FloatArray
+    policy_mask: FloatArray
+    value_mask: FloatArray
+    observation_mask: FloatArray
+    weights: FloatArray
+    keys: ItemKeys
