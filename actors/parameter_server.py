@@ -1,0 +1,34 @@
+"""Where weights are published: the newest, by name, for whoever asks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import ray
+
+from muzero_ray.types import Weights, WeightsVersion
+
+WeightsName = Literal["online", "target"]
+"""`online`: what the learner trains; `target`: its moving average, for reanalyze."""
+
+
+class ParameterServer:
+    """Holds one `Weights` per name. Objects die with the process that put them, so it puts what it hands out."""
+
+    def __init__(self) -> None:
+        self._latest: dict[WeightsName, tuple[WeightsVersion, ray.ObjectRef]] = {}
+
+    def publish(self, name: WeightsName, weights: Weights) -> None:
+        """Replace `name`; weights of an older learner incarnation are ignored (a zombie's)."""
+        held = self._latest.get(name)
+        if held is not None and weights.version.incarnation < held[0].incarnation:
+            return
+        self._latest[name] = (weights.version, ray.put(weights))
+
+    def latest(self, name: WeightsName, have: WeightsVersion | None) -> list[ray.ObjectRef]:
+        """`[ref]` of the newest weights, or `[]` if `have` is the newest or nothing was published yet.
+
+        A list, because a bare ref would be resolved and its content copied through this process.
+        """
+        held = self._latest.get(name)
+        return [] if held is None or held[0] == have else [held[1]]

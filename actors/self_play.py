@@ -1,0 +1,55 @@
+"""Self-play behind Ray: pulls weights, pushes finished segments, reports after each rollout."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import ray
+from ray.actor import ActorHandle
+
+from actors.process import limit_threads
+from actors.weights_client import TIMEOUT, WeightsClient
+from muzero_ray.config import Config
+from muzero_ray.runtime.build import TaskShape, build_self_play
+from muzero_ray.runtime.self_play import PlayStats
+from muzero_ray.types import GameHistory
+
+MAX_PUSHES = 2
+"""Unacknowledged segments an actor may have on their way to replay."""
+
+
+class SelfPlayWorker:
+    """Shell of `SelfPlay`; holds the handles {replay, params}."""
+
+    def __init__(
+        self, config: Config, shape: TaskShape, actor: int, incarnation: int, replay: ActorHandle, params: ActorHandle
+    ) -> None:
+        limit_threads(config.actors.threads)
+        self._self_play = build_self_play(config, shape, actor=actor, incarnation=incarnation)
+        self._weights = WeightsClient(params, "online", self._self_play.set_weights)
+        self._weights_interval = config.actors.weights_interval
+        self._replay = replay
+        self._pushes: deque[ray.ObjectRef] = deque()
+
+    def rollout(self, transitions: int, temperature: float, seconds: float) -> PlayStats:
+        """Play `transitions`, or for `seconds`; every segment is acknowledged by replay before this returns."""
+        self._weights.fetch()
+        stats = self._self_play.play(
+            transitions,
+            temperature=temperature,
+            emit=self._push,
+            refresh=self._weights.refresh,
+            refresh_moves=self._weights_interval,
+            seconds=seconds,
+        )
+        self._settle(0)
+        return stats
+
+    def _push(self, game: GameHistory) -> None:
+        self._settle(MAX_PUSHES - 1)
+        self._pushes.append(self._replay.add.remote(game))
+
+    def _settle(self, pending: int) -> None:
+        """Wait until at most `pending` pushes are unacknowledged."""
+        while len(self._pushes) > pending:
+            ray.get(self._pushes.popleft(), timeout=TIMEOUT)

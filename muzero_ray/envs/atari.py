@@ -1,0 +1,175 @@
+"""Atari games of the Arcade Learning Environment, preprocessed as gymnasium's AtariPreprocessing does.
+
+The emulator is driven directly: pixel for pixel the frames of AtariPreprocessing over `ALE/X-v5` with `frameskip=1`
+(a test compares them), without fetching the RGB screen at each of the skipped frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import ale_py
+import cv2
+import numpy as np
+from ale_py import roms
+
+from muzero_ray.config import AtariConfig
+from muzero_ray.errors import ConfigError
+from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
+
+MAX_FRAMES = 108_000  # 30 minutes of play, the limit used throughout the literature; shows as truncated
+SETTINGS = {
+    "frameskip": "env.atari.frame_skip",
+    "repeat_action_probability": "env.atari.sticky_actions",
+    "obs_type": "env.atari.grayscale",
+}
+FIXED = ("game", "continuous", "continuous_action_threshold", "render_mode", "sound_obs")
+CONTINUE = -1  # in the action log: a reset that went on with the same game after a lost life
+
+
+class AtariEnvironment:
+    """Adapter of one game; use it inside a CheckedEnvironment. Frames: uint8 `(1, S, S)` gray or `(3, S, S)` RGB.
+
+    With life_loss, a lost life is `terminated`; the next `reset` then plays one no-op in the same game instead of
+    starting another, so that all of the game is seen. Its seed argument is not used then.
+    """
+
+    def __init__(self, game: str, config: AtariConfig, kwargs: Mapping[str, Any], *, life_loss: bool = False) -> None:
+        """game: a name of `registry.atari_games()`. kwargs: of ale_py.AtariEnv (`mode`, `difficulty`, ...)."""
+        for key in kwargs:
+            if key in SETTINGS:
+                raise ConfigError(f"env.kwargs.{key}={kwargs[key]!r} has a setting of its own. Use {SETTINGS[key]}")
+            if key in FIXED:
+                raise ConfigError(f"env.kwargs.{key}={kwargs[key]!r} can not be set for Atari games. Leave it out")
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each emulator
+        cv2.setNumThreads(0)  # one core per environment process; OpenCV would take them all
+        options = {"max_num_frames_per_episode": MAX_FRAMES, "full_action_space": False, **kwargs}
+        try:
+            self._env = ale_py.AtariEnv(
+                game=_rom(game), frameskip=1, repeat_action_probability=config.sticky_actions, **options
+            )
+        except (TypeError, RuntimeError) as error:
+            raise ConfigError(f"env.id={game} can not be made with env.kwargs={dict(kwargs)}: {error}") from error
+        self._ale = self._env.ale
+        self._skip, self._noop_max, self._life_loss = config.frame_skip, config.noop_max, life_loss
+        self._gray, self._size = config.grayscale, config.image_size
+        self._action_set = list(self._env._action_set)
+        self.spec = EnvSpec(game, (1 if self._gray else 3, self._size, self._size), "uint8", len(self._action_set))
+        self._all_legal = np.ones(self.spec.num_actions, np.bool_)
+        self._all_legal.flags.writeable = False
+        screen = self._ale.getScreenDims() + (() if self._gray else (3,))
+        self._screens = [np.zeros(screen, np.uint8), np.zeros(screen, np.uint8)]
+        self._seed = 0
+        self._log: list[int] = []
+        self._lost_a_life = False
+
+    def reset(self, seed: int) -> Array:
+        """See Environment."""
+        if self._lost_a_life:
+            self._log.append(CONTINUE)
+            _, terminated, truncated = self._continue()
+            if not (terminated or truncated):
+                return self._frame()
+        self._start(seed)
+        return self._frame()
+
+    def step(self, action: int) -> EnvStep:
+        """See Environment."""
+        self._log.append(action)
+        reward, terminated, truncated = self._advance(self._action_set[action])
+        return EnvStep(self._frame(), reward, terminated, truncated)
+
+    def legal_actions(self) -> BoolArray:
+        """See Environment."""
+        return self._all_legal
+
+    def to_play(self) -> int:
+        """See Environment."""
+        return 0
+
+    def render(self) -> Array | None:
+        """The emulator's RGB screen, `[210, 160, 3]` for most games."""
+        screen: Array = self._ale.getScreenRGB()
+        return screen
+
+    def snapshot(self) -> dict[str, Any]:
+        """See Environment. The log spans all lives: back to where the game really began."""
+        return {"seed": self._seed, "actions": list(self._log)}
+
+    def restore(self, snapshot: dict[str, Any]) -> Array:
+        """See Environment. About 3,000 steps a second: no frame but the last is resized."""
+        self._start(int(snapshot["seed"]))
+        for action in snapshot["actions"]:
+            self._log.append(int(action))
+            if action == CONTINUE:
+                self._continue()
+            else:
+                self._advance(self._action_set[action])
+        return self._frame()
+
+    def close(self) -> None:
+        """See Environment."""
+        self._env.close()
+
+    def _start(self, seed: int) -> None:
+        """A new game, then 1 to noop_max single-frame no-ops."""
+        self._seed, self._log, self._lost_a_life = seed, [], False
+        self._env.reset(seed=seed)
+        noops = int(self._env.np_random.integers(1, self._noop_max + 1)) if self._noop_max else 0
+        for _ in range(noops):
+            self._ale.act(ale_py.Action.NOOP, 1.0)
+            if self._ale.game_over():
+                self._env.reset(seed=seed)
+        self._grab(0)
+        self._screens[1].fill(0)
+        self._pool()
+
+    def _continue(self) -> tuple[float, bool, bool]:
+        self._lost_a_life = False
+        reward, _, truncated = self._advance(ale_py.Action.NOOP)
+        # A second life lost during the no-op is no reason for a game of no steps.
+        self._lost_a_life = False
+        return reward, self._ale.game_over(with_truncation=False), truncated
+
+    def _advance(self, action: Any) -> tuple[float, bool, bool]:
+        """`frame_skip` frames of one action: (summed reward, terminated, truncated)."""
+        reward, lives = 0.0, self._ale.lives()
+        over = truncated = lost = False
+        for frame in range(self._skip):
+            reward += self._ale.act(action, 1.0)
+            over, truncated = self._ale.game_over(with_truncation=False), self._ale.game_truncated()
+            lost = self._life_loss and self._ale.lives() < lives
+            if over or truncated or lost:
+                break
+            if frame >= self._skip - 2:
+                self._grab(self._skip - 1 - frame)
+        self._pool()
+        self._lost_a_life = lost and not (over or truncated)
+        return reward, over or lost, truncated
+
+    def _grab(self, index: int) -> None:
+        if self._gray:
+            self._ale.getScreenGrayscale(self._screens[index])
+        else:
+            self._ale.getScreenRGB(self._screens[index])
+
+    def _pool(self) -> None:
+        """Maximum of the last two frames: many games draw a sprite only on every other one."""
+        if self._skip > 1:
+            np.maximum(self._screens[0], self._screens[1], out=self._screens[0])
+
+    def _frame(self) -> Array:
+        image = cv2.resize(self._screens[0], (self._size, self._size), interpolation=cv2.INTER_AREA)
+        planes = image[None] if self._gray else image.transpose(2, 0, 1)
+        return np.array(planes, np.uint8, order="C")
+
+
+@functools.cache
+def _roms_by_name() -> dict[str, str]:
+    return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids()}
+
+
+def _rom(game: str) -> str:
+    return _roms_by_name()[game]

@@ -1,0 +1,226 @@
+"""What an environment is to the rest of the program, and the guard that holds every environment to it.
+
+Adapters (`gymnasium_env`, `atari`, `open_spiel`) translate; `CheckedEnvironment` alone decides what is a fault, words
+it, and cuts games at `max_moves`. Gymnasium's own checker only warns, and then NaNs or wrong shapes reach the replay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from muzero_ray.errors import EnvironmentFault
+from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
+
+T = TypeVar("T")
+
+
+class Environment(Protocol):
+    """One game at a time. Frames are not stacked here: an observation is one frame, `spec.observation_shape`."""
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Shapes, number of actions and players; constant."""
+
+    def reset(self, seed: int) -> Array:
+        """Start a game and return its first frame. The seed, in [0, 2**32), decides everything random in the game."""
+
+    def step(self, action: int) -> EnvStep:
+        """Play `action`, in [0, spec.num_actions) and legal, for the player to move."""
+
+    def legal_actions(self) -> BoolArray:
+        """`[A]` bool, what the player to move may do; all False once terminated. Not to be written to."""
+
+    def to_play(self) -> int:
+        """0 or 1: whose move it is; always 0 for one player."""
+
+    def render(self) -> Array | None:
+        """uint8 `[H, W, 3]` picture of the present state, or None if the environment has none (see `render=`)."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """JSON-able: seed and actions of the game in flight, enough for `restore` in another process."""
+
+    def restore(self, snapshot: dict[str, Any]) -> Array:
+        """Replay a snapshot of the same environment and settings. Returns its present frame."""
+
+    def close(self) -> None:
+        """Free what the environment holds; it can not be used afterwards."""
+
+
+class BrokenContract(Exception):
+    """An adapter saw its environment do something wrong. `CheckedEnvironment` adds environment, seed and step."""
+
+    def __init__(self, what: str, *, expected: str, got: str) -> None:
+        super().__init__(f"{what}: expected {expected}, got {got}")
+
+
+class CheckedEnvironment:
+    """Wraps an adapter: EnvironmentFault instead of bad data, and truncation after `max_moves` steps.
+
+    A fault names environment, seed, step, what was expected and what came. After one, only `reset` (or `restore`) is
+    possible. The wrapped adapter is `inner`; `state` is its exact game state where there is one (OpenSpiel).
+    """
+
+    def __init__(self, inner: Environment, *, max_moves: int | None = None) -> None:
+        """max_moves: truncate this many steps after `reset` (None: never)."""
+        self.inner = inner
+        self.spec = inner.spec
+        self._max_moves = max_moves
+        self._nothing_legal = np.zeros(inner.spec.num_actions, np.bool_)
+        self._nothing_legal.flags.writeable = False
+        self._seed: int | None = None
+        self._moves = 0
+        self._live = False
+        self._terminated = False
+        self._frame: Array | None = None
+
+    @property
+    def state(self) -> Any:
+        """The adapter's `state` (a pyspiel.State), or None: for solvers that need the true game."""
+        return getattr(self.inner, "state", None)
+
+    def reset(self, seed: int) -> Array:
+        """See Environment; raises EnvironmentFault."""
+        self._seed, self._moves, self._live, self._terminated = seed, 0, False, False
+        self._frame = self._observed(self._guarded(lambda: self.inner.reset(seed), "reset"))
+        self._live = True
+        self._require_a_move()
+        return self._frame
+
+    def step(self, action: int) -> EnvStep:
+        """See Environment; raises EnvironmentFault."""
+        self._accept(action)
+        self._live = False  # stays so if anything below is a fault
+        self._moves += 1
+        step = self._guarded(lambda: self.inner.step(int(action)), "step")
+        self._frame = self._observed(step.observation)
+        reward = self._rewarded(step.reward)
+        terminated = self._flag(step.terminated, "terminated")
+        truncated = self._flag(step.truncated, "truncated")
+        # A game that is over has no value left to bootstrap from, whatever limit it ran into on the same step.
+        truncated = not terminated and (truncated or self._moves == self._max_moves)
+        self._terminated = terminated
+        if not terminated:
+            self._require_a_move()
+        self._live = not (terminated or truncated)
+        return EnvStep(self._frame, reward, terminated, truncated)
+
+    def legal_actions(self) -> BoolArray:
+        """See Environment; raises EnvironmentFault."""
+        return self._nothing_legal if self._terminated else self._guarded(self.inner.legal_actions, "legal_actions")
+
+    def to_play(self) -> int:
+        """See Environment."""
+        return self.inner.to_play()
+
+    def render(self) -> Array | None:
+        """See Environment; raises EnvironmentFault."""
+        picture = self._guarded(self.inner.render, "render")
+        if picture is not None and (picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3):
+            raise self._fault("render returned a wrong picture", "uint8 (H, W, 3)", describe(picture))
+        return picture
+
+    def snapshot(self) -> dict[str, Any]:
+        """See Environment. Holds a digest of the frame, so that `restore` notices a game that took another course."""
+        if self._frame is None:
+            raise self._fault("snapshot without a game", "a call of reset before", "none")
+        return {
+            "env": self.spec.name,
+            "moves": self._moves,
+            "live": self._live,
+            "terminated": self._terminated,
+            "frame": _digest(self._frame),
+            "game": self.inner.snapshot(),
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> Array:
+        """See Environment. EnvironmentFault if the replayed game does not arrive at the frame it was saved with."""
+        if snapshot["env"] != self.spec.name:
+            raise self._fault("restore got a snapshot of another environment", self.spec.name, str(snapshot["env"]))
+        self._seed, self._moves, self._live = int(snapshot["game"]["seed"]), int(snapshot["moves"]), False
+        self._terminated = bool(snapshot["terminated"])
+        self._frame = self._observed(self._guarded(lambda: self.inner.restore(snapshot["game"]), "restore"))
+        if _digest(self._frame) != snapshot["frame"]:
+            raise self._fault(
+                "replaying the seed and actions of a game led elsewhere: the environment does not draw all its chance "
+                "from the seed of reset, or its settings or version have changed",
+                f"the frame with digest {snapshot['frame']}",
+                _digest(self._frame),
+            )
+        self._live = bool(snapshot["live"])
+        return self._frame
+
+    def close(self) -> None:
+        """See Environment."""
+        self._live = False
+        self.inner.close()
+
+    def _accept(self, action: int) -> None:
+        if not self._live:
+            raise self._fault("step without a game in progress", "a call of reset before", f"action {action!r}")
+        known = isinstance(action, int | np.integer) and not isinstance(action, bool)
+        if not known or not 0 <= action < self.spec.num_actions:
+            raise self._fault("action out of range", f"an integer in [0, {self.spec.num_actions})", repr(action))
+        legal = self.legal_actions()
+        if not legal[action]:
+            raise self._fault("illegal action", f"one of {np.flatnonzero(legal).tolist()}", repr(action))
+
+    def _require_a_move(self) -> None:
+        legal = self.legal_actions()
+        if legal.dtype != np.bool_ or legal.shape != (self.spec.num_actions,):
+            raise self._fault("wrong legal-action mask", f"bool ({self.spec.num_actions},)", describe(legal))
+        if not legal.any():
+            self._live = False
+            raise self._fault("no legal action in a game that is not over", "at least one, or terminated", "none")
+
+    def _observed(self, frame: Array) -> Array:
+        wanted = f"{self.spec.observation_dtype} {self.spec.observation_shape}"
+        if not isinstance(frame, np.ndarray) or describe(frame) != wanted:
+            raise self._fault("wrong observation", wanted, describe(frame))
+        if frame.dtype.kind == "f" and not np.isfinite(frame).all():
+            index = np.unravel_index(np.argmin(np.isfinite(frame)), frame.shape)
+            where = ", ".join(str(int(i)) for i in index)
+            raise self._fault("observation is not finite", "finite numbers", f"{frame[index]} at [{where}]")
+        return frame
+
+    def _rewarded(self, reward: Any) -> float:
+        if not isinstance(reward, int | float | np.integer | np.floating | np.bool_):
+            raise self._fault("wrong reward", "one number", describe(reward))
+        if not math.isfinite(reward):
+            raise self._fault("reward is not finite", "a finite number", repr(float(reward)))
+        return float(reward)
+
+    def _flag(self, value: Any, name: str) -> bool:
+        if not isinstance(value, bool | np.bool_):
+            raise self._fault(f"wrong `{name}`", "True or False", describe(value))
+        return bool(value)
+
+    def _guarded(self, call: Callable[[], T], name: str) -> T:
+        try:
+            return call()
+        except BrokenContract as error:
+            raise EnvironmentFault(f"{self._where()}: {error}") from error
+        except Exception as error:
+            raise self._fault(f"{name} raised an exception", "none", f"{type(error).__name__}: {error}") from error
+
+    def _fault(self, what: str, expected: str, got: str) -> EnvironmentFault:
+        return EnvironmentFault(f"{self._where()}: {BrokenContract(what, expected=expected, got=got)}")
+
+    def _where(self) -> str:
+        return f"environment {self.spec.name} (seed {self._seed}, step {self._moves})"
+
+
+def describe(value: Any) -> str:
+    """`float32 (4,)` for arrays, type and shortened value for anything else: for the `got` of a fault."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _digest(frame: Array) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(frame).tobytes(), digest_size=8).hexdigest()

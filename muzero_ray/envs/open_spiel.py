@@ -1,0 +1,177 @@
+"""Board games from OpenSpiel: two players in strict turn, zero-sum, deterministic, perfect information.
+
+Observation: OpenSpiel's observation tensor for the player to move, float32, and whose move it is (0 or 1): as one
+more plane `(C + 1, H, W)` where the tensor has planes, as one more number `(D + 1,)` where it is of another shape.
+The reward of a step is what the player who made it earned.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import random
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from muzero_ray.envs.environment import BrokenContract
+from muzero_ray.errors import ConfigError
+from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep, FloatArray
+
+PROBE_GAMES, PROBE_MOVES = 3, 200
+
+
+class OpenSpielEnvironment:
+    """Adapter of one game; use it inside a CheckedEnvironment. `state` is the pyspiel.State in play."""
+
+    def __init__(self, name: str, kwargs: Mapping[str, Any]) -> None:
+        """name: OpenSpiel game string, as `tic_tac_toe` or `go(board_size=5)`. kwargs: further game parameters."""
+        self._game = _load(name, tuple(sorted(kwargs.items())))
+        self.state: Any = self._game.new_initial_state()
+        self._shape = tuple(self._game.observation_tensor_shape())
+        self._planes = len(self._shape) == 3
+        size = int(np.prod(self._shape))
+        shape = (self._shape[0] + 1, *self._shape[1:]) if self._planes else (size + 1,)
+        self.spec = EnvSpec(name, shape, "float32", self._game.num_distinct_actions(), num_players=2)
+        self._seed = 0
+        self._player = 0
+
+    def reset(self, seed: int) -> Array:
+        """See Environment. The seed changes nothing: these games have no chance in them."""
+        self._seed = seed
+        self.state = self._game.new_initial_state()
+        self._player = self.state.current_player()
+        return self._frame()
+
+    def step(self, action: int) -> EnvStep:
+        """See Environment."""
+        actor = self._player
+        self.state.apply_action(action)
+        over = self.state.is_terminal()
+        # Past the end the other player is to move, so that the sign of a stored value stays that of its position.
+        self._player = 1 - actor
+        if not over and self.state.current_player() != self._player:
+            got = f"player {self.state.current_player()} again"
+            raise BrokenContract("players do not take turns", expected=f"player {self._player} to move", got=got)
+        return EnvStep(self._frame(), self.state.rewards()[actor], over, False)
+
+    def legal_actions(self) -> BoolArray:
+        """See Environment."""
+        legal = np.zeros(self.spec.num_actions, np.bool_)
+        legal[self.state.legal_actions()] = True
+        return legal
+
+    def to_play(self) -> int:
+        """See Environment. At the end of a game: the player who would have been next."""
+        return self._player
+
+    def render(self) -> Array | None:
+        """The text of the state, drawn on a black background."""
+        return _draw_text(str(self.state))
+
+    def snapshot(self) -> dict[str, Any]:
+        """See Environment."""
+        return {"seed": self._seed, "actions": list(self.state.history())}
+
+    def restore(self, snapshot: dict[str, Any]) -> Array:
+        """See Environment."""
+        frame = self.reset(int(snapshot["seed"]))
+        for action in snapshot["actions"]:
+            frame = self.step(int(action)).observation
+        return frame
+
+    def close(self) -> None:
+        """See Environment. Nothing to free."""
+
+    def _frame(self) -> FloatArray:
+        tensor = np.array(self.state.observation_tensor(self._player), np.float32)
+        if not self._planes:
+            return np.append(tensor, np.float32(self._player))
+        frame = np.full(self.spec.observation_shape, self._player, np.float32)
+        frame[:-1] = tensor.reshape(self._shape)
+        return frame
+
+
+def _pyspiel() -> ModuleType:
+    try:
+        import pyspiel
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "env.kind=openspiel needs the package open-spiel, which is not installed. "
+            "Install it: pip install 'muzero-ray[boards]'"
+        ) from error
+    module: ModuleType = pyspiel
+    return module
+
+
+@functools.cache
+def _load(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
+    """The pyspiel.Game, after checking that it is of the supported kind. ConfigError."""
+    pyspiel = _pyspiel()
+    short = name.partition("(")[0]
+    known = pyspiel.registered_names()
+    # Asked first, as OpenSpiel prints all its games to the terminal when a name is wrong.
+    if short not in known:
+        near = difflib.get_close_matches(short, known, n=3, cutoff=0.4)
+        hint = f"Nearest: {', '.join(near)}" if near else f"OpenSpiel has {', '.join(known)}"
+        raise ConfigError(f"env.id={name} is no OpenSpiel game. {hint}")
+    if kwargs:
+        written = [part for part in name.partition("(")[2].rstrip(")").split(",") if part]
+        name = f"{short}({','.join(written + [f'{key}={value}' for key, value in kwargs])})"
+    try:
+        game = pyspiel.load_game(name)
+    except pyspiel.SpielError as error:
+        raise ConfigError(f"env.id={name} can not be loaded by OpenSpiel: {error}") from error
+    if reason := _unsupported(pyspiel, game):
+        raise ConfigError(
+            f"env.id={name}: {reason}. Supported: two players in strict turn, zero-sum, no chance, perfect "
+            "information, as tic_tac_toe, connect_four, othello, hex or go(board_size=9)"
+        )
+    return game
+
+
+def _unsupported(pyspiel: ModuleType, game: Any) -> str | None:
+    kind, wanted = game.get_type(), pyspiel.GameType
+    if game.num_players() != 2:
+        return f"the game is for {game.num_players()} players"
+    if kind.dynamics != wanted.Dynamics.SEQUENTIAL:
+        return "the players move at the same time"
+    if kind.chance_mode != wanted.ChanceMode.DETERMINISTIC:
+        return "the game has chance events"
+    if kind.information != wanted.Information.PERFECT_INFORMATION:
+        return "the players do not see everything"
+    if kind.utility != wanted.Utility.ZERO_SUM:
+        return "the game is not zero-sum"
+    if not kind.provides_observation_tensor:
+        return "OpenSpiel gives no observation tensor for it"
+    return "a player can move twice in a row" if _moves_twice(game) else None
+
+
+def _moves_twice(game: Any) -> bool:
+    """Whether turns are ever not strict in a few random games: no flag of OpenSpiel says so."""
+    for seed in range(PROBE_GAMES):
+        rng, state = random.Random(seed), game.new_initial_state()
+        for _ in range(PROBE_MOVES):
+            actor = state.current_player()
+            state.apply_action(rng.choice(state.legal_actions()))
+            if state.is_terminal():
+                break
+            if state.current_player() != 1 - actor:
+                return True
+    return False
+
+
+def _draw_text(text: str, width: int = 20, height: int = 28) -> Array:
+    """One cell a character: OpenCV's fonts are not of fixed width. uint8 `[H, W, 3]`."""
+    import cv2
+
+    lines = text.rstrip("\n").split("\n")
+    columns = max(len(line) for line in lines)
+    picture = np.zeros((height * (len(lines) + 1), width * (columns + 2), 3), np.uint8)
+    for row, line in enumerate(lines):
+        for column, character in enumerate(line):
+            corner = (width * (column + 1), height * (row + 1))
+            cv2.putText(picture, character, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture

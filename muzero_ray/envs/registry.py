@@ -1,0 +1,62 @@
+"""From settings to an environment, and the names of the Atari games. Adapters are imported when they are needed."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+
+from muzero_ray.config import EnvConfig
+from muzero_ray.envs.environment import CheckedEnvironment, Environment
+from muzero_ray.errors import ConfigError
+
+
+def make_environment(cfg: EnvConfig, *, evaluation: bool = False, render: bool = False) -> CheckedEnvironment:
+    """The environment of `cfg`: checked, and truncated after `cfg.max_moves` steps.
+
+    evaluation: play whole games, that is, without `atari.terminal_on_life_loss`. render: `render()` gives pictures.
+    Raises ConfigError if there is no such environment or it is of a kind that can not be learnt here, EnvironmentFault
+    if it fails while being made.
+    """
+    return CheckedEnvironment(_adapter(cfg, evaluation=evaluation, render=render), max_moves=cfg.max_moves)
+
+
+def _adapter(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:
+    if cfg.kind == "atari":
+        game = resolve_game(cfg.id)
+        from muzero_ray.envs.atari import AtariEnvironment
+
+        life_loss = cfg.atari.terminal_on_life_loss and not evaluation
+        return AtariEnvironment(game, cfg.atari, cfg.kwargs, life_loss=life_loss)
+    if cfg.kind == "openspiel":
+        from muzero_ray.envs.open_spiel import OpenSpielEnvironment
+
+        return OpenSpielEnvironment(cfg.id, cfg.kwargs)
+    from muzero_ray.envs.gymnasium_env import GymnasiumEnvironment
+
+    return GymnasiumEnvironment(cfg.id, cfg.kwargs, render=render)
+
+
+@functools.cache
+def atari_games() -> tuple[str, ...]:
+    """Names of all Atari games that one player can play, as `SpaceInvaders`, in alphabetical order."""
+    import ale_py
+    import gymnasium
+
+    gymnasium.register_envs(ale_py)
+    return tuple(sorted(name[4:-3] for name in gymnasium.registry if name.startswith("ALE/") and name.endswith("-v5")))
+
+
+def resolve_game(name: str) -> str:
+    """The game of `atari_games()` meant by `name`; case, `_`, `-`, blanks, `ALE/` and `-v5` do not matter.
+
+    ConfigError with the nearest names if there is none.
+    """
+    by_key = {game.lower(): game for game in atari_games()}
+    key = name.lower().removeprefix("ale/").removesuffix("-v5")
+    key = "".join(character for character in key if character.isalnum())
+    if key in by_key:
+        return by_key[key]
+    near = [by_key[match] for match in difflib.get_close_matches(key, by_key, n=3, cutoff=0.0)]
+    raise ConfigError(
+        f"env.id={name} is none of the {len(by_key)} Atari games that one player can play. Nearest: {', '.join(near)}"
+    )

@@ -1,0 +1,119 @@
+"""The three functions of MuZero (1911.08265, eq. 1) as one module: h = represent, g = dynamics, f = predict."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from muzero_ray.networks.supports import Support
+
+
+def scale_to_unit(x: torch.Tensor) -> torch.Tensor:
+    """Scale each sample's latent `[B, ...]` to [0, 1] by its own minimum and maximum (MuZero, appendix G).
+
+    Over the whole latent, as in the paper, not plane by plane: a plane may then be constant and still say something
+    (whose turn it is, that the game is over). A constant latent maps to 0, with zero gradient.
+    """
+    flat = x.flatten(1)
+    low = flat.amin(1, keepdim=True)
+    span = (flat.amax(1, keepdim=True) - low).clamp_min(1e-5)
+    shape = (-1, *(1,) * (x.dim() - 1))
+    return (x - low.view(shape)) / span.view(shape)
+
+
+class Projection(nn.Module):
+    """SimSiam projector and predictor (2011.10566) for the consistency loss of EfficientZero (2111.00210).
+
+    BatchNorm over the batch at hand, without running statistics: this is used in training only, where it is what
+    keeps the projections spread out. Image latents are first averaged to at most 6x6, so that the first layer stays
+    small for the 24x24 latents too.
+    """
+
+    def __init__(self, hidden_shape: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        size = hidden_shape[0]
+        self.pool: nn.Module = nn.Identity()
+        if len(hidden_shape) == 3:
+            height, breadth = min(hidden_shape[1], 6), min(hidden_shape[2], 6)
+            self.pool = nn.AdaptiveAvgPool2d((height, breadth))
+            size *= height * breadth
+        self.projector = nn.Sequential(
+            nn.Linear(size, width, bias=False),
+            nn.BatchNorm1d(width, track_running_stats=False),
+            nn.ReLU(),
+            nn.Linear(width, width, bias=False),
+            nn.BatchNorm1d(width, track_running_stats=False),
+        )
+        narrow = max(width // 4, 1)  # the bottleneck of SimSiam's predictor
+        self.predictor = nn.Sequential(
+            nn.Linear(width, narrow, bias=False),
+            nn.BatchNorm1d(narrow, track_running_stats=False),
+            nn.ReLU(),
+            nn.Linear(narrow, width),
+        )
+
+    def forward(self, hidden: torch.Tensor, with_predictor: bool) -> torch.Tensor:
+        out: torch.Tensor = self.projector(self.pool(hidden).flatten(1))
+        return self.predictor(out) if with_predictor else out
+
+
+class MuZeroNetwork(nn.Module):
+    """h, g and f assembled from the parts of one kind (`mlp` or `resnet`); built by `build.make_network`.
+
+    Latents are scaled to [0, 1] here. The reward is read from g's output before that scaling, since the scaling may
+    hide what only the transition, not the new state, knows.
+    """
+
+    def __init__(
+        self,
+        *,
+        representation: nn.Module,
+        dynamics: nn.Module,
+        policy: nn.Module,
+        value: nn.Module,
+        reward: nn.Module,
+        projection: nn.Module | None,
+        hidden_shape: tuple[int, ...],
+        num_actions: int,
+        value_support: Support,
+        reward_support: Support,
+    ) -> None:
+        super().__init__()
+        self.representation_part = representation
+        self.dynamics_part = dynamics
+        self.policy_head = policy
+        self.value_head = value
+        self.reward_head = reward
+        self.projection = projection
+        self.hidden_shape = hidden_shape
+        self.num_actions = num_actions
+        self.value_support = value_support
+        self.reward_support = reward_support
+
+    def represent(self, observations: torch.Tensor) -> torch.Tensor:
+        """h: stacked observations `[B, ...]` (uint8 images or float32) to latents `[B, *hidden_shape]` in [0, 1]."""
+        x = observations
+        if x.dtype == torch.uint8:
+            x = x.to(self.dtype) / 255
+        return scale_to_unit(self.representation_part(x.to(self.dtype)))
+
+    def dynamics(self, hidden: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """g: latents `[B, *hidden_shape]`, integer actions `[B]` to (next latents, reward logits `[B, bins]`)."""
+        raw = self.dynamics_part(hidden, actions)
+        return scale_to_unit(raw), self.reward_head(raw)
+
+    def predict(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """f: latents `[B, *hidden_shape]` to (policy logits `[B, A]`, value logits `[B, bins]`)."""
+        return self.policy_head(hidden), self.value_head(hidden)
+
+    def project(self, hidden: torch.Tensor, with_predictor: bool) -> torch.Tensor:
+        """Projections `[B, width]` for the consistency loss; ValueError if the network was built without."""
+        if self.projection is None:
+            raise ValueError("this network was built without a projection (make_network(..., consistency=False))")
+        out: torch.Tensor = self.projection(hidden, with_predictor)
+        return out
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters: float32, or bfloat16 in a converted inference copy."""
+        return next(self.parameters()).dtype

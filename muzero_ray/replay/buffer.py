@@ -1,0 +1,318 @@
+"""Prioritized replay of games: what is drawn, and with which weight. Single-threaded; waiting is the caller's."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muzero_ray.config import Config
+from muzero_ray.errors import CheckpointError
+from muzero_ray.replay import snapshot
+from muzero_ray.replay.game_store import GameStore
+from muzero_ray.replay.history import validate
+from muzero_ray.replay.seen_ids import SeenIds
+from muzero_ray.replay.stored_game import (
+    StoredGame,
+    gather_observations,
+    gather_rows,
+    legal_actions,
+    set_targets,
+)
+from muzero_ray.replay.sum_tree import Float64Array, SumTree
+from muzero_ray.replay.targets import unroll_targets
+from muzero_ray.types import (
+    Array,
+    Batch,
+    BoolArray,
+    FloatArray,
+    GameHistory,
+    GameId,
+    ItemKeys,
+    LongArray,
+    WeightsVersion,
+)
+
+# Errors below this (env units) count as this much: nothing becomes impossible to draw.
+PRIORITY_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class StaleGame:
+    """What reanalyze needs of a game: its `S` searchable positions, that is T, or T + 1 if it was truncated.
+
+    game: its number in replay. observations: `[S, C, H, W]` uint8 or `[S, D]` float32, frames already stacked.
+    legal: `[S, A]`. to_play: `[S]`. version: the weights its present targets come from.
+    """
+
+    game: int
+    observations: Array
+    legal: BoolArray
+    to_play: NDArray[np.int8]
+    version: WeightsVersion
+
+
+class ReplayBuffer:
+    """Keeps the newest games up to `capacity` transitions and `capacity_bytes` bytes; draws positions by priority.
+
+    A transition of priority p (raw |error|, env units) is drawn with probability proportional to p^alpha. Whole
+    games leave, oldest first. `discount` is per agent step (gamma, not signed). `rng` is all the randomness there is.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        capacity_bytes: int,
+        alpha: float,
+        frame_stack: int,
+        unroll_steps: int,
+        td_steps: int,
+        discount: float,
+        num_players: int,
+        with_next_observations: bool,
+        rng: np.random.Generator,
+    ) -> None:
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._alpha = alpha
+        self._stack = frame_stack
+        self._unroll = unroll_steps
+        self._td_steps = td_steps
+        self._discount = discount
+        self._num_players = num_players
+        self._with_next = with_next_observations
+        self._rng = rng
+        self._seen = SeenIds()
+        self._inserted = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tree = SumTree(self._capacity)
+        self._store = GameStore(self._capacity, self._capacity_bytes, n=self._td_steps, discount=self._discount)
+
+    @property
+    def size(self) -> int:
+        """Transitions that can be drawn."""
+        return self._store.size
+
+    @property
+    def games(self) -> int:
+        """Games (or segments) kept."""
+        return len(self._store.games)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the kept games, their share of the index and of Python objects included."""
+        return self._store.bytes
+
+    @property
+    def total_inserted(self) -> int:
+        """Transitions ever inserted."""
+        return self._inserted
+
+    @property
+    def priority_max(self) -> float:
+        """Largest raw priority now (0 when empty or uniform). O(capacity): for logging."""
+        return float(self._tree.largest() ** (1.0 / self._alpha)) if self._alpha > 0 else 0.0
+
+    def target_age(self, current_step: int) -> float:
+        """Mean over transitions of how many learner steps ago their targets were searched (0 when empty)."""
+        ages = sum(game.owned * (current_step - game.target_version.step) for game in self._store.games.values())
+        return ages / max(self.size, 1)
+
+    def game_ids(self) -> list[GameId]:
+        """Ids of the kept games, oldest first."""
+        return [game.id for game in self._store.games.values()]
+
+    def add(self, game: GameHistory) -> bool:
+        """Keep a copy of `game`; False, and nothing done, if its id was ever added before.
+
+        Its transitions start with their own |root value - n-step target| as priority. Raises ValueError for an invalid
+        game or one unlike those before, ConfigError for one larger than the whole replay.
+        """
+        if game.id in self._seen:
+            return False
+        stored = self._insert(game)
+        rows = stored.rows[: stored.owned]
+        self._tree.set(self._store.leaves(stored), self._powered(np.abs(rows["root_value"] - rows["value"])))
+        self._seen.add(game.id)
+        self._inserted += game.owned
+        return True
+
+    def _insert(self, game: GameHistory) -> StoredGame:
+        validate(game, num_players=self._num_players)
+        overlap = self._unroll + self._td_steps
+        if not (game.terminated or game.truncated) and len(game) < game.owned + overlap:
+            raise ValueError(
+                f"game {tuple(game.id)} was cut {len(game) - game.owned} steps after the last it owns: its targets "
+                f"need unroll_steps + td_steps = {overlap}"
+            )
+        stored, evicted = self._store.insert(game)
+        for left in evicted:
+            self._tree.set(self._store.leaves(left), np.zeros(left.owned))
+        return stored
+
+    def _powered(self, errors: FloatArray) -> Float64Array:
+        return np.maximum(errors.astype(np.float64), PRIORITY_FLOOR) ** self._alpha
+
+    def sample(self, batch_size: int, beta: float) -> Batch:
+        """Draw `batch_size` positions, stratified over the priority mass, with importance exponent `beta`."""
+        codec = self._store.codec
+        if codec is None:
+            raise ValueError("replay is empty: nothing to sample")
+        total = self._tree.total
+        masses = (np.arange(batch_size) + self._rng.random(batch_size)) * (total / batch_size)
+        leaves = self._tree.find(masses)
+        # w_i = (N P(i))^-beta / max_j w_j (Schaul et al. 2016, section 3.4).
+        weights = (self.size * self._tree.get(leaves) / total) ** -beta
+        numbers, positions = self._store.locate(leaves)
+        games = [self._store.games[number] for number in numbers.tolist()]
+        ahead = self._unroll if self._with_next else 0
+        observations, following = gather_observations(games, positions, codec, stack=self._stack, ahead=ahead)
+        targets = unroll_targets(
+            gather_rows(games, positions, self._unroll + 1),
+            steps_left=np.array([len(game) for game in games]) - positions,
+            terminated=np.array([game.terminated for game in games]),
+            filler=self._rng.integers(self._store.num_actions, size=(batch_size, self._unroll), dtype=np.int32),
+        )
+        return Batch(
+            observations=observations,
+            next_observations=following if self._with_next else None,
+            **targets._asdict(),
+            weights=(weights / weights.max()).astype(np.float32),
+            keys=ItemKeys(numbers, positions.astype(np.int32)),
+        )
+
+    def update_priorities(self, keys: ItemKeys, priorities: FloatArray) -> None:
+        """Set raw priorities `[B]`: |error| in env units, finite and >= 0. Keys of games that have left are ignored."""
+        priorities = np.asarray(priorities)
+        if not (np.isfinite(priorities).all() and (priorities >= 0).all()):
+            raise ValueError(f"priorities must be finite and not negative, got {priorities}")
+        kept = np.array([number in self._store.games for number in keys.game.tolist()], np.bool_)
+        games = [self._store.games[number] for number in keys.game[kept].tolist()]
+        first = np.array([game.first_leaf for game in games], np.int64)
+        owned = np.array([game.owned for game in games], np.int64)
+        positions = keys.position[kept].astype(np.int64)
+        if ((positions < 0) | (positions >= owned)).any():
+            raise ValueError(f"a key's position lies outside what its game owns: {keys}")
+        self._tree.set((first + positions) % self._capacity, self._powered(priorities[kept]))
+
+    def stale_games(self, count: int) -> list[StaleGame]:
+        """Up to `count` games, those whose targets come from the oldest weights first."""
+        games = self._store.games.items()
+        oldest = heapq.nsmallest(count, games, key=lambda item: (item[1].target_version, item[0]))
+        return [self._stale(number, game) for number, game in oldest]
+
+    def _stale(self, number: int, game: StoredGame) -> StaleGame:
+        codec, count = self._store.codec, game.searched
+        assert codec is not None  # there is a game
+        start: LongArray = np.zeros(1, np.int64)
+        first, others = gather_observations([game], start, codec, stack=self._stack, ahead=count - 1)
+        return StaleGame(
+            game=number,
+            observations=np.concatenate([first, others[0]]),
+            legal=legal_actions(game)[:count],
+            to_play=game.rows["to_play"][:count].copy(),
+            version=game.target_version,
+        )
+
+    def replace_targets(
+        self, game: int, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
+    ) -> bool:
+        """New search results for the `S` positions of a `StaleGame`; False if that game has left meanwhile.
+
+        policies: `[S, A]`, root_values: `[S]`. Priorities stay: the learner knows better. Overlap copies in
+        neighbouring segments keep their own targets.
+        """
+        stored = self._store.games.get(game)
+        if stored is None:
+            return False
+        if policies.shape != (stored.searched, self._store.num_actions) or root_values.shape != (stored.searched,):
+            raise ValueError(
+                f"policies {policies.shape} and root values {root_values.shape} for a game of {stored.searched} "
+                f"searchable positions and {self._store.num_actions} actions"
+            )
+        if not (np.isfinite(policies).all() and np.isfinite(root_values).all()):
+            raise ValueError("policies or root values hold NaN or infinity")
+        values = np.zeros(len(stored) + 1, np.float32)
+        values[: stored.searched] = root_values
+        set_targets(stored, policies[: len(stored)], values, n=self._td_steps, discount=self._discount)
+        stored.target_version, stored.reanalyzed = version, True
+        return True
+
+    def state(self, *, games: bool = True) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Everything, exactly: arrays and JSON. With `games=False` the games themselves are left out, to be given to
+        `load_state` from where they were written before; their reanalyzed targets are here."""
+        kept = self._store.games
+        arrays = snapshot.pack(kept, self._store.codec, with_games=games)
+        arrays["priorities"] = self._tree.get(self._all_leaves())
+        return arrays, {
+            "settings": self._settings(),
+            "rng": self._rng.bit_generator.state,
+            "seen": self._seen.state(),
+            "next_leaf": self._store.next_leaf,
+            "next_game": self._store.next_number,
+            "inserted": self._inserted,
+        }
+
+    def load_state(
+        self, arrays: dict[str, Array], meta: dict[str, Any], games: Iterable[GameHistory] | None = None
+    ) -> None:
+        """Become the buffer that `state` described. games: those of `game_ids()` then, if `state` left them out.
+
+        Raises CheckpointError if the parts do not fit together; the buffer is then of no more use.
+        """
+        if meta["settings"] != self._settings():
+            raise CheckpointError(
+                f"this replay was saved with {meta['settings']}, now {self._settings()}. Resume with the same config"
+            )
+        records = snapshot.unpack(arrays, games)
+        self._clear()
+        self._store.start_at(meta["next_game"] - len(records))
+        for record in records:
+            self._store.next_leaf = record.first_leaf
+            stored = self._insert(record.game)
+            stored.target_version, stored.reanalyzed = record.target_version, record.reanalyzed
+        if len(records) != self.games or self.size != len(arrays["priorities"]):
+            raise CheckpointError(f"{self.size} transitions in the games, {len(arrays['priorities'])} priorities")
+        self._tree.set(self._all_leaves(), arrays["priorities"])
+        self._store.next_leaf = meta["next_leaf"]
+        self._seen.load_state(meta["seen"])
+        self._inserted = meta["inserted"]
+        self._rng.bit_generator.state = meta["rng"]
+
+    def _all_leaves(self) -> LongArray:
+        leaves = [self._store.leaves(game) for game in self._store.games.values()]
+        return np.concatenate([np.zeros(0, np.int64), *leaves])
+
+    def _settings(self) -> dict[str, Any]:
+        """What kept games, leaves, targets and priorities depend on."""
+        return {
+            "capacity": self._capacity,
+            "capacity_bytes": self._capacity_bytes,
+            "alpha": self._alpha,
+            "unroll_steps": self._unroll,
+            "td_steps": self._td_steps,
+            "discount": self._discount,
+            "num_players": self._num_players,
+        }
+
+
+def make_replay(cfg: Config, *, num_players: int, rng: np.random.Generator) -> ReplayBuffer:
+    """The replay of a run."""
+    return ReplayBuffer(
+        capacity=cfg.replay.capacity,
+        capacity_bytes=cfg.replay.capacity_bytes,
+        alpha=cfg.replay.priority_alpha,
+        frame_stack=cfg.env.frame_stack,
+        unroll_steps=cfg.learner.unroll_steps,
+        td_steps=cfg.learner.td_steps,
+        discount=cfg.learner.discount,
+        num_players=num_players,
+        with_next_observations=cfg.learner.consistency_weight > 0,
+        rng=rng,
+    )

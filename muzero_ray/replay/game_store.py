@@ -1,0 +1,100 @@
+"""Which games are kept: the newest, whole, within a number of transitions and of bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from muzero_ray.errors import ConfigError
+from muzero_ray.replay.frames import FrameCodec
+from muzero_ray.replay.stored_game import StoredGame, store
+from muzero_ray.types import GameHistory, LongArray
+
+# Per transition, beside the game itself: its game's number here, and in the sum tree up to 4 doubles.
+_INDEX_BYTES = 8 + 32
+
+
+class GameStore:
+    """Games by number. Each owned transition has a *leaf*, its place in a ring of `capacity`: a game's are successive.
+
+    `n` and `discount` are those of the value targets kept with every game.
+    """
+
+    def __init__(self, capacity: int, capacity_bytes: int, *, n: int, discount: float) -> None:
+        self.capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._n = n
+        self._discount = discount
+        self._leaf_game: LongArray = np.zeros(capacity, np.int64)
+        # Numbered in order of insertion: exactly `_oldest .. next_number - 1` are kept.
+        self.games: dict[int, StoredGame] = {}
+        self._oldest = 0
+        self.next_number = 0
+        self.next_leaf = 0
+        self.codec: FrameCodec | None = None
+        self.num_actions = 0
+        self.size = 0
+        self.bytes = 0
+
+    def start_at(self, number: int) -> None:
+        """Number of the first game, for a store that is still empty (restoring)."""
+        self._oldest = self.next_number = number
+
+    def insert(self, game: GameHistory) -> tuple[StoredGame, list[StoredGame]]:
+        """Keep a copy of `game`; returns it and the games that had to leave for it.
+
+        Raises ValueError if its frames or actions are unlike those kept, ConfigError if it could never fit.
+        """
+        self._check_kind(game)
+        if game.owned > self.capacity:
+            raise ConfigError(
+                f"replay.capacity={self.capacity} is below the {game.owned} transitions of one game: it could never "
+                "be kept. Raise replay.capacity or lower replay.segment_length"
+            )
+        codec = self.codec or FrameCodec(game.observations.shape[1:], game.observations.dtype)
+        stored = store(game, codec, n=self._n, discount=self._discount, first_leaf=self.next_leaf)
+        cost = self._cost(stored)
+        if cost > self._capacity_bytes:
+            raise ConfigError(
+                f"replay.capacity_bytes={self._capacity_bytes} is below the {cost} bytes of one game: it could never "
+                "be kept. Raise replay.capacity_bytes or lower replay.segment_length"
+            )
+        evicted = []
+        while self.size + stored.owned > self.capacity or self.bytes + cost > self._capacity_bytes:
+            evicted.append(self._evict())
+        self.codec, self.num_actions = codec, game.policies.shape[1]
+        self.games[self.next_number] = stored
+        self._leaf_game[self.leaves(stored)] = self.next_number
+        self.next_number += 1
+        self.next_leaf = (self.next_leaf + stored.owned) % self.capacity
+        self.size += stored.owned
+        self.bytes += cost
+        return stored, evicted
+
+    def leaves(self, game: StoredGame) -> LongArray:
+        """Leaves `[owned]` of `game`, in order of position."""
+        return (game.first_leaf + np.arange(game.owned)) % self.capacity
+
+    def locate(self, leaves: LongArray) -> tuple[LongArray, LongArray]:
+        """Game numbers and positions `[n]` of `leaves` `[n]`."""
+        numbers = self._leaf_game[leaves]
+        first = np.array([self.games[number].first_leaf for number in numbers.tolist()], np.int64)
+        return numbers, (leaves - first) % self.capacity
+
+    def _check_kind(self, game: GameHistory) -> None:
+        if self.codec is None:
+            return
+        got = (game.observations.shape[1:], game.observations.dtype, game.policies.shape[1])
+        expected = (self.codec.shape, self.codec.dtype, self.num_actions)
+        if got != expected:
+            raise ValueError(f"game {tuple(game.id)}: frames and actions {got}, replay holds {expected}")
+
+    def _evict(self) -> StoredGame:
+        game = self.games.pop(self._oldest)
+        self._oldest += 1
+        self.size -= game.owned
+        self.bytes -= self._cost(game)
+        return game
+
+    @staticmethod
+    def _cost(game: StoredGame) -> int:
+        return game.nbytes + game.owned * _INDEX_BYTES

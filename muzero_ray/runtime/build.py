@@ -1,0 +1,97 @@
+"""Unpacks the configuration into plain objects. The serial runner and the Ray shells build from here alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from muzero_ray.config import Config
+from muzero_ray.envs.environment import Environment
+from muzero_ray.envs.registry import make_environment
+from muzero_ray.networks.build import make_network
+from muzero_ray.networks.engine import InferenceEngine, TorchEngine
+from muzero_ray.replay.buffer import ReplayBuffer, make_replay
+from muzero_ray.runtime.self_play import SelfPlay
+from muzero_ray.search.policies import SearchFunction, make_search
+from muzero_ray.training.learner import Learner, make_learner
+from muzero_ray.types import EnvSpec
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """What the parts must agree on, read once from a real environment.
+
+    spec: of a single frame. observation_shape: stacked, as networks see it, `(stack * C, ...)`.
+    """
+
+    spec: EnvSpec
+    observation_shape: tuple[int, ...]
+
+
+def probe(config: Config) -> TaskShape:
+    """Make the environment once and read its shapes; raises ConfigError or EnvironmentFault before anything starts."""
+    environment = make_environment(config.env)
+    try:
+        environment.reset(0)
+        spec = environment.spec
+    finally:
+        environment.close()
+    channels, *rest = spec.observation_shape
+    return TaskShape(spec, (channels * config.env.frame_stack, *rest))
+
+
+def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
+    """A network for acting. Its weights mean nothing until the first `load`."""
+    network = make_network(
+        config.network,
+        observation_shape=shape.observation_shape,
+        num_actions=shape.spec.num_actions,
+        consistency=config.learner.consistency_weight > 0,
+        seed=config.run.seed,
+    )
+    return TorchEngine(network)
+
+
+def build_search(config: Config, shape: TaskShape, *, simulations: int | None = None) -> SearchFunction:
+    """The configured search; `simulations` overrides its number (evaluation, reanalyze)."""
+    return make_search(
+        config.search,
+        discount=config.learner.discount,
+        num_players=shape.spec.num_players,
+        simulations=simulations,
+    )
+
+
+def build_self_play(config: Config, shape: TaskShape, *, actor: int, incarnation: int = 0) -> SelfPlay:
+    """Self-play actor number `actor`, with its own environments and random stream."""
+    return SelfPlay(
+        [make_environment(config.env) for _ in range(config.actors.envs_per_actor)],
+        build_engine(config, shape),
+        build_search(config, shape),
+        actor=actor,
+        incarnation=incarnation,
+        seed=config.run.seed,
+        frame_stack=config.env.frame_stack,
+        segment_length=config.replay.segment_length,
+        overlap=config.learner.unroll_steps + config.learner.td_steps,
+        simulations=config.search.simulations,
+        temperature_moves=config.search.temperature_moves,
+    )
+
+
+def build_buffer(config: Config, shape: TaskShape) -> ReplayBuffer:
+    """The replay buffer of a run."""
+    rng = np.random.default_rng([config.run.seed, 1_000_001])
+    return make_replay(config, num_players=shape.spec.num_players, rng=rng)
+
+
+def build_learner(config: Config, shape: TaskShape) -> Learner:
+    """The learner, with freshly initialised weights."""
+    return make_learner(config, observation_shape=shape.observation_shape, num_actions=shape.spec.num_actions)
+
+
+def environment_factory(config: Config) -> Callable[[bool], Environment]:
+    """Makes evaluation environments; the argument asks for one that can render."""
+    return lambda render: make_environment(config.env, evaluation=True, render=render)

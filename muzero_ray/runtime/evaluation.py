@@ -1,0 +1,276 @@
+"""Noise-free games under one stated protocol: the score of a network, and of the random policy beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from muzero_ray.config import Config
+from muzero_ray.envs.environment import Environment
+from muzero_ray.networks.engine import InferenceEngine
+from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory
+from muzero_ray.runtime.opponents import Opponent, make_opponent
+from muzero_ray.runtime.self_play import FrameStacker
+from muzero_ray.runtime.video import encode_mp4
+from muzero_ray.search.policies import SearchFunction
+from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
+
+MAX_LANES = 32
+"""Episodes played side by side."""
+
+MAX_FRAMES = 1_800
+"""Rendered frames kept for a video."""
+
+VIDEO_FPS = 30
+"""Of videos, in agent steps per second."""
+
+Policy = Callable[[Array, BoolArray], IntArray]
+"""Stacked observations `[B, ...]` and legal actions `[B, A]` to actions `[B]`."""
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """What a score was measured under. Scores are comparable only if these are equal."""
+
+    environment: dict[str, Any]
+    search: str
+    simulations: int
+    noise: bool
+    opponent: str | None
+
+    @property
+    def digest(self) -> str:
+        """Short identity, the same for equal protocols."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+    def describe(self) -> str:
+        """One line for people."""
+        against = f", against {self.opponent} on both sides" if self.opponent else ""
+        return (
+            f"{self.environment['id']}, raw undiscounted return, {self.search} search with {self.simulations} "
+            f"simulations, no noise{against}"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of some episodes: raw undiscounted returns of the evaluated player and lengths in moves."""
+
+    returns: FloatArray
+    lengths: IntArray
+    protocol: EvaluationProtocol
+    seed: int
+    video: bytes | None = None
+    """mp4 of the first episode, if it was asked for and the environment renders."""
+
+    @property
+    def mean(self) -> float:
+        return float(self.returns.mean())
+
+    def summary(self) -> str:
+        """The line `evaluate` ends with."""
+        return (
+            f"return_mean={self.mean:.3f} return_std={float(self.returns.std()):.3f} "
+            f"episodes={len(self.returns)} env_steps={int(self.lengths.sum())}"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """The `eval/` group of a metrics row."""
+        return {
+            "eval/return_mean": self.mean,
+            "eval/return_std": float(self.returns.std()),
+            "eval/length_mean": float(self.lengths.mean()),
+            "eval/episodes": len(self.returns),
+            "eval/simulations": self.protocol.simulations,
+        }
+
+
+def evaluation_protocol(config: Config, *, num_players: int, opponent: str = "random") -> EvaluationProtocol:
+    """The protocol of `config`'s evaluations. Training-only settings of the environment are left out."""
+    environment = config.env.model_dump(mode="json")
+    del environment["atari"]["terminal_on_life_loss"]
+    if config.env.kind != "atari":
+        del environment["atari"]
+    return EvaluationProtocol(
+        environment=environment,
+        search=config.search.kind,
+        simulations=config.evaluation.simulations or config.search.simulations,
+        noise=False,
+        opponent=opponent if num_players == 2 else None,
+    )
+
+
+def search_policy(engine: InferenceEngine, search: SearchFunction) -> Policy:
+    """The network and its search, noise-free: the most visited (or best improved) action."""
+    rng = np.random.default_rng(0)  # breaks exact ties only
+
+    def act(observations: Array, legal: BoolArray) -> IntArray:
+        root = engine.initial(observations)
+        temperature = np.zeros(len(observations), np.float32)
+        return search(root, engine.recurrent, legal, rng, explore=False, temperature=temperature).action
+
+    return act
+
+
+def random_policy(seed: int) -> Policy:
+    """Uniform over legal actions."""
+    rng = np.random.default_rng(seed)
+
+    def act(observations: Array, legal: BoolArray) -> IntArray:
+        del observations
+        return np.argmax(rng.random(legal.shape) * legal, axis=1).astype(np.int32)
+
+    return act
+
+
+class _Lane:
+    """One environment playing its share of the episodes; in two-player games the policy has seat `episode % 2`."""
+
+    def __init__(self, environment: Environment, opponent: Opponent | None, record: bool) -> None:
+        self.environment = environment
+        self._opponent = opponent
+        self.record = record
+        self.frames: list[Array] = []
+
+    def start(self, episode: int, seed: int) -> list[Array]:
+        """Begin `episode`; returns the frames seen until the policy is to move."""
+        self.episode = episode
+        self.score, self.length, self.over = 0.0, 0, False
+        self.seat = episode % 2 if self._opponent else 0
+        frames = [self.environment.reset(seed + episode)]
+        self._capture()
+        return frames + self._reply()
+
+    def act(self, action: int) -> list[Array]:
+        """Play the policy's action and the opponent's reply; returns the frames that followed."""
+        self.length += 1
+        return [self._step(action), *self._reply()]
+
+    def _reply(self) -> list[Array]:
+        frames = []
+        while self._opponent and not self.over and self.environment.to_play() != self.seat:
+            frames.append(self._step(self._opponent(self.environment)))
+        return frames
+
+    def _step(self, action: int) -> Array:
+        player = self.environment.to_play()
+        step = self.environment.step(action)
+        self.score += step.reward if player == self.seat else -step.reward
+        self.over = step.terminated or step.truncated
+        self._capture()
+        return step.observation
+
+    def _capture(self) -> None:
+        if self.record and len(self.frames) < MAX_FRAMES and (frame := self.environment.render()) is not None:
+            self.frames.append(frame)
+
+
+def play_episodes(
+    make_environment: Callable[[bool], Environment],
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    frame_stack: int,
+    protocol: EvaluationProtocol,
+    opponent: Opponent | None = None,
+    record: bool = False,
+) -> Evaluation:
+    """Play `episodes` games, episode `i` reset with `seed + i`, up to `MAX_LANES` side by side.
+
+    make_environment: called with True for the one environment that is rendered. opponent: needed by, and only by,
+    two-player games. record: keep the rendering of the first episode.
+    """
+    count = min(episodes, MAX_LANES)
+    lanes = [_Lane(make_environment(record and i == 0), opponent, record and i == 0) for i in range(count)]
+    spec = lanes[0].environment.spec
+    if (spec.num_players == 2) != (opponent is not None):
+        raise ValueError(f"{spec.name} has {spec.num_players} player(s): an opponent is needed exactly for two")
+    stacker = FrameStacker(count, spec.observation_shape, spec.observation_dtype, frame_stack)
+    returns, lengths = np.zeros(episodes, np.float32), np.zeros(episodes, np.int32)
+    waiting = iter(range(count, episodes))
+
+    def begin(index: int, episode: int) -> None:
+        first, *rest = lanes[index].start(episode, seed)
+        stacker.start(index, first)
+        for frame in rest:
+            stacker.push(index, frame)
+
+    try:
+        for index in range(count):
+            begin(index, index)
+        active = list(range(count))
+        while active:
+            legal = np.stack([lanes[index].environment.legal_actions() for index in active])
+            actions = policy(stacker.stacked[active], legal)
+            still: list[int] = []
+            for index, action in zip(active, actions.tolist(), strict=True):
+                lane = lanes[index]
+                for frame in lane.act(action):
+                    stacker.push(index, frame)
+                if lane.over:
+                    returns[lane.episode], lengths[lane.episode] = lane.score, lane.length
+                    lane.record = False
+                    episode = next(waiting, None)
+                    if episode is None:
+                        continue
+                    begin(index, episode)
+                still.append(index)
+            active = still
+    finally:
+        for lane in lanes:
+            lane.environment.close()
+    video = encode_mp4(np.stack(lanes[0].frames), fps=VIDEO_FPS) if lanes[0].frames else None
+    return Evaluation(returns, lengths, protocol, seed, video)
+
+
+class Evaluator:
+    """A network, its noise-free search and the environments to measure them in.
+
+    opponent: who has the other seat in a two-player game, a name from `opponents.OPPONENTS`.
+    """
+
+    def __init__(self, config: Config, shape: TaskShape, *, opponent: str = "random") -> None:
+        self._engine = build_engine(config, shape)
+        self._two_player = shape.spec.num_players == 2
+        self._opponent = opponent
+        self._frame_stack = config.env.frame_stack
+        self._make_environment = environment_factory(config)
+        self.protocol = evaluation_protocol(config, num_players=shape.spec.num_players, opponent=opponent)
+        self._search = build_search(config, shape, simulations=self.protocol.simulations)
+
+    def load(self, flat: FloatArray) -> None:
+        """Use these weights from now on."""
+        self._engine.load(flat)
+
+    def evaluate(self, *, episodes: int, seed: int, record: bool = False) -> Evaluation:
+        """Score of the loaded weights."""
+        return self._play(search_policy(self._engine, self._search), episodes, seed, record)
+
+    def evaluate_random(self, *, episodes: int, seed: int) -> Evaluation:
+        """Score of uniformly random play under the same protocol."""
+        return self._play(random_policy(seed), episodes, seed, record=False)
+
+    def policy(self) -> Policy:
+        """The loaded network as a policy, noise-free."""
+        return search_policy(self._engine, self._search)
+
+    def _play(self, policy: Policy, episodes: int, seed: int, record: bool) -> Evaluation:
+        return play_episodes(
+            self._make_environment,
+            policy,
+            episodes=episodes,
+            seed=seed,
+            frame_stack=self._frame_stack,
+            protocol=self.protocol,
+            opponent=make_opponent(self._opponent, seed) if self._two_player else None,
+            record=record,
+        )
+
+

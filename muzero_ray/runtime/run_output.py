@@ -1,0 +1,204 @@
+"""What a run leaves behind and shows: its folder, metrics, checkpoints, scores, video. One object for both runners."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from muzero_ray.config import Config
+from muzero_ray.config_file import dump_config, load_config
+from muzero_ray.errors import ConfigError
+from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from muzero_ray.runtime.evaluation import Evaluation
+from muzero_ray.runtime.progress import Progress
+from muzero_ray.runtime.replay_archive import prune_chunks
+from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter, truncate_metrics
+from muzero_ray.types import FloatArray
+
+KEEP_CHECKPOINTS = 3
+
+LearnerState = tuple[dict[str, FloatArray], dict[str, Any]]
+"""What `Learner.state` returns: named arrays and JSON."""
+
+
+class RunOutput:
+    """Owns `runs/<name>/`. Made by `create` or `reopen`; a context manager that closes what it opened."""
+
+    def __init__(self, folder: Path, config: Config, *, wandb_id: str | None = None, seconds_before: float = 0.0) -> None:
+        self.folder = folder
+        self._config = config
+        # Taken out of the environment, so that no worker process inherits it.
+        api_key = os.environ.pop("WANDB_API_KEY", None)
+        self._metrics = MetricsWriter(
+            folder,
+            config.to_dict(),
+            wandb_mode=config.run.wandb,
+            project=config.run.wandb_project,
+            run_id=wandb_id,
+            api_key=api_key,
+        )
+        self._progress = Progress(
+            config.run.training_steps,
+            episodes=config.run.episodes,
+            minutes=config.run.minutes,
+            title=f"muzero_ray  {folder.name}",
+        )
+        self._seconds_before = seconds_before
+
+    @staticmethod
+    def create(config: Config, folder: Path) -> RunOutput:
+        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already."""
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                f"run folder {folder} exists already. Go on with `python launch.py resume {folder}`, or choose another "
+                "--run.name"
+            ) from None
+        (folder / "config.yaml").write_text(dump_config(config))
+        return RunOutput(folder, config)
+
+    @staticmethod
+    def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
+        """Go on in `folder` from `checkpoint`: rows after it are dropped, they will be written again."""
+        truncate_metrics(folder / METRICS_FILE, int(checkpoint.state["metrics_rows"]))
+        return RunOutput(
+            folder,
+            config,
+            wandb_id=checkpoint.state["wandb_id"],
+            seconds_before=float(checkpoint.state["book"]["seconds"]),
+        )
+
+    def __enter__(self) -> RunOutput:
+        self._progress.__enter__()
+        self._progress.update({"seconds_before": self._seconds_before})
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.close()
+        self._metrics.close()
+
+    @property
+    def replay_folder(self) -> Path:
+        return self.folder / "replay"
+
+    @property
+    def resume_command(self) -> str:
+        return f"python launch.py resume {self.folder}"
+
+    def message(self, text: str) -> None:
+        """An event a person should see."""
+        self._progress.message(text)
+
+    def show(self, book: RunBook) -> None:
+        """Refresh the progress display."""
+        self._progress.update(book.snapshot())
+
+    def write_row(self, book: RunBook) -> None:
+        """One row of metrics: everything since the last."""
+        row = book.row()
+        self._metrics.write(row)
+        self._progress.update(row)
+
+    def scored(self, book: RunBook, evaluation: Evaluation, step: int) -> None:
+        """A score of the weights of learner step `step`, on its own row and as a line of scores.jsonl."""
+        book.evaluated(evaluation)
+        self._record_score("evaluation", evaluation, step, book.env_steps)
+        self.message(f"evaluation at learner step {step}: {evaluation.summary()}")
+        self.show(book)
+
+    def checkpoint(
+        self,
+        book: RunBook,
+        learner: LearnerState,
+        replay_files: dict[str, bytes],
+        self_play_files: dict[str, bytes] | None = None,
+    ) -> None:
+        """Write a checkpoint of the run as it is now, and drop what no checkpoint needs any more."""
+        arrays, info = learner
+        model = {name: array for name, array in arrays.items() if name.startswith("model.")}
+        state = {
+            "book": book.state(),
+            "learner": info,
+            "metrics_rows": self._metrics.sync(),
+            "wandb_id": self._metrics.run_id,
+        }
+        root = self.folder / "checkpoints"
+        save_checkpoint(
+            root,
+            book.learner_steps,
+            model=model,
+            optimizer={name: array for name, array in arrays.items() if name not in model},
+            state=state,
+            extra_files={**replay_files, **(self_play_files or {})},
+            keep=KEEP_CHECKPOINTS,
+            best=book.last_score,
+        )
+        prune_chunks(self.replay_folder, root)
+
+    def finished(self, book: RunBook, evaluation: Evaluation, baseline: Evaluation, step: int) -> None:
+        """The final scores: a row, the episodes as a table, the video, and a closing summary."""
+        book.evaluated(evaluation)
+        self._record_score("final", evaluation, step, book.env_steps)
+        self._record_score("random", baseline, step, book.env_steps)
+        self._progress.update({"random_score": baseline.mean})
+        self.write_row(book)
+        self._metrics.log_table(
+            "eval/episodes_table",
+            ("episode", "seed", "return", "length"),
+            [
+                (i, evaluation.seed + i, float(score), int(length))
+                for i, (score, length) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True))
+            ],
+        )
+        self._progress.close()
+        lines = [
+            "",
+            f"trained: {evaluation.summary()}",
+            f"random:  {baseline.summary()}",
+            f"protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}",
+            f"run:     {self.folder}",
+        ]
+        if evaluation.video is not None:
+            path = self.folder / "videos" / f"final-{step}.mp4"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(evaluation.video)
+            self._metrics.log_video(path)
+            lines.append(f"video:   {path}")
+        lines.append(f"resume:  {self.resume_command} --minutes {2 * max(book.seconds / 60, 1):.0f}")
+        for line in lines:
+            self.message(line)
+
+    def _record_score(self, kind: str, evaluation: Evaluation, step: int, env_steps: int) -> None:
+        """Every score with the protocol it was measured under."""
+        entry = {
+            "kind": kind,
+            "learner_step": step,
+            "env_steps": env_steps,
+            "return_mean": evaluation.mean,
+            "return_std": float(evaluation.returns.std()),
+            "returns": evaluation.returns.tolist(),
+            "seed": evaluation.seed,
+            "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
+        }
+        with (self.folder / "scores.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def learner_state(checkpoint: Checkpoint) -> LearnerState:
+    """The learner's part of a checkpoint, for `Learner.load_state`."""
+    return {**checkpoint.model, **checkpoint.optimizer}, checkpoint.state["learner"]
+
+
+def open_run(path: Path) -> tuple[Path, Config, Checkpoint]:
+    """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names)."""
+    folder = path
+    while not (folder / "config.yaml").is_file():
+        if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
+            raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. See `runs/`")
+        folder = folder.parent
+    return folder, load_config(folder / "config.yaml"), load_checkpoint(path)

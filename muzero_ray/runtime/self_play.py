@@ -1,0 +1,325 @@
+"""Self-play: K environments side by side, one batched search per move, finished segments out.
+
+A plain class; `actors/self_play.py` puts it behind Ray, `runtime/serial.py` drives it in process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from muzero_ray.envs.environment import Environment
+from muzero_ray.networks.engine import InferenceEngine
+from muzero_ray.replay.encoding import decode_game, encode_game
+from muzero_ray.runtime.checkpoint import restore_rng, rng_state
+from muzero_ray.runtime.recorder import GameRecorder
+from muzero_ray.search.policies import SearchFunction
+from muzero_ray.types import (
+    Array,
+    BoolArray,
+    EnvStep,
+    GameHistory,
+    GameId,
+    NetworkOutput,
+    SearchResult,
+    Weights,
+    WeightsVersion,
+)
+
+
+class Episode(NamedTuple):
+    """One finished game: undiscounted raw return (of player 0) and length in moves."""
+
+    score: float
+    length: int
+
+
+@dataclass(frozen=True)
+class PlayStats:
+    """What one `play` call did. Means are over the searches of that call."""
+
+    transitions: int
+    inserted: int
+    """Transitions owned by the segments handed out; the rest is in games still in flight."""
+    episodes: tuple[Episode, ...]
+    seconds: float
+    search_seconds: float
+    simulations: int
+    depth: float
+    root_entropy: float
+    kl_prior: float
+    version: WeightsVersion
+
+
+class FrameStacker:
+    """Newest `stack` frames of each of `lanes` environments: `[lanes, stack * C, ...]`, zeros before a game's start."""
+
+    def __init__(self, lanes: int, frame_shape: tuple[int, ...], dtype: str, stack: int) -> None:
+        self._channels = frame_shape[0]
+        self.stacked: Array = np.zeros((lanes, frame_shape[0] * stack, *frame_shape[1:]), dtype)
+
+    def start(self, lane: int, frame: Array) -> None:
+        self.stacked[lane] = 0
+        self.stacked[lane, -self._channels :] = frame
+
+    def push(self, lane: int, frame: Array) -> None:
+        row = self.stacked[lane]
+        if len(row) > self._channels:
+            row[: -self._channels] = row[self._channels :].copy()
+        row[-self._channels :] = frame
+
+    def restore(self, lane: int, frames: Array) -> None:
+        """Take back a game whose newest frames are `frames` (oldest first, at most `stack`)."""
+        self.stacked[lane] = 0
+        newest = frames.reshape(-1, *frames.shape[2:])
+        self.stacked[lane, -len(newest) :] = newest
+
+
+class SelfPlay:
+    """Plays `environments` with `engine` and `search`; every finished or cut segment goes to `play`'s `emit`.
+
+    actor, incarnation: identity, stamped on every segment's id. seed: of action sampling, search noise and resets.
+    temperature_moves: from this move of a game on actions are greedy (PUCT on boards), or None.
+    """
+
+    def __init__(
+        self,
+        environments: Sequence[Environment],
+        engine: InferenceEngine,
+        search: SearchFunction,
+        *,
+        actor: int,
+        incarnation: int,
+        seed: int,
+        frame_stack: int,
+        segment_length: int,
+        overlap: int,
+        simulations: int,
+        temperature_moves: int | None,
+    ) -> None:
+        self._environments = list(environments)
+        self._engine = engine
+        self._search = search
+        self._actor, self._incarnation = actor, incarnation
+        self._rng = np.random.default_rng([seed, actor, incarnation])
+        self._simulations = simulations
+        self._temperature_moves = temperature_moves
+        self._seq = 0
+        self._version: WeightsVersion | None = None
+        spec = self._environments[0].spec
+        lanes = len(self._environments)
+        self._stacker = FrameStacker(lanes, spec.observation_shape, spec.observation_dtype, frame_stack)
+        self._legal = np.ones((lanes, spec.num_actions), np.bool_)
+        self._moves = np.zeros(lanes, np.int64)
+        self._scores = np.zeros(lanes)
+        self._recorders = [
+            GameRecorder(segment_length=segment_length, overlap=overlap, frame_stack=frame_stack)
+            for _ in range(lanes)
+        ]
+        self._frame_stack = frame_stack
+        self._started = False
+
+    @property
+    def version(self) -> WeightsVersion | None:
+        """Of the weights in use; None before the first `set_weights`."""
+        return self._version
+
+    def set_weights(self, weights: Weights) -> None:
+        self._engine.load(weights.flat)
+        self._version = weights.version
+
+    def play(
+        self,
+        transitions: int,
+        *,
+        temperature: float,
+        emit: Callable[[GameHistory], None],
+        refresh: Callable[[], None] | None = None,
+        refresh_moves: int = 1,
+        seconds: float | None = None,
+    ) -> PlayStats:
+        """Make moves in all environments until `transitions` are played (rounded up to a whole round of moves).
+
+        refresh: called every `refresh_moves` rounds; may call `set_weights`. seconds: leave after the round in which
+        this much time has passed.
+        """
+        if self._version is None:
+            raise RuntimeError("set_weights must come before play")
+        if not self._started:
+            for lane in range(len(self._environments)):
+                self._start_game(lane)
+            self._started = True
+        tally = _Tally()
+        begin = time.monotonic()
+
+        def hand_out(game: GameHistory) -> None:
+            tally.inserted += game.owned
+            emit(game)
+
+        rounds = 0
+        while tally.transitions < transitions and (seconds is None or time.monotonic() - begin < seconds):
+            if refresh is not None and rounds % refresh_moves == 0:
+                refresh()
+            self._round(temperature, hand_out, tally)
+            rounds += 1
+        return tally.stats(
+            seconds=time.monotonic() - begin,
+            simulations=rounds * self._simulations * len(self._environments),
+            version=self._version,
+        )
+
+    def _round(self, temperature: float, emit: Callable[[GameHistory], None], tally: _Tally) -> None:
+        """One move in every environment."""
+        search_begin = time.monotonic()
+        root = self._engine.initial(self._stacker.stacked)
+        temperatures = np.full(len(self._environments), temperature, np.float32)
+        if self._temperature_moves is not None:
+            temperatures[self._moves >= self._temperature_moves] = 0.0
+        result = self._search(
+            root, self._engine.recurrent, self._legal, self._rng, explore=True, temperature=temperatures
+        )
+        tally.searched(time.monotonic() - search_begin, root, result, self._legal)
+        steps = [self._move(lane, result) for lane in range(len(self._environments))]
+        tally.transitions += len(steps)
+        for lane, recorder in enumerate(self._recorders):
+            if not (steps[lane].terminated or steps[lane].truncated) and recorder.segment_ready():
+                emit(recorder.cut(self._next_id()))
+        self._end_games(steps, emit, tally)
+
+    def _move(self, lane: int, result: SearchResult) -> EnvStep:
+        """Play one environment's chosen action and record it."""
+        assert self._version is not None
+        environment = self._environments[lane]
+        action, player = int(result.action[lane]), environment.to_play()
+        step = environment.step(action)
+        over = step.terminated or step.truncated
+        legal = np.zeros_like(self._legal[lane]) if step.terminated else environment.legal_actions()
+        self._recorders[lane].record(
+            action=action,
+            reward=step.reward,
+            policy=result.policy_target[lane].copy(),
+            root_value=float(result.root_value[lane]),
+            version=self._version,
+            frame=step.observation,
+            to_play=environment.to_play(),
+            legal=legal,
+        )
+        self._stacker.push(lane, step.observation)
+        self._moves[lane] += 1
+        self._scores[lane] += step.reward if player == 0 else -step.reward
+        if not over:
+            self._legal[lane] = legal
+        return step
+
+    def _end_games(self, steps: Sequence[EnvStep], emit: Callable[[GameHistory], None], tally: _Tally) -> None:
+        """Hand out games that ended this round and start the next ones."""
+        ended = [lane for lane, step in enumerate(steps) if step.terminated or step.truncated]
+        # A truncated game still has value: its last state is bootstrapped by the network's own estimate.
+        bootstrap = any(not steps[lane].terminated for lane in ended)
+        last_values = self._engine.initial(self._stacker.stacked).value if bootstrap else np.zeros(len(steps))
+        for lane in ended:
+            terminated = steps[lane].terminated
+            emit(
+                self._recorders[lane].finish(
+                    self._next_id(),
+                    last_value=0.0 if terminated else float(last_values[lane]),
+                    terminated=terminated,
+                    truncated=not terminated,
+                )
+            )
+            tally.episodes.append(Episode(float(self._scores[lane]), int(self._moves[lane])))
+            self._start_game(lane)
+
+    def _start_game(self, lane: int) -> None:
+        environment = self._environments[lane]
+        frame = environment.reset(int(self._rng.integers(2**31)))
+        self._legal[lane] = environment.legal_actions()
+        self._recorders[lane].start(frame, environment.to_play(), self._legal[lane].copy())
+        self._stacker.start(lane, frame)
+        self._moves[lane] = 0
+        self._scores[lane] = 0.0
+
+    def _next_id(self) -> GameId:
+        self._seq += 1
+        return GameId(self._actor, self._incarnation, self._seq)
+
+    def state(self) -> tuple[list[bytes], dict[str, Any]]:
+        """Games in flight and random state, for an exact resume: encoded partial games, and a JSON-able dict."""
+        games = [encode_game(recorder.partial()) if len(recorder) else b"" for recorder in self._recorders]
+        return games, {
+            "rng": rng_state(self._rng),
+            "incarnation": self._incarnation,
+            "seq": self._seq,
+            "started": self._started,
+            "versions": [recorder.versions if len(recorder) else [] for recorder in self._recorders],
+            "environments": [environment.snapshot() for environment in self._environments] if self._started else [],
+            "moves": self._moves.tolist(),
+            "scores": self._scores.tolist(),
+        }
+
+    def load_state(self, games: Sequence[bytes], state: dict[str, Any]) -> None:
+        """Inverse of `state`; environments are brought back by replaying their seed and actions."""
+        self._rng = restore_rng(state["rng"])
+        self._incarnation = int(state["incarnation"])
+        self._seq = int(state["seq"])
+        self._started = bool(state["started"])
+        self._moves[:] = state["moves"]
+        self._scores[:] = state["scores"]
+        for lane, snapshot in enumerate(state["environments"]):
+            environment, recorder = self._environments[lane], self._recorders[lane]
+            frame = environment.restore(snapshot)
+            self._legal[lane] = environment.legal_actions()
+            if games[lane]:
+                game = decode_game(games[lane])
+                recorder.resume(game, [WeightsVersion(*version) for version in state["versions"][lane]])
+                self._stacker.restore(lane, game.observations[-self._frame_stack :])
+            else:
+                recorder.start(frame, environment.to_play(), self._legal[lane].copy())
+                self._stacker.start(lane, frame)
+
+    def close(self) -> None:
+        for environment in self._environments:
+            environment.close()
+
+
+class _Tally:
+    """Sums over the rounds of one `play` call."""
+
+    def __init__(self) -> None:
+        self.transitions = 0
+        self.inserted = 0
+        self.episodes: list[Episode] = []
+        self._search_seconds = 0.0
+        self._sums = np.zeros(3)
+        self._rounds = 0
+
+    def searched(self, seconds: float, root: NetworkOutput, result: SearchResult, legal: BoolArray) -> None:
+        self._search_seconds += seconds
+        target = result.policy_target
+        log_target = np.log(np.maximum(target, 1e-9))
+        logits = np.where(legal, root.policy_logits, -np.inf)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_prior = np.maximum(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), -50.0)
+        entropy = -(target * log_target).sum(axis=1).mean()
+        kl = (target * (log_target - log_prior)).sum(axis=1).mean()
+        self._sums += (float(result.depth.mean()), float(entropy), float(kl))
+        self._rounds += 1
+
+    def stats(self, *, seconds: float, simulations: int, version: WeightsVersion) -> PlayStats:
+        depth, entropy, kl = (self._sums / max(self._rounds, 1)).tolist()
+        return PlayStats(
+            transitions=self.transitions,
+            inserted=self.inserted,
+            episodes=tuple(self.episodes),
+            seconds=seconds,
+            search_seconds=self._search_seconds,
+            simulations=simulations,
+            depth=depth,
+            root_entropy=entropy,
+            kl_prior=kl,
+            version=version,
+        )

@@ -1,0 +1,158 @@
+"""The one-process runner: the same plain objects as the distributed program, no Ray. Debug here.
+
+One seed gives the same bytes on the same machine: metrics (clock columns aside), weights and replay; a run that was
+stopped and resumed equals one that was not.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import torch
+
+from muzero_ray.config import Config
+from muzero_ray.runtime.build import TaskShape, build_buffer, build_learner, build_self_play
+from muzero_ray.runtime.checkpoint import Checkpoint
+from muzero_ray.runtime.evaluation import Evaluator
+from muzero_ray.runtime.reanalyzer import Reanalyzer
+from muzero_ray.runtime.replay_archive import ReplayArchive
+from muzero_ray.runtime.run_book import RunBook, TrainTally, replay_metrics
+from muzero_ray.runtime.run_output import RunOutput, learner_state
+from muzero_ray.types import GameHistory, Weights, WeightsVersion
+
+IN_FLIGHT_FILE = "in_flight.json"
+"""Games in flight and random states: only the serial runner saves them."""
+
+
+class SerialRunner:
+    """Plays, trains, reanalyzes, evaluates and checkpoints by turns."""
+
+    def __init__(self, config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> None:
+        torch.set_num_threads(config.actors.learner_threads)
+        self._config = config
+        self._output = output
+        self._book = RunBook(config)
+        self._buffer = build_buffer(config, shape)
+        self._archive = ReplayArchive(output.replay_folder)
+        self._learner = build_learner(config, shape)
+        self._reanalyzer = Reanalyzer(config, shape) if config.reanalyze.share > 0 else None
+        self._evaluator = Evaluator(config, shape)
+        self._stop_requested = False
+        if checkpoint is not None:
+            self._book.load_state(checkpoint.state["book"])
+            self._learner.load_state(*learner_state(checkpoint))
+            self._archive.load(self._buffer, checkpoint.files)
+        self._self_play = build_self_play(config, shape, actor=0, incarnation=self._book.incarnation())
+        if checkpoint is not None and IN_FLIGHT_FILE in checkpoint.files:
+            self._restore_in_flight(checkpoint.files[IN_FLIGHT_FILE])
+        self._publish()
+
+    def request_stop(self) -> None:
+        """Leave after the present turn; safe to call from a signal handler."""
+        self._stop_requested = True
+
+    def run(self) -> bool:
+        """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way."""
+        while self._book.stop_reason() is None and not self._stop_requested:
+            self._play()
+            self._train()
+            self._reanalyze()
+            self._output.show(self._book)
+            if self._book.due("evaluate"):
+                self._evaluate()
+            if self._book.due("log"):
+                self._write_row()
+            if self._book.due("checkpoint"):
+                self._book.done("checkpoint")
+                self.checkpoint()
+        if not self._stop_requested:
+            self._write_row()
+        self.checkpoint()
+        return not self._stop_requested
+
+    def _play(self) -> None:
+        if transitions := self._book.rollout_budget():
+            stats = self._self_play.play(transitions, temperature=self._book.temperature, emit=self._keep)
+            self._book.played(stats)
+
+    def _keep(self, game: GameHistory) -> None:
+        if self._buffer.add(game):
+            self._archive.record(game)
+
+    def _train(self) -> None:
+        steps = self._book.train_budget()
+        if not steps:
+            return
+        tally = TrainTally()
+        for _ in range(steps):
+            batch = self._buffer.sample(self._config.learner.batch_size, self._book.beta)
+            result = self._learner.train_step(batch)
+            self._buffer.update_priorities(batch.keys, result.priorities)
+            tally.add(result)
+        self._book.trained(tally.stats(self._learner.step))
+        self._publish()
+
+    def _publish(self) -> None:
+        """Where weights reach those who act on them; the one-process stand-in for the parameter server."""
+        version = WeightsVersion(0, self._learner.step)
+        self._self_play.set_weights(Weights(version, self._learner.weights()))
+
+    def _reanalyze(self) -> None:
+        if self._reanalyzer is None or not self._learner.step:
+            return
+        while self._book.reanalyze_budget() > 0:
+            version = WeightsVersion(0, self._learner.step)
+            self._reanalyzer.set_weights(Weights(version, self._learner.target_weights()))
+            done = 0
+            for fresh in self._reanalyzer.refresh(self._buffer.stale_games(1)):
+                self._buffer.replace_targets(*fresh)
+                done += len(fresh.root_values)
+            if not done:
+                return  # everything is as fresh as these weights
+            self._book.reanalyzed += done
+
+    def _evaluate(self) -> None:
+        self._book.done("evaluate")
+        self._evaluator.load(self._learner.weights())
+        evaluation = self._evaluator.evaluate(
+            episodes=self._config.evaluation.episodes, seed=self._config.run.seed
+        )
+        self._output.scored(self._book, evaluation, self._learner.step)
+
+    def _write_row(self) -> None:
+        self._book.done("log")
+        self._book.metrics.update(replay_metrics(self._buffer, self._learner.step))
+        self._book.metrics.update({"actors/alive": 1, "actors/restarts": 0})
+        self._output.write_row(self._book)
+
+    def final_evaluation(self) -> None:
+        """Score of the final weights beside random play under the same protocol, with a video."""
+        evaluation = self._config.evaluation
+        episodes, seed = evaluation.final_episodes, self._config.run.seed
+        self._evaluator.load(self._learner.weights())
+        trained = self._evaluator.evaluate(episodes=episodes, seed=seed, record=evaluation.video)
+        baseline = self._evaluator.evaluate_random(episodes=episodes, seed=seed)
+        self._output.finished(self._book, trained, baseline, self._learner.step)
+
+    def checkpoint(self) -> None:
+        """Write everything, games in flight included."""
+        games, self_play = self._self_play.state()
+        in_flight = {
+            "self_play": self_play,
+            "games": [base64.b64encode(game).decode() for game in games],
+            "reanalyzer": self._reanalyzer.state() if self._reanalyzer else None,
+        }
+        self._output.checkpoint(
+            self._book,
+            self._learner.state(),
+            self._archive.save(self._buffer),
+            {IN_FLIGHT_FILE: json.dumps(in_flight).encode()},
+        )
+
+    def _restore_in_flight(self, content: bytes) -> None:
+        """Go on with the very games a serial run was in. A distributed run saves none: it loses them, no more."""
+        in_flight = json.loads(content)
+        self._self_play.load_state([base64.b64decode(game) for game in in_flight["games"]], in_flight["self_play"])
+        if self._reanalyzer is not None and in_flight["reanalyzer"] is not None:
+            self._reanalyzer.load_state(in_flight["reanalyzer"])

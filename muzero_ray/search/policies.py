@@ -1,0 +1,78 @@
+"""`make_search`: the search a configuration asks for, as one function of a root and a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from muzero_ray.config import SearchConfig
+from muzero_ray.search.search import RecurrentFunction, gumbel_search, puct_search
+from muzero_ray.search.workspace import WorkspaceCache
+from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult
+
+
+@dataclass(frozen=True)
+class SearchFunction:
+    """A configured search. It keeps its trees' memory from call to call: use one per thread.
+
+    discount: signed, negative for two players. simulations: network evaluations per search.
+    """
+
+    config: SearchConfig
+    discount: float
+    simulations: int
+    _workspaces: WorkspaceCache = field(default_factory=WorkspaceCache, repr=False, compare=False)
+
+    def __call__(
+        self,
+        root: NetworkOutput,
+        recurrent_fn: RecurrentFunction,
+        legal: BoolArray,
+        rng: np.random.Generator,
+        *,
+        explore: bool,
+        temperature: FloatArray,
+    ) -> SearchResult:
+        """Searches `B` roots. explore: self-play noise; False is deterministic. temperature: `[B]`, PUCT only."""
+        cfg = self.config
+        if cfg.kind == "gumbel":
+            return gumbel_search(
+                root,
+                recurrent_fn,
+                legal=legal,
+                simulations=self.simulations,
+                discount=self.discount,
+                rng=rng,
+                noise=explore,
+                considered_actions=cfg.considered_actions,
+                c_visit=cfg.c_visit,
+                c_scale=cfg.c_scale,
+                value_bounds=cfg.value_bounds,
+                workspaces=self._workspaces,
+            )
+        return puct_search(
+            root,
+            recurrent_fn,
+            legal=legal,
+            simulations=self.simulations,
+            discount=self.discount,
+            rng=rng,
+            noise=explore,
+            dirichlet_alpha=cfg.dirichlet_alpha,
+            noise_fraction=cfg.noise_fraction,
+            pb_c_base=cfg.pb_c_base,
+            pb_c_init=cfg.pb_c_init,
+            unvisited=cfg.unvisited,
+            value_bounds=cfg.value_bounds,
+            temperature=temperature,
+            workspaces=self._workspaces,
+        )
+
+
+def make_search(
+    cfg: SearchConfig, *, discount: float, num_players: int, simulations: int | None = None
+) -> SearchFunction:
+    """discount: gamma per agent step, positive: the sign follows `num_players`. simulations: overrides `cfg`'s."""
+    signed = -discount if num_players == 2 else discount
+    return SearchFunction(cfg, signed, cfg.simulations if simulations is None else simulations)

@@ -1,0 +1,275 @@
+"""The learner: batches in, weights out. A plain class; no process, queue or clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from muzero_ray.config import Config, LearnerConfig
+from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
+from muzero_ray.networks.build import make_network
+from muzero_ray.networks.flat import flatten_state, to_tensor
+from muzero_ray.networks.model import MuZeroNetwork
+from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
+from muzero_ray.training.schedules import learning_rate
+from muzero_ray.types import Batch, FloatArray
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """One update.
+
+    losses: `loss/{total,policy,value,reward,consistency}` (weighted batch means; consistency only when trained),
+    `learner/grad_norm` (before clipping), `learner/lr`, `learner/skipped` (total so far); when skipped, only the last.
+    priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
+    item is not drawn again.
+    skipped: the loss or gradient was not finite and nothing changed.
+    """
+
+    losses: dict[str, float]
+    priorities: FloatArray
+    skipped: bool
+
+
+class Learner:
+    """Trains one network; built by `make_learner`.
+
+    `step` counts updates made (skipped ones do not count). With the same thread count, the same batches give the same
+    weights to the bit, also across `state`/`load_state`.
+    """
+
+    def __init__(
+        self,
+        network: MuZeroNetwork,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[int], float],
+        *,
+        device: torch.device,
+        bf16: bool,
+        value_weight: float,
+        reward_weight: float,
+        consistency_weight: float,
+        max_grad_norm: float,
+        ema_decay: float,
+        max_skipped: int,
+    ) -> None:
+        """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of update `step`."""
+        self.step = 0
+        self.skipped = 0
+        self._skipped_in_row = 0
+        self._network = network
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._device = device
+        self._bf16 = bf16
+        self._value_weight = value_weight
+        self._reward_weight = reward_weight
+        self._consistency_weight = consistency_weight
+        self._max_grad_norm = max_grad_norm
+        self._ema_decay = ema_decay
+        self._max_skipped = max_skipped
+        self._parameters = dict(network.named_parameters())
+        self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    def train_step(self, batch: Batch) -> TrainResult:
+        """One update on `batch`. NumericsError after `max_skipped` updates in a row had to be skipped."""
+        self._optimizer.zero_grad(set_to_none=True)
+        total, terms, errors = self._loss(batch)
+        total.backward()  # type: ignore[no-untyped-call]
+        grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
+        # The only wait for the device: everything the host needs, in one transfer.
+        packed = torch.cat((torch.stack([total.detach(), grad_norm, *terms]), errors)).cpu().numpy()
+        numbers, errors_np = packed[: 2 + len(terms)], packed[2 + len(terms) :]
+        finite = np.isfinite(errors_np)
+        priorities = np.where(finite, errors_np, np.float32(0.0))
+        if not (np.isfinite(numbers).all() and finite.all()):
+            return self._skip(numbers, priorities)
+        lr = self._schedule(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        torch._foreach_lerp_(
+            list(self._average.values()), [p.detach() for p in self._parameters.values()], 1.0 - self._ema_decay
+        )
+        self.step += 1
+        self._skipped_in_row = 0
+        names = ["loss/total", "learner/grad_norm", "loss/policy", "loss/value", "loss/reward", "loss/consistency"]
+        losses = dict(zip(names, numbers.tolist(), strict=False))
+        return TrainResult({**losses, "learner/lr": lr, "learner/skipped": self.skipped}, priorities, skipped=False)
+
+    def _loss(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """(scalar loss, its parts for the log, |value error| `[B]`)."""
+        targets = Targets(
+            value=self._tensor(batch.target_value),
+            reward=self._tensor(batch.target_reward),
+            policy=self._tensor(batch.target_policy),
+            policy_mask=self._tensor(batch.policy_mask),
+            value_mask=self._tensor(batch.value_mask),
+        )
+        network = self._network
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            out = unroll(network, self._tensor(batch.observations), self._tensor(batch.actions))
+            projections = None
+            if self._consistency_weight > 0:
+                if batch.next_observations is None:
+                    raise ValueError("the consistency loss is on, but the batch has no next_observations")
+                projections = project_unrolled(network, out, self._tensor(batch.next_observations))
+        loss = muzero_loss(
+            out,
+            targets,
+            value_support=network.value_support,
+            reward_support=network.reward_support,
+            value_weight=self._value_weight,
+            reward_weight=self._reward_weight,
+        )
+        per_sample, terms = loss.total, [loss.policy, loss.value, loss.reward]
+        if projections is not None:
+            consistency = consistency_loss(*projections, self._tensor(batch.observation_mask))
+            per_sample = per_sample + self._consistency_weight * consistency
+            terms.append(consistency)
+        weights = self._tensor(batch.weights)
+        with torch.no_grad():
+            errors = (network.value_support.decode(out.value_logits[:, 0]) - targets.value[:, 0]).abs()
+            means = [(term * weights).mean() for term in terms]
+        return (per_sample * weights).mean(), means, errors
+
+    def _skip(self, numbers: FloatArray, priorities: FloatArray) -> TrainResult:
+        self._optimizer.zero_grad(set_to_none=True)
+        self.skipped += 1
+        self._skipped_in_row += 1
+        if self._skipped_in_row >= self._max_skipped:
+            raise NumericsError(
+                f"the last {self._skipped_in_row} updates after learner step {self.step} were not finite "
+                f"(loss {numbers[0]}, gradient norm {numbers[1]}; learner.max_skipped={self._max_skipped}), so the "
+                "weights stayed as they were. Lower learner.lr or learner.max_grad_norm, or look for extreme rewards"
+            )
+        return TrainResult({"learner/skipped": self.skipped}, priorities, skipped=True)
+
+    def _tensor(self, array: Any) -> torch.Tensor:
+        return to_tensor(array, self._device)
+
+    def weights(self) -> FloatArray:
+        """Copy of the newest weights, `[P]` in `networks.flat` order."""
+        return flatten_state(self._network)
+
+    def target_weights(self) -> FloatArray:
+        """Copy of the moving average of the weights (all parameters; the network has no buffers), as `weights`."""
+        flat: FloatArray = torch.cat([self._average[n].reshape(-1) for n in self._network.state_dict()]).cpu().numpy()
+        return flat
+
+    def state(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """Everything a continued run needs: (named arrays, JSON).
+
+        Arrays: `model.<parameter>`, `average.<parameter>`, `optimizer.<slot>.<parameter>`.
+        """
+        arrays: dict[str, FloatArray] = {}
+        for name, parameter in self._parameters.items():
+            arrays[f"model.{name}"] = _numpy(parameter)
+            arrays[f"average.{name}"] = _numpy(self._average[name])
+            for slot, value in self._optimizer.state[parameter].items():
+                if isinstance(value, torch.Tensor):
+                    arrays[f"optimizer.{slot}.{name}"] = _numpy(value)
+        return arrays, {"step": self.step, "skipped": self.skipped, "skipped_in_row": self._skipped_in_row}
+
+    def load_state(self, arrays: dict[str, FloatArray], info: dict[str, Any]) -> None:
+        """Take over what `state` returned, exactly. CheckpointError, and nothing changed, if it does not fit."""
+        kinds = {key.split(".", 1)[0] for key in arrays}
+        expected = {f"{kind}.{name}" for kind in ("model", "average") for name in self._parameters}
+        given = {key for key in arrays if not key.startswith("optimizer.")}
+        if given != expected or kinds - {"model", "average", "optimizer"}:
+            odd = sorted(given ^ expected)[:3]
+            raise CheckpointError(f"the learner's state belongs to another network: {odd} missing or unknown")
+        slots: dict[str, dict[str, torch.Tensor]] = {name: {} for name in self._parameters}
+        for key, array in arrays.items():
+            kind, rest = key.split(".", 1)
+            slot, name = rest.split(".", 1) if kind == "optimizer" else ("", rest)
+            if name not in self._parameters or (array.shape != self._parameters[name].shape and slot != "step"):
+                raise CheckpointError(f"the learner's state does not fit this network: {key} has shape {array.shape}")
+            if slot:
+                slots[name][slot] = to_tensor(array)
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(to_tensor(arrays[f"model.{name}"]))
+                self._average[name].copy_(to_tensor(arrays[f"average.{name}"]))
+                # Same memory format as the parameter: the fused optimizer walks both in memory order.
+                self._optimizer.state[parameter] = {
+                    slot: value.clone() if slot == "step" else torch.empty_like(parameter).copy_(value)
+                    for slot, value in slots[name].items()
+                }
+        self.step = int(info["step"])
+        self.skipped = int(info["skipped"])
+        self._skipped_in_row = int(info["skipped_in_row"])
+
+
+def _numpy(tensor: torch.Tensor) -> FloatArray:
+    out: FloatArray = np.array(tensor.detach().cpu().numpy(), order="C")  # a copy; np.array keeps strides otherwise
+    return out
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is cuda if there is one, else cpu. ConfigError if the device asked for is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ConfigError(f"learner.device={name}: this machine has no such device. Use auto or cpu")
+    return device
+
+
+def make_optimizer(cfg: LearnerConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW or SGD; weights decay, biases and normalisation (one-dimensional parameters) do not."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if cfg.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
+
+
+def make_learner(cfg: Config, *, observation_shape: tuple[int, ...], num_actions: int) -> Learner:
+    """Learner with freshly initialised weights (deterministic in `run.seed`). observation_shape: stacked."""
+    settings = cfg.learner
+    consistency = settings.consistency_weight > 0
+    if consistency and settings.batch_size * settings.unroll_steps < 2:
+        raise ConfigError(
+            f"learner.batch_size={settings.batch_size} with learner.unroll_steps={settings.unroll_steps}: the "
+            "consistency loss normalises over at least two latents. Raise one, or set learner.consistency_weight to 0"
+        )
+    device = resolve_device(settings.device)
+    network = make_network(
+        cfg.network,
+        observation_shape=observation_shape,
+        num_actions=num_actions,
+        consistency=consistency,
+        seed=cfg.run.seed,
+    ).to(device)
+    return Learner(
+        network,
+        make_optimizer(settings, network),
+        partial(
+            learning_rate,
+            base=settings.lr,
+            schedule=settings.lr_schedule,
+            final=settings.lr_final,
+            warmup=settings.warmup_steps,
+            total=cfg.run.training_steps,
+        ),
+        device=device,
+        bf16=settings.precision == "bf16",
+        value_weight=settings.value_weight,
+        reward_weight=settings.reward_weight,
+        consistency_weight=settings.consistency_weight,
+        max_grad_norm=settings.max_grad_norm,
+        ema_decay=settings.ema_decay,
+        max_skipped=settings.max_skipped,
+    )

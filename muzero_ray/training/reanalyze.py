@@ -1,0 +1,39 @@
+"""Reanalyze (MuZero, appendix H): search old positions again with newer weights, to refresh their targets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from muzero_ray.networks.engine import InferenceEngine
+from muzero_ray.search.policies import SearchFunction
+from muzero_ray.types import Array, BoolArray, FloatArray
+
+
+def reanalyze_games(
+    observations: Array,
+    legal: BoolArray,
+    engine: InferenceEngine,
+    search: SearchFunction,
+    rng: np.random.Generator,
+    *,
+    batch_size: int,
+) -> tuple[FloatArray, FloatArray]:
+    """New targets of `S` live positions: (policies `[S, A]`, root values `[S]` in env units for the player to move).
+
+    observations: `[S, ...]`, frames stacked. legal: `[S, A]`, at least one action in each row. Positions are searched
+    `batch_size` at a time; they may belong to several games.
+
+    The searches explore nothing (`explore=False`: no Dirichlet or Gumbel noise): noise is there to try new actions in
+    the environment, and none is played here, while in a target it only adds variance to the policy and pulls the root
+    value down.
+    """
+    policies = np.zeros(legal.shape, np.float32)
+    values = np.zeros(len(legal), np.float32)
+    for start in range(0, len(legal), batch_size):
+        rows = slice(start, start + batch_size)
+        root = engine.initial(observations[rows])
+        greedy = np.zeros(len(root.value), np.float32)
+        found = search(root, engine.recurrent, legal[rows], rng, explore=False, temperature=greedy)
+        policies[rows] = found.policy_target
+        values[rows] = found.root_value
+    return policies, values

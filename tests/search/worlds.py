@@ -1,0 +1,150 @@
+"""Exact models for the search tests: tables of states and actions, and tic-tac-toe enumerated as such a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from muzero_ray.search.search import gumbel_search, puct_search
+from muzero_ray.types import Array, NetworkOutput, SearchResult
+
+PUCT: dict[str, Any] = {
+    "discount": 0.97,
+    "noise": False,
+    "dirichlet_alpha": 0.3,
+    "noise_fraction": 0.25,
+    "pb_c_base": 19652.0,
+    "pb_c_init": 1.25,
+    "unvisited": "parent",
+    "value_bounds": None,
+}
+GUMBEL: dict[str, Any] = {
+    "discount": 0.97,
+    "noise": False,
+    "considered_actions": 16,
+    "c_visit": 50.0,
+    "c_scale": 0.1,
+    "value_bounds": None,
+}
+
+
+@dataclass
+class Table:
+    """A deterministic model: following `[S, A]` states, reward `[S, A]`, value `[S]`, logits `[S, A]`.
+
+    The hidden state is the state's number, `[B, 1]`.
+    """
+
+    following: Array
+    reward: Array
+    value: Array
+    logits: Array
+
+    def initial(self, states: Array) -> NetworkOutput:
+        return self._output(np.asarray(states), np.zeros(len(states)))
+
+    def recurrent(self, hidden: Array, actions: Array) -> NetworkOutput:
+        states = hidden[:, 0].astype(int)
+        return self._output(self.following[states, actions], self.reward[states, actions])
+
+    def _output(self, states: Array, reward: Array) -> NetworkOutput:
+        arrays = (states[:, None], reward, self.value[states], self.logits[states])
+        return NetworkOutput(*(array.astype(np.float32) for array in arrays))
+
+    def search(self, kind: str, states: Array, simulations: int, *, seed: int = 0, **settings: Any) -> SearchResult:
+        """`kind`: puct or gumbel. Without noise and with every action legal, unless `settings` say otherwise."""
+        root = self.initial(states)
+        settings.setdefault("legal", np.ones(root.policy_logits.shape, dtype=bool))
+        common = {"simulations": simulations, "rng": np.random.default_rng(seed)}
+        if kind == "gumbel":
+            return gumbel_search(root, self.recurrent, **(GUMBEL | common | settings))
+        settings.setdefault("temperature", np.ones(len(states), np.float32))
+        return puct_search(root, self.recurrent, **(PUCT | common | settings))
+
+
+def random_table(seed: int, states: int, actions: int) -> Table:
+    rng = np.random.default_rng(seed)
+    return Table(
+        rng.integers(states, size=(states, actions)),
+        rng.normal(size=(states, actions)),
+        rng.normal(size=states),
+        rng.normal(size=(states, actions)),
+    )
+
+
+def bandit(rewards: Array, logits: Array) -> Table:
+    """State 0: action a earns rewards[a] and ends in state 1, where nothing more is earned."""
+    logits = np.asarray(logits, dtype=float)
+    policy = np.exp(logits) / np.exp(logits).sum()
+    rewards = np.asarray(rewards, dtype=float)
+    return Table(
+        np.ones((2, len(rewards)), dtype=int),
+        np.stack([rewards, np.zeros(len(rewards))]),
+        np.array([policy @ rewards, 0.0]),
+        np.stack([logits, np.zeros(len(rewards))]),
+    )
+
+
+_LINES = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
+Board = tuple[int, ...]
+
+
+def _won(board: Board, player: int) -> bool:
+    return any(all(board[cell] == player for cell in line) for line in _LINES)
+
+
+@dataclass
+class TicTacToe:
+    """All positions reachable from the empty board, player +1 first, and their exact minimax values.
+
+    boards `[P]`, to move `[P]`; optimal `[P, 9]` the best moves; minimax `[P]` for the player to move. `table` has one
+    more state, for what a game that is over (or was left by an illegal move, at the loss of the game) leads to.
+    """
+
+    boards: list[Board]
+    legal: Array
+    optimal: Array
+    minimax: Array
+    over: Array
+    table: Table
+
+
+def tic_tac_toe() -> TicTacToe:
+    number: dict[Board, int] = {}
+    results: dict[Board, float] = {}
+    moves: dict[Board, dict[int, tuple[Board, float]]] = {}
+
+    def solve(board: Board, player: int) -> float:
+        """Value for `player`, who is to move."""
+        if board in number:
+            return results[board]
+        number[board] = len(number)
+        moves[board] = {}
+        ended = _won(board, -player) or 0 not in board
+        best = -2.0
+        for cell in [] if ended else [cell for cell in range(9) if board[cell] == 0]:
+            after = (*board[:cell], player, *board[cell + 1 :])
+            won = 1.0 if _won(after, player) else 0.0
+            below = solve(after, -player)
+            moves[board][cell] = (after, won)
+            best = max(best, won if won else -below)
+        results[board] = 0.0 if ended else best  # what is still to be earned: a lost game has been paid for
+        return results[board]
+
+    solve((0,) * 9, 1)
+    count = len(number)
+    following = np.full((count + 1, 9), count)
+    reward = np.zeros((count + 1, 9))
+    logits = np.zeros((count + 1, 9))
+    legal, optimal = np.zeros((count, 9), bool), np.zeros((count, 9), bool)
+    for board, index in number.items():
+        for cell, (after, won) in moves[board].items():
+            following[index, cell], reward[index, cell], legal[index, cell] = number[after], won, True
+            optimal[index, cell] = (won if won else -results[after]) == results[board]
+        if moves[board]:
+            reward[index, ~legal[index]], logits[index, ~legal[index]] = -1.0, -20.0
+    table = Table(following, reward, np.zeros(count + 1), logits)
+    minimax = np.array([results[board] for board in number])
+    return TicTacToe(list(number), legal, optimal, minimax, ~legal.any(axis=1), table)

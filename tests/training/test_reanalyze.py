@@ -1,0 +1,57 @@
+"""Reanalyze with a fake search that records what it was asked."""
+
+from typing import Any
+
+import numpy as np
+
+from muzero_ray.networks.engine import TorchEngine
+from muzero_ray.training.reanalyze import reanalyze_games
+from muzero_ray.types import NetworkOutput, SearchResult
+from tests.networks.test_flat_engine import trained_like
+from tests.networks.test_model import MLP, build
+
+
+class FakeSearch:
+    """Uniform policy over legal actions; the root value is what one look ahead at action 1 predicts."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, bool]] = []
+
+    def __call__(
+        self, root: NetworkOutput, recurrent_fn: Any, legal: Any, rng: Any, *, explore: bool, temperature: Any
+    ) -> SearchResult:
+        assert isinstance(rng, np.random.Generator)
+        assert temperature.tolist() == [0.0] * len(legal)
+        self.calls.append((len(legal), explore))
+        ahead = recurrent_fn(root.hidden, np.ones(len(legal), np.int32))
+        policy = (legal / legal.sum(1, keepdims=True)).astype(np.float32)
+        visits = np.zeros(legal.shape, np.int32)
+        return SearchResult(policy.argmax(1).astype(np.int32), policy, ahead.value, visits, ahead.value)
+
+
+def test_every_position_is_searched_once_without_noise() -> None:
+    net = build(MLP, (4,))
+    engine = TorchEngine(net)
+    engine.load(trained_like(net, 3))
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(10, 4)).astype(np.float32)
+    legal = rng.random((10, 4)) < 0.6
+    legal[:, 2] = True
+    search: Any = FakeSearch()
+    policies, values = reanalyze_games(observations, legal, engine, search, rng, batch_size=4)
+    assert search.calls == [(4, False), (4, False), (2, False)]
+    for t in range(10):
+        one = engine.recurrent(engine.initial(observations[t : t + 1]).hidden, np.ones(1, np.int32))
+        np.testing.assert_allclose(values[t], one.value[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(policies[t], legal[t] / legal[t].sum(), rtol=1e-6)
+    assert policies.dtype == values.dtype == np.float32
+
+
+def test_no_positions_give_no_targets() -> None:
+    engine = TorchEngine(build(MLP, (4,)))
+    search: Any = FakeSearch()
+    nothing = np.zeros((0, 4), np.float32)
+    policies, values = reanalyze_games(nothing, nothing > 0, engine, search, np.random.default_rng(0), batch_size=4)
+    assert policies.shape == (0, 4)
+    assert values.shape == (0,)
+    assert not search.calls
