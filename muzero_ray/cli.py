@@ -67,6 +67,8 @@ class EvaluateCommand(FrozenConfig):
     """Games to play (none: `evaluation.final_episodes` of the run)."""
     seed: NonNegativeInt = 0
     """Seed of the first game."""
+    opponent: Literal["random", "minimax"] = "random"
+    """Who has the other seat in a two-player game; `minimax` is exact, for games small enough to solve."""
     as_json: Annotated[bool, Field(alias="json")] = False
     """Print one JSON object instead of a line."""
 
@@ -94,7 +96,7 @@ class ResumeCommand(FrozenConfig):
     episodes: PositiveInt | None = None
     """Self-play episodes in total (none: as configured)."""
     minutes: PositiveFloat | None = None
-    """Wall clock (none: as configured)."""
+    """Wall clock in total, that before the stop included (none: as configured)."""
     address: str | None = None
     """Ray cluster to join: auto or ray://... (none: as configured)."""
 
@@ -298,6 +300,7 @@ def _typed_dict(name: str, options: dict[str, Any], doc: str | None) -> Any:
     create: Any = TypedDict  # mypy knows only literal fields
     result = create(name, options, total=False)
     result.__doc__ = doc
+    result.__module__ = "builtins"  # no source to look for comments in: tyro would parse this file once per section
     return result
 
 
@@ -416,7 +419,7 @@ def _nearest_flag(typed: str, flags: list[str], command: str) -> str:
 
 
 def _unboxed(text: str) -> str:
-    """What the frame tyro draws says on one line, without title and footer. A missing value is all it refuses itself."""
+    """The message in tyro's frame on one line, without title and footer. All it refuses itself is a missing value."""
     blocks: list[list[str]] = [[]]
     for line in text.splitlines():
         if "──" in line or "---" in line:

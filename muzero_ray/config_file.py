@@ -115,6 +115,11 @@ class _Dumper(yaml.SafeDumper):
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
 _Dumper.add_representer(
+    # Line breaks are written as escapes: PyYAML folds some of them (U+0085) into spaces otherwise.
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
+)
+_Dumper.add_representer(
     list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
 )
 
@@ -397,8 +402,9 @@ def presets_folder() -> Path:
     if checkout.is_dir():
         return checkout
     for file in metadata.files("muzero-ray") or ():
-        if file.parent.name == "configs" and file.suffix == ".yaml":
-            return Path(str(file.locate())).resolve().parent
+        located = Path(str(file.locate())).resolve()
+        if file.parent.name == "configs" and file.suffix == ".yaml" and located.is_file():
+            return located.parent
     raise ConfigError(f"{checkout}: the presets are missing. Reinstall muzero-ray, or use --config FILE")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ class GymnasiumEnvironment:
 
     def __init__(self, name: str, kwargs: Mapping[str, Any], *, render: bool = False) -> None:
         """name: gymnasium id, `module:id` included. kwargs: for gymnasium.make. ConfigError, EnvironmentFault."""
+        if render:
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into arrays: no display is needed
         self._env = _make(name, kwargs, render=render)
         self._render = self._env.render_mode == "rgb_array"
         try:

@@ -254,7 +254,6 @@ class ReplayBuffer:
             "settings": self._settings(),
             "rng": self._rng.bit_generator.state,
             "seen": self._seen.state(),
-            "next_leaf": self._store.next_leaf,
             "next_game": self._store.next_number,
             "inserted": self._inserted,
         }
@@ -280,7 +279,6 @@ class ReplayBuffer:
         if len(records) != self.games or self.size != len(arrays["priorities"]):
             raise CheckpointError(f"{self.size} transitions in the games, {len(arrays['priorities'])} priorities")
         self._tree.set(self._all_leaves(), arrays["priorities"])
-        self._store.next_leaf = meta["next_leaf"]
         self._seen.load_state(meta["seen"])
         self._inserted = meta["inserted"]
         self._rng.bit_generator.state = meta["rng"]

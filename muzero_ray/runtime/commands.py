@@ -32,7 +32,7 @@ def evaluate_run(command: EvaluateCommand) -> None:
     evaluator = trained_evaluator(config, probe(config), checkpoint, opponent=command.opponent)
     episodes = command.episodes or config.evaluation.final_episodes
     evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed)
-    if command.json:
+    if command.as_json:
         print(
             json.dumps(
                 {

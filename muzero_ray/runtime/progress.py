@@ -62,7 +62,6 @@ class Progress:
         self._console = console or Console(highlight=False, force_terminal=sys.stdout.isatty())
         self._clock = clock
         self._begin = clock()
-        self._seconds_before = 0.0
         self._values: dict[str, float] = {}
         self._first: dict[str, float] = {}
         self._printed_at: float | None = None
@@ -92,15 +91,13 @@ class Progress:
     def update(self, snapshot: Mapping[str, float | None]) -> None:
         """Take newer values; keys not in `snapshot`, or None, keep what they had.
 
-        `wall_s` is the run's age: a resumed run's earlier parts count as elapsed.
+        `seconds_before`, if given, is how long the earlier parts of a resumed run took; they count as elapsed.
         """
         self._values.update({key: float(value) for key, value in snapshot.items() if value is not None})
-        if snapshot.get("wall_s") is not None:
-            self._seconds_before = self._values["wall_s"] - (self._clock() - self._begin)
         for key in self._limits:
             if key in self._values:
                 self._first.setdefault(key, self._values[key])
-        if self._live is None:
+        if self._live is None and not self._values.keys().isdisjoint(_FIELDS):
             self._unprinted = True
             if self._printed_at is None or self._clock() - self._printed_at >= PLAIN_INTERVAL:
                 self._print_line()
@@ -129,8 +126,8 @@ class Progress:
         return max(0.0, min(estimates)) if estimates else None
 
     def _elapsed(self) -> float:
-        """Seconds of the run, its earlier parts included if snapshots hold `wall_s`."""
-        return self._seconds_before + self._clock() - self._begin
+        """Seconds of the run, its earlier parts included."""
+        return self._values.get("seconds_before", 0.0) + self._clock() - self._begin
 
     def _shown(self) -> list[tuple[str, str]]:
         """Labels and formatted values, in order; unknown values are left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import ChunkRef, ReplayStore, list_checkpoints, read_checkpoint_file
 from muzero_ray.types import GameHistory, GameId
+
+logger = logging.getLogger(__name__)
 
 INDEX_FILE = "replay_index.json"
 ARRAYS_FILE = "replay_arrays.safetensors"
@@ -62,10 +65,14 @@ class ReplayArchive:
 
 
 def prune_chunks(folder: Path, checkpoints: Path) -> None:
-    """Delete chunks in `folder` that no checkpoint still there refers to."""
+    """Delete chunks in `folder` that no checkpoint still there refers to; none if a checkpoint can not be read."""
     names: set[str] = set()
     for path in list_checkpoints(checkpoints):
-        index = json.loads(read_checkpoint_file(path, INDEX_FILE))
+        try:
+            index = json.loads(read_checkpoint_file(path, INDEX_FILE))
+        except CheckpointError as error:
+            logger.warning("no replay chunk is deleted while a checkpoint is damaged: %s", error)
+            return
         names.update(_chunk_ref(entry).name for entry in index["chunks"])
     ReplayStore(folder).prune(names)
 

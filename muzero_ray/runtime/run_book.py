@@ -83,7 +83,6 @@ class RunBook:
         self.learner_steps = 0
         self.episodes = 0
         self.reanalyzed = 0
-        self.skipped = 0
         self.resumes = 0
         self.best_score: float | None = None
         self.last_score: float | None = None
@@ -165,8 +164,7 @@ class RunBook:
         self.limiter.samples(stats.steps)
         self.metrics.update(stats.losses)
         self.metrics.add("learner/steps_per_s", stats.steps)
-        self.skipped += stats.skipped
-        self.metrics.add("learner/skipped", self.skipped)
+        self.metrics.add("learner/skipped", stats.skipped)
 
     def evaluated(self, result: Evaluation) -> bool:
         """Take a score; returns whether it is the best so far."""
@@ -238,7 +236,6 @@ class RunBook:
             "learner_steps": self.learner_steps,
             "episodes": self.episodes,
             "reanalyzed": self.reanalyzed,
-            "skipped": self.skipped,
             "resumes": self.resumes,
             "best_score": self.best_score,
             "last_score": self.last_score,
@@ -255,7 +252,6 @@ class RunBook:
         self.learner_steps = int(state["learner_steps"])
         self.episodes = int(state["episodes"])
         self.reanalyzed = int(state["reanalyzed"])
-        self.skipped = int(state["skipped"])
         self.resumes = int(state["resumes"]) + 1
         self.best_score, self.last_score = state["best_score"], state["last_score"]
         self._done_at = dict(state["done_at"])

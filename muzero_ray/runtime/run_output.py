@@ -36,7 +36,7 @@ class RunOutput:
         self._metrics = MetricsWriter(
             folder,
             config.to_dict(),
-            wandb_mode=config.run.wandb,
+            mode=config.run.wandb,
             project=config.run.wandb_project,
             run_id=wandb_id,
             api_key=api_key,

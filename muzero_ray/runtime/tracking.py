@@ -42,7 +42,7 @@ class MetricsWriter:
     W&B gets rows later, at most one per `ROW_INTERVAL`, without null values. Whatever W&B does, callers neither wait
     nor fail: one warning, and the file goes on. `dropped` counts what W&B did not get.
 
-    config: shown by W&B. wandb_mode: `auto` is online if there is a key, else offline. run_id: of the W&B run, the same one
+    config: shown by W&B. mode: `auto` is online if there is a key, else offline. run_id: of the W&B run, the same one
     when a run is resumed; made up if None and then to be stored in checkpoints (`writer.run_id`). api_key: the W&B key,
     if it is not in WANDB_API_KEY any more.
     """
@@ -52,7 +52,7 @@ class MetricsWriter:
         run_dir: Path,
         config: Mapping[str, Any],
         *,
-        wandb_mode: WandbMode = "auto",
+        mode: WandbMode = "auto",
         project: str = "muzero_ray",
         run_name: str | None = None,
         run_id: str | None = None,
@@ -66,14 +66,14 @@ class MetricsWriter:
         self._file: IO[bytes] = self.path.open("ab", buffering=0)
         self._env_steps = 0.0
         self._wandb: _WandbThread | None = None
-        if wandb_mode != "disabled":
+        if mode != "disabled":
             key = api_key or os.environ.get("WANDB_API_KEY")
             settings = {
                 "project": project,
                 "run_name": run_name or run_dir.name,
                 "run_id": self.run_id,
                 "api_key": key,
-                "mode": ("online" if key else "offline") if wandb_mode == "auto" else wandb_mode,
+                "mode": ("online" if key else "offline") if mode == "auto" else mode,
             }
             self._wandb = _WandbThread(run_dir.resolve(), dict(config), settings)
 
@@ -161,6 +161,7 @@ class _WandbThread:
         self._changed = threading.Condition()
         self._closing = False
         self._failed = False
+        self._in_hand = 0
         self._thread = threading.Thread(target=self._main, name="wandb-writer", daemon=True)
         self._thread.start()
 
@@ -205,7 +206,7 @@ class _WandbThread:
         except Exception as error:
             with self._changed:
                 self._failed = True
-                self.dropped += len(self._queue)
+                self.dropped += len(self._queue) + self._in_hand
                 self._queue.clear()
             logger.warning("W&B stopped (%s: %s); metrics go on in %s", type(error).__name__, error, METRICS_FILE)
             _teardown()
@@ -274,7 +275,9 @@ class _WandbThread:
                 if self._queue[0][1] and wait > 0 and not self._closing:
                     self._changed.wait_for(lambda: self._closing, timeout=wait)
                 job, is_row = self._queue.popleft()
+                self._in_hand = 1
             job(wandb, run)
+            self._in_hand = 0
             if is_row:
                 next_row = time.monotonic() + ROW_INTERVAL
 

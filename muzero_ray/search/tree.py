@@ -13,7 +13,7 @@ All that is read of a row belongs to that row, so a search does not depend on it
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -134,14 +134,9 @@ def _backup(
 
 
 @njit(cache=True, fastmath=_FAST)
-def _mixed_value(tree: Tree, b: int, n: int) -> np.float32:
-    """v_mix of a node with visited children (Gumbel MuZero, appendix D, equation 33)."""
-    node = tree.nodes[b, n]
-    mass, weighted = _ZERO, _ZERO
-    for j in range(node.edges):
-        edge = tree.edges[b, n, j]
-        mass += edge.prior
-        weighted += edge.prior * edge.q
+def _mix(node: Any, mass: np.float32, weighted: np.float32) -> np.float32:
+    """v_mix of a node whose visited children have `mass` of the prior and `weighted` = sum of prior * Q (Gumbel
+    MuZero, appendix D, equation 33)."""
     mixed: np.float32 = (node.raw_value + np.float32(node.visits - 1) * (weighted / mass)) / np.float32(node.visits)
     return mixed
 
@@ -168,9 +163,11 @@ def _select_puct(tree: Tree, b: int, n: int, pb_c: FloatArray, unvisited: int) -
     node, low = tree.nodes[b, n], tree.rows[b].low
     inverse = _inverse_range(low, tree.rows[b].high)
     c = pb_c[node.visits]
-    best, slot = -_INF, 0
+    best, slot, mass, weighted = -_INF, 0, _ZERO, _ZERO
     for j in range(node.edges):
         edge = tree.edges[b, n, j]
+        mass += edge.prior
+        weighted += edge.prior * edge.q
         score = (edge.q - low) * inverse + c * edge.prior / np.float32(edge.visits + 1)
         if score > best:
             best, slot = score, j
@@ -179,7 +176,7 @@ def _select_puct(tree: Tree, b: int, n: int, pb_c: FloatArray, unvisited: int) -
         if unvisited == UNVISITED_PARENT:
             q = (np.float32(node.value_sum / node.visits) - low) * inverse
         elif unvisited == UNVISITED_COMPLETED:
-            q = (_mixed_value(tree, b, n) - low) * inverse
+            q = (_mix(node, mass, weighted) - low) * inverse
         # The network's own value of a node may lie outside the range of backed-up Q.
         if min(max(q, _ZERO), _ONE) + c * node.next_prior > best:
             slot = -1
@@ -236,13 +233,16 @@ def _sigma(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> tuple[
     bounds, or else by the range of the node's completed Q, as mctx does (there, too, illegal actions are completed).
     """
     row, node = tree.rows[b], tree.nodes[b, n]
-    mixed = _mixed_value(tree, b, n)
-    low, high, visits = _INF, -_INF, 0
-    if node.edges < tree.priors.shape[2]:
-        low, high = mixed, mixed
+    low, high, visits = _INF, -_INF, np.int32(0)
+    mass, weighted = _ZERO, _ZERO
     for j in range(node.edges):
         edge = tree.edges[b, n, j]
         low, high, visits = min(low, edge.q), max(high, edge.q), max(visits, edge.visits)
+        mass += edge.prior
+        weighted += edge.prior * edge.q
+    mixed = _mix(node, mass, weighted)
+    if node.edges < tree.priors.shape[2]:
+        low, high = min(low, mixed), max(high, mixed)
     scale = np.float32((c_visit + visits) * c_scale)
     if row.low < row.high:
         return mixed, row.low, scale / (row.high - row.low), high

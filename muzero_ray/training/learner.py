@@ -24,8 +24,8 @@ from muzero_ray.types import Batch, FloatArray
 class TrainResult:
     """One update.
 
-    losses: `loss/{total,policy,value,reward,consistency}` (weighted batch means; consistency only when trained),
-    `learner/grad_norm` (before clipping), `learner/lr`, `learner/skipped` (total so far); when skipped, only the last.
+    losses: `loss/{total,policy,value,reward,consistency}` (batch means under importance weights; consistency only when
+    trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped.
     priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
     item is not drawn again.
     skipped: the loss or gradient was not finite and nothing changed.
@@ -60,7 +60,6 @@ class Learner:
     ) -> None:
         """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of update `step`."""
         self.step = 0
-        self.skipped = 0
         self._skipped_in_row = 0
         self._network = network
         self._optimizer = optimizer
@@ -100,7 +99,7 @@ class Learner:
         self._skipped_in_row = 0
         names = ["loss/total", "learner/grad_norm", "loss/policy", "loss/value", "loss/reward", "loss/consistency"]
         losses = dict(zip(names, numbers.tolist(), strict=False))
-        return TrainResult({**losses, "learner/lr": lr, "learner/skipped": self.skipped}, priorities, skipped=False)
+        return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False)
 
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """(scalar loss, its parts for the log, |value error| `[B]`)."""
@@ -140,7 +139,6 @@ class Learner:
 
     def _skip(self, numbers: FloatArray, priorities: FloatArray) -> TrainResult:
         self._optimizer.zero_grad(set_to_none=True)
-        self.skipped += 1
         self._skipped_in_row += 1
         if self._skipped_in_row >= self._max_skipped:
             raise NumericsError(
@@ -148,7 +146,7 @@ class Learner:
                 f"(loss {numbers[0]}, gradient norm {numbers[1]}; learner.max_skipped={self._max_skipped}), so the "
                 "weights stayed as they were. Lower learner.lr or learner.max_grad_norm, or look for extreme rewards"
             )
-        return TrainResult({"learner/skipped": self.skipped}, priorities, skipped=True)
+        return TrainResult({}, priorities, skipped=True)
 
     def _tensor(self, array: Any) -> torch.Tensor:
         return to_tensor(array, self._device)
@@ -174,7 +172,7 @@ class Learner:
             for slot, value in self._optimizer.state[parameter].items():
                 if isinstance(value, torch.Tensor):
                     arrays[f"optimizer.{slot}.{name}"] = _numpy(value)
-        return arrays, {"step": self.step, "skipped": self.skipped, "skipped_in_row": self._skipped_in_row}
+        return arrays, {"step": self.step, "skipped_in_row": self._skipped_in_row}
 
     def load_state(self, arrays: dict[str, FloatArray], info: dict[str, Any]) -> None:
         """Take over what `state` returned, exactly. CheckpointError, and nothing changed, if it does not fit."""
@@ -202,7 +200,6 @@ class Learner:
                     for slot, value in slots[name].items()
                 }
         self.step = int(info["step"])
-        self.skipped = int(info["skipped"])
         self._skipped_in_row = int(info["skipped_in_row"])
 
 

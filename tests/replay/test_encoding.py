@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.encoding import decode_game, encode_game
+from muzero_ray.replay.history import nbytes
 from muzero_ray.types import GameHistory
 from tests.replay.games import cut, make_game
 
@@ -106,8 +107,18 @@ def test_hostile_headers_only_ever_raise_checkpoint_errors(key: str, junk: objec
 
 
 def test_a_bomb_is_refused_before_it_goes_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode_game(make_game(np.random.default_rng(0), 3))
-    bomb = bytes(256 << 20)
+    game = make_game(np.random.default_rng(0), 3)
+    data = encode_game(game)
+    bomb = rewrite(data, lambda header: header, bytes(256 << 20))
+
+    def huge(header):
+        header["arrays"][0][2] = [1 << 40, 2]
+        return header
+
+    # A zstd frame header that keeps this promise of 8 TiB, and nothing behind it.
+    promise = (8 << 40) + nbytes(game) - game.observations.nbytes
+    promised = rewrite(data, huge)
+    promised = promised[: promised.index(b"}") + 1] + b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", promise)
 
     class Unused:
         def __init__(self) -> None:
@@ -115,14 +126,16 @@ def test_a_bomb_is_refused_before_it_goes_off(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(zstandard, "ZstdDecompressor", Unused)
     with pytest.raises(CheckpointError, match="content of 268435456"):
-        decode_game(rewrite(data, lambda header: header, bomb))
+        decode_game(bomb)
+    with pytest.raises(CheckpointError, match=rf"content of {promise} \(limit"):
+        decode_game(promised)
 
-    def huge(header):
-        header["arrays"][0][2] = [1 << 40, 2]
-        return header
 
-    with pytest.raises(CheckpointError, match="limit"):
-        decode_game(rewrite(data, huge))
+def test_well_formed_files_of_impossible_games_are_refused() -> None:
+    data = encode_game(make_game(np.random.default_rng(0), 3))
+    for field, value in [("owned", 99), ("context", 1), ("truncated", True)]:
+        with pytest.raises(CheckpointError, match=field):
+            decode_game(rewrite(data, lambda header, field=field, value=value: header | {field: value}))
 
 
 def test_a_header_of_nothing_but_brackets() -> None:

@@ -42,11 +42,11 @@ def test_seen_ids_equal_a_set_and_stay_small() -> None:
         reference.add(game_id)
         assert game_id in seen
     assert all(GameId(actor, 0, seq) in seen for actor in range(3) for seq in range(1000))
-    assert seen.state() == [[actor, 0, 1000] for actor in sorted(range(3), key=[row[0] for row in seen.state()].index)]
+    assert sorted(seen.state()) == [[actor, 0, 1000] for actor in range(3)]
     # A gap that never closes does not let it grow for ever.
     for seq in range(2000, 6000):
         seen.add(GameId(0, 0, seq))
-    assert len(seen.state()[0]) < 1100
+    assert max(len(row) for row in seen.state()) < 1100
     assert GameId(0, 0, 2000) in seen
     assert GameId(0, 0, 5999) in seen
     assert GameId(0, 0, 6000) not in seen
@@ -87,21 +87,20 @@ def test_stale_keys_change_nothing() -> None:
 @pytest.mark.parametrize(("frame", "dtype"), [((2,), np.float32), ((1, 40, 40), np.uint8)])
 def test_nothing_incoming_is_kept(frame: tuple[int, ...], dtype: type) -> None:
     game = make_game(np.random.default_rng(0), 30, frame=frame, dtype=dtype)
-    frozen = {}
+    frozen, memories = {}, []
     for field in fields(game):
         value = getattr(game, field.name)
         if isinstance(value, np.ndarray):
             # As Ray hands them over: read-only views of memory that belongs to someone else.
-            memory = bytearray(value.tobytes())
-            frozen[field.name] = np.frombuffer(memoryview(memory).toreadonly(), value.dtype).reshape(value.shape)
+            memories.append(bytearray(value.tobytes()))
+            frozen[field.name] = np.frombuffer(memoryview(memories[-1]).toreadonly(), value.dtype).reshape(value.shape)
             assert not frozen[field.name].flags.owndata
-    memories = [array.base for array in frozen.values()]
     buffer = make_buffer(frame_stack=2, with_next_observations=True)
     buffer.add(replace(game, **frozen))
     frozen.clear()
     gc.collect()
-    held = {id(referrer) for memory in memories for referrer in gc.get_referrers(memory)} - {id(memories)}
-    assert not [one for one in held if one != id(globals()) and one != id(locals())]
+    for memory in memories:
+        memory.clear()  # BufferError while any view of it is alive
     batch = buffer.sample(30, 1.0)
     for b, position in enumerate(batch.keys.position):
         assert_item(batch, b, game, position, stack=2)
@@ -120,7 +119,7 @@ def test_bytes_stay_below_the_bound_and_match_the_memory_taken() -> None:
     game = make_game(rng, 60, frame=(6,))
     buffer.add(game)
     one = buffer.bytes
-    assert nbytes(game) / 2 < one < nbytes(game) * 2
+    assert nbytes(game) == 61 * 6 * 4 + 60 * 4 + 60 * 4 + 61 + 61 * 3 + 60 * 3 * 4 + 61 * 4
     tracemalloc.start()
     for seq in range(1, 50):
         buffer.add(replace(game, id=GameId(0, 0, seq)))

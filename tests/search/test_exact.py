@@ -37,31 +37,36 @@ def assert_optimal(action: Array, q: Array, slack: float) -> None:
     assert (chosen >= q.max(axis=1) - slack).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_search_with_an_exact_model_and_no_value_finds_the_optimal_action_and_value(kind: str, sign: float) -> None:
-    discount = sign * 0.5
+@pytest.mark.parametrize("discount", [0.5, -0.5])
+def test_puct_without_a_value_function_finds_the_optimal_action_and_value(discount: float) -> None:
+    few_errors, many_errors = [], []
     for seed in range(5):
         table = random_table(seed, states=8, actions=3)
         optimal, q = value_iteration(table, discount)
-        table.value[:] = 0.0
+        table.value[:], table.logits[:] = 0.0, 0.0
         states = np.arange(8)
-        few = table.search(kind, states, 30, discount=discount)
-        many = table.search(kind, states, 3_000, discount=discount)
-        assert_optimal(many.action, q, slack=0.05)
-        # The mean of the backups holds what exploration cost, which vanishes slowly.
-        if kind == "puct":
-            np.testing.assert_allclose(many.root_value, optimal, atol=0.15)
-            assert np.abs(many.root_value - optimal).mean() < 0.5 * np.abs(few.root_value - optimal).mean()
+        few = table.search("puct", states, 100, discount=discount)
+        many = table.search("puct", states, 3_000, discount=discount)
+        assert_optimal(many.action, q, slack=0.01)
+        few_errors.append(np.abs(few.root_value - optimal))
+        many_errors.append(np.abs(many.root_value - optimal))
+    # The mean of the backups holds what exploration cost, which vanishes slowly.
+    assert np.max(many_errors) < 0.25
+    assert np.mean(many_errors) < 0.5 * np.mean(few_errors)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_search_with_exact_values_is_optimal_after_a_few_simulations(kind: str) -> None:
-    for seed in range(5):
+@pytest.mark.parametrize("discount", [0.9, -0.9])
+@pytest.mark.parametrize(("kind", "settings"), [("puct", {"pb_c_init": 1e6}), ("gumbel", {"c_scale": 1.0})])
+def test_one_visit_an_action_with_exact_values_finds_the_optimal_action(
+    kind: str, settings: dict[str, Any], discount: float
+) -> None:
+    for seed in range(10):
         table = random_table(seed, states=12, actions=4)
-        table.value, q = value_iteration(table, 0.9)
-        result = table.search(kind, np.arange(12), 64, discount=0.9)
-        assert_optimal(result.action, q, slack=1e-3)
+        table.value, q = value_iteration(table, discount)
+        table.logits[:] = 0.0
+        result = table.search(kind, np.arange(12), 4, discount=discount, **settings)
+        assert (result.visit_counts == 1).all()
+        assert_optimal(result.action, q, slack=1e-5)
 
 
 def test_gumbel_root_value_is_the_value_of_the_policy() -> None:
@@ -88,24 +93,22 @@ def game() -> TicTacToe:
     ],
 )
 def test_tic_tac_toe_endgames_are_played_as_minimax_does(game: TicTacToe, kind: str, settings: dict[str, Any]) -> None:
-    empty = np.array([board.count(0) for board in game.boards])
-    states = np.flatnonzero(~game.over & (empty <= 5))[::5]
+    empty = np.array([board.count(0) for board, _ in game.positions])
+    states = np.flatnonzero(~game.over & (empty <= 5))[::7]
     assert len(states) > 300
     result = game.table.search(kind, states, 300, discount=-1.0, legal=game.legal[states], **settings)
     wrong = states[~game.optimal[states, result.action]]
-    assert len(wrong) == 0, [game.boards[state] for state in wrong[:5]]
-    decided = game.minimax[states] != 0
-    assert (result.root_value[decided] * game.minimax[states][decided] > 0).mean() > 0.95
-    assert not result.policy_target[~game.legal[states]].any()
+    assert len(wrong) == 0, [game.positions[state] for state in wrong[:5]]
+    if kind == "puct":
+        np.testing.assert_allclose(result.root_value, game.minimax[states], atol=0.5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_swapping_the_colours_changes_nothing(game: TicTacToe, kind: str) -> None:
     """A win for one player is a loss for the other, whoever plays which colour."""
-    number = {board: state for state, board in enumerate(game.boards)}
-    colours = [[state, number.get(tuple(-cell for cell in board))] for state, board in enumerate(game.boards)]
-    pairs = np.array([pair for pair in colours if pair[1] is not None and not game.over[pair[0]]][:200])
-    assert len(pairs) > 0
+    number = {position: state for state, position in enumerate(game.positions)}
+    swapped = [number[tuple(-cell for cell in board), -player] for board, player in game.positions]
+    pairs = np.stack([np.arange(len(swapped)), swapped], axis=1)[~game.over][::40]
     assert (game.minimax[pairs[:, 0]] == game.minimax[pairs[:, 1]]).all()
     first, second = (game.table.search(kind, states, 50, discount=-1.0, legal=game.legal[states]) for states in pairs.T)
     np.testing.assert_array_equal(first.visit_counts, second.visit_counts)
@@ -131,18 +134,27 @@ def test_a_forced_move_before_a_position_has_its_value_discounted_and_signed(dis
     np.testing.assert_allclose(before.depth, (1 + simulations * (after.depth + 1)) / (simulations + 1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("simulations", [1, 2, 3, 8, 50])
-def test_gumbel_target_improves_the_policy(simulations: int) -> None:
-    """Expected value under the target >= under the prior, where Q is exact: bandits, at any number of simulations."""
+def random_bandits(count: int) -> list[tuple[Table, Array]]:
     rng = np.random.default_rng(7)
-    for _ in range(150):
-        actions = int(rng.integers(2, 12))
-        rewards, logits = rng.normal(size=actions), rng.normal(scale=2.0, size=actions)
-        world = bandit(rewards, logits)
-        result = world.search(
-            "gumbel", np.zeros(4, int), simulations, noise=True, c_scale=float(rng.choice([0.1, 1.0]))
-        )
-        assert (result.policy_target @ rewards >= world.value[0] - 1e-5).all()
+    sizes = rng.integers(2, 12, size=count)
+    worlds = [(rng.normal(size=size), rng.normal(scale=2.0, size=size)) for size in sizes]
+    return [(bandit(rewards, logits), rewards) for rewards, logits in worlds]
+
+
+@pytest.mark.parametrize("c_scale", [0.1, 1.0])
+@pytest.mark.parametrize("simulations", [1, 2, 3, 12, 50])
+def test_gumbel_target_improves_the_policy(simulations: int, c_scale: float) -> None:
+    """Expected value under the target >= under the prior, where Q is exact.
+
+    Draw by draw if each action is visited. With fewer simulations v_mix, not the exact value, stands for the rest,
+    and the improvement holds in expectation over the noise.
+    """
+    for world, rewards in random_bandits(100):
+        result = world.search("gumbel", np.zeros(200, int), simulations, noise=True, c_scale=c_scale)
+        value = result.policy_target @ rewards
+        assert value.mean() >= world.value[0] - 1e-5
+        if simulations >= 12:
+            assert (value >= world.value[0] - 1e-5).all()
 
 
 def test_gumbel_target_improves_the_policy_on_random_trees_at_two_simulations() -> None:

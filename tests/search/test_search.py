@@ -146,7 +146,7 @@ def test_a_search_function_can_be_used_again(kind: str) -> None:
     config = SearchConfig.model_validate({"kind": kind, "simulations": 40, "c_scale": 0.1})
     search = make_search(config, discount=0.97, num_players=1)
 
-    def run(states: Any, **settings: Any) -> SearchResult:
+    def run(states: Any) -> SearchResult:
         count = len(states)
         legal, temperature = np.ones((count, 5), bool), np.ones(count, np.float32)
         rng = np.random.default_rng(0)

@@ -97,13 +97,13 @@ def _won(board: Board, player: int) -> bool:
 
 @dataclass
 class TicTacToe:
-    """All positions reachable from the empty board, player +1 first, and their exact minimax values.
+    """All positions reachable from the empty board, whoever starts, and their exact minimax values.
 
-    boards `[P]`, to move `[P]`; optimal `[P, 9]` the best moves; minimax `[P]` for the player to move. `table` has one
-    more state, for what a game that is over (or was left by an illegal move, at the loss of the game) leads to.
+    positions `[P]` (board, player to move); legal, optimal `[P, 9]` moves; minimax `[P]`: what the player to move can
+    still earn. `table` has one more state, for what follows a game that is over; an illegal move loses.
     """
 
-    boards: list[Board]
+    positions: list[tuple[Board, int]]
     legal: Array
     optimal: Array
     minimax: Array
@@ -112,39 +112,36 @@ class TicTacToe:
 
 
 def tic_tac_toe() -> TicTacToe:
-    number: dict[Board, int] = {}
-    results: dict[Board, float] = {}
-    moves: dict[Board, dict[int, tuple[Board, float]]] = {}
+    number: dict[tuple[Board, int], int] = {}
+    results: dict[tuple[Board, int], float] = {}
+    moves: dict[tuple[Board, int], dict[int, tuple[tuple[Board, int], float]]] = {}
 
     def solve(board: Board, player: int) -> float:
-        """Value for `player`, who is to move."""
-        if board in number:
-            return results[board]
-        number[board] = len(number)
-        moves[board] = {}
-        ended = _won(board, -player) or 0 not in board
-        best = -2.0
-        for cell in [] if ended else [cell for cell in range(9) if board[cell] == 0]:
-            after = (*board[:cell], player, *board[cell + 1 :])
-            won = 1.0 if _won(after, player) else 0.0
-            below = solve(after, -player)
-            moves[board][cell] = (after, won)
-            best = max(best, won if won else -below)
-        results[board] = 0.0 if ended else best  # what is still to be earned: a lost game has been paid for
-        return results[board]
+        position = (board, player)
+        if position not in number:
+            number[position], moves[position] = len(number), {}
+            open_cells = [] if _won(board, -player) else [cell for cell in range(9) if board[cell] == 0]
+            values = []
+            for cell in open_cells:
+                after = (*board[:cell], player, *board[cell + 1 :])
+                won = 1.0 if _won(after, player) else 0.0
+                moves[position][cell] = ((after, -player), won)
+                values.append(won - solve(after, -player))
+            results[position] = max(values, default=0.0)
+        return results[position]
 
     solve((0,) * 9, 1)
+    solve((0,) * 9, -1)
     count = len(number)
     following = np.full((count + 1, 9), count)
-    reward = np.zeros((count + 1, 9))
-    logits = np.zeros((count + 1, 9))
+    reward, logits = np.zeros((count + 1, 9)), np.zeros((count + 1, 9))
     legal, optimal = np.zeros((count, 9), bool), np.zeros((count, 9), bool)
-    for board, index in number.items():
-        for cell, (after, won) in moves[board].items():
+    for position, index in number.items():
+        for cell, (after, won) in moves[position].items():
             following[index, cell], reward[index, cell], legal[index, cell] = number[after], won, True
-            optimal[index, cell] = (won if won else -results[after]) == results[board]
-        if moves[board]:
+            optimal[index, cell] = won - results[after] == results[position]
+        if moves[position]:
             reward[index, ~legal[index]], logits[index, ~legal[index]] = -1.0, -20.0
     table = Table(following, reward, np.zeros(count + 1), logits)
-    minimax = np.array([results[board] for board in number])
+    minimax = np.array([results[position] for position in number])
     return TicTacToe(list(number), legal, optimal, minimax, ~legal.any(axis=1), table)

@@ -57,9 +57,10 @@ def learner(kind: str = "mlp", *, total: int = 1000, **settings: Any) -> Learner
     return make_learner(cfg, observation_shape=SHAPES[kind], num_actions=A)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("kind", ["mlp", "resnet"])
-def test_one_small_batch_is_learned_by_heart(kind: str, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "updates"), [("mlp", "adamw", 200), ("resnet", "adamw", 200), ("mlp", "sgd", 600)]
+)
+def test_one_small_batch_is_learned_by_heart(kind: str, optimizer: str, updates: int) -> None:
     """The loss falls to the entropy of the targets, the lowest a cross-entropy can be; values come out right."""
     batch = make_batch(kind)
     ones = np.ones((B, K + 1), np.float32)
@@ -67,7 +68,7 @@ def test_one_small_batch_is_learned_by_heart(kind: str, optimizer: str) -> None:
     lr = 0.01 if optimizer == "adamw" else 0.05
     trained = learner(kind, optimizer=optimizer, lr=lr, lr_schedule="constant", weight_decay=0.0, value_weight=1.0)
     first = trained.train_step(batch)
-    for _ in range(300 if optimizer == "adamw" else 1000):
+    for _ in range(updates):
         last = trained.train_step(batch)
 
     def entropy(p: Any) -> Any:
@@ -183,20 +184,23 @@ def test_target_weights_are_the_moving_average() -> None:
     np.testing.assert_allclose(trained.target_weights(), average, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("field", ["observations", "target_value", "target_reward", "weights"])
-def test_broken_batches_are_skipped_then_stop_the_run(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "poison"),
+    [("observations", np.nan), ("target_value", np.nan), ("target_value", np.inf), ("target_reward", np.nan)],
+)
+def test_broken_batches_are_skipped_then_stop_the_run(field: str, poison: float) -> None:
     trained = learner(max_skipped=3)
     good = make_batch("mlp")
     good = replace(good, value_mask=np.ones((B, K + 1), np.float32))
     trained.train_step(good)
     poisoned = getattr(good, field).copy()
-    poisoned[2, ...] = np.nan
+    poisoned[2, ...] = poison
     bad = replace(good, **{field: poisoned})
     before, average = trained.weights(), trained.target_weights()
-    for count in (1, 2):
+    for _ in range(2):
         result = trained.train_step(bad)
         assert result.skipped
-        assert result.losses == {"learner/skipped": count}
+        assert not result.losses
         assert np.isfinite(result.priorities).all()
     assert trained.step == 1
     assert np.array_equal(trained.weights(), before)
