@@ -221,11 +221,16 @@ class Supervisor:
     def final_evaluation(self) -> None:
         """Score of the final weights beside random play under the same protocol, with a video."""
         episodes, seed = self._config.evaluation.final_episodes, self._config.run.seed
-        handle = self._evaluator.handle
-        if self._evaluator.call is not None:
-            ray.wait([self._evaluator.call], timeout=EVALUATION_TIMEOUT)
-            self._answer(self._evaluator)
-        trained = handle.evaluate.remote(episodes, seed, self._config.evaluation.video)
-        baseline = handle.evaluate_random.remote(episodes, seed)
-        (version, evaluation), random_play = ray.get([trained, baseline], timeout=EVALUATION_TIMEOUT)
+        slot, scores = self._evaluator, None
+        if slot.call is not None:
+            ray.wait([slot.call], timeout=EVALUATION_TIMEOUT)
+            self._answer(slot)
+        while scores is None:
+            trained = slot.handle.evaluate.remote(episodes, seed, self._config.evaluation.video)
+            baseline = slot.handle.evaluate_random.remote(episodes, seed)
+            try:
+                scores = ray.get([trained, baseline], timeout=EVALUATION_TIMEOUT)
+            except (RayActorError, GetTimeoutError) as error:
+                self._failed(slot, str(error).splitlines()[0])
+        (version, evaluation), random_play = scores
         self._output.finished(self._book, evaluation, random_play, version.step)

@@ -213,6 +213,8 @@ class ActorsConfig(FrozenConfig):
     """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
     weights_interval: PositiveInt = 50
     """Moves between looks for newer weights."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the networks that act; `bf16` pays for convolutions on CPUs with AMX or AVX512-BF16."""
     num_cpus: PositiveFloat = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
     learner_cpus: PositiveFloat = 0.5

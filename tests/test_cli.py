@@ -20,6 +20,7 @@ from muzero_ray.cli import (
     parse_args,
 )
 from muzero_ray.config import Config
+from muzero_ray.config_check import leaf_paths
 from muzero_ray.errors import ConfigError, EnvironmentFault, NumericsError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ def make_run(folder: Path) -> Path:
 def as_words(config: Config) -> list[str]:
     """The command line that spells out a whole config."""
     argv = []
-    for path in config_file.leaf_paths(Config):
+    for path in leaf_paths(Config):
         value: Any = config
         for key in path:
             value = getattr(value, key)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import launch
 from muzero_ray import config_file
 from muzero_ray.config import Config
+from muzero_ray.config_check import leaf_paths
 from muzero_ray.errors import ConfigError
 
 PRESETS = ["atari", "breakout", "cartpole", "pong", "tictactoe"]
@@ -394,7 +395,7 @@ def test_any_config_survives_dump_and_load(tmp_path_factory: pytest.TempPathFact
 
 def test_every_setting_is_dumped() -> None:
     dumped = yaml.safe_load(config_file.dump_config(Config()))
-    for path in config_file.leaf_paths(Config):
+    for path in leaf_paths(Config):
         value = dumped
         for key in path:
             value = value[key]

@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("muzero_ray", "actors", "learner")
 # Lower layers first: a package imports those before it, never those after.
-LAYERS = ("errors", "types", "config", "config_file", "cli", "envs", "networks", "search", "replay", "training", "runtime")
+LAYERS = (
+    *("errors", "types", "config", "config_check", "config_file", "cli_options", "cli"),
+    *("envs", "networks", "search", "replay", "training", "runtime"),
+)
 
 
 def modules() -> dict[str, Path]:

@@ -51,7 +51,7 @@ def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
         consistency=config.learner.consistency_weight > 0,
         seed=config.run.seed,
     )
-    return TorchEngine(network)
+    return TorchEngine(network, bf16=config.actors.precision == "bf16")
 
 
 def build_search(config: Config, shape: TaskShape, *, simulations: int | None = None) -> SearchFunction:

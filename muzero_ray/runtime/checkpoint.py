@@ -1,4 +1,4 @@
-"""Checkpoints and replay chunks on disk: complete and verified, or not there at all. No pickle.
+"""Checkpoints on disk: complete and verified, or not there at all. No pickle.
 
     <root>/<step>/  model.safetensors  optimizer.safetensors  state.json  [extra files]  MANIFEST.json
 
@@ -17,9 +17,7 @@ import os
 import re
 import secrets
 import shutil
-import stat
-import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,15 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from muzero_ray.errors import CheckpointError
+from muzero_ray.runtime.files import (
+    PLAIN_NAME,
+    check_entry,
+    parse_object,
+    read_regular,
+    read_verified,
+    sync_folder,
+    write_synced,
+)
 from muzero_ray.types import Array
 
 logger = logging.getLogger(__name__)
@@ -40,8 +47,6 @@ _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_STATE_BYTES = 64 << 20
 # A header holds about 100 bytes per tensor; the limit keeps a forged one from costing memory before it is refused.
 _MAX_HEADER_BYTES = 8 << 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # `<step>.replaced` exists only between the two renames that replace a checkpoint by another of the same step;
 # `<step>.abandoned` holds what a run that was resumed from an older step had reached before.
 _FOLDER = re.compile(r"(0|[1-9][0-9]{0,17})(\.replaced|\.abandoned)?")
@@ -84,7 +89,7 @@ def save_checkpoint(
         "state.json": json.dumps(state, allow_nan=False).encode(),
     }
     for name, content in (extra_files or {}).items():
-        if not _NAME.fullmatch(name) or name in files or name == MANIFEST:
+        if not PLAIN_NAME.fullmatch(name) or name in files or name == MANIFEST:
             raise ValueError(f"extra file name {name!r} is taken or not plain (letters, digits, '.', '_', '-')")
         files[name] = content
     if not 0 <= step < 10**18 or keep < 1:
@@ -95,12 +100,12 @@ def save_checkpoint(
     temporary = root / f".tmp-{step}-{secrets.token_hex(6)}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _sync_folder(root.parent)
+        sync_folder(root.parent)
         _remove_leftovers(root)
         temporary.mkdir()
         for name, content in files.items():  # the manifest is last
-            _write_synced(temporary / name, content)
-        _sync_folder(temporary)
+            write_synced(temporary / name, content)
+        sync_folder(temporary)
         _publish(root, temporary, step)
         _prune(root, keep)
     except OSError as error:
@@ -150,7 +155,7 @@ def read_checkpoint_file(path: Path, name: str) -> bytes:
     entries = _read_manifest(path)["files"]
     if name not in entries:
         raise CheckpointError(f"{path} has no file {name!r}; it lists {', '.join(entries)}")
-    return _read_verified(path / name, entries[name]["bytes"], entries[name]["sha256"])
+    return read_verified(path / name, entries[name]["bytes"], entries[name]["sha256"])
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:
@@ -166,98 +171,6 @@ def restore_rng(state: Mapping[str, Any]) -> np.random.Generator:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"random generator state can not be restored: {error!r}") from error
     return np.random.Generator(bit_generator)
-
-
-@dataclass(frozen=True)
-class ChunkRef:
-    """Names one immutable chunk file: SHA-256 and size of the file, and how many games it holds.
-
-    `dataclasses.asdict` gives its JSON form; `ChunkRef.parse` takes it back.
-    """
-
-    name: str
-    sha256: str
-    bytes: int
-    count: int
-
-    @staticmethod
-    def parse(value: object) -> ChunkRef:
-        """From untrusted JSON. Raises CheckpointError."""
-        if not isinstance(value, dict) or set(value) != {"name", "sha256", "bytes", "count"}:
-            raise CheckpointError(f"replay index: {str(value)[:200]!r} is no chunk reference")
-        _check_entry(value["name"], value["sha256"], value["bytes"], "replay index")
-        if type(value["count"]) is not int or not 0 <= value["count"] <= value["bytes"]:
-            raise CheckpointError(
-                f"replay index: chunk {value['name']}: count={str(value['count'])[:50]} is impossible"
-            )
-        return ChunkRef(**value)
-
-
-class ReplayStore:
-    """Immutable files of encoded games in one folder, written through as games arrive.
-
-    A chunk is `MZCHUNK1`, the number of games (u64), then each game's length (u64) and bytes, little-endian. Its name
-    holds its hash, so writing the same games twice is harmless and a name never changes its meaning.
-    """
-
-    _MAGIC = b"MZCHUNK1"
-    _SUFFIX = ".games"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-
-    def append(self, games: Sequence[bytes], label: str = "chunk") -> ChunkRef:
-        """Write one chunk durably; `label` begins its file name. Raises CheckpointError if the disk refuses."""
-        parts = [self._MAGIC, struct.pack("<Q", len(games))]
-        for game in games:
-            parts += [struct.pack("<Q", len(game)), game]
-        content = b"".join(parts)
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"{label}-{digest[:16]}{self._SUFFIX}"
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"chunk label {label!r} is not a plain word (letters, digits, '.', '_', '-')")
-        temporary = self.folder / f".tmp-{secrets.token_hex(6)}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary, content)
-            temporary.replace(self.folder / name)
-            _sync_folder(self.folder)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise CheckpointError(
-                f"replay chunk was not written to {self.folder}: {error}. Free space there"
-            ) from error
-        return ChunkRef(name, digest, len(content), len(games))
-
-    def read(self, ref: ChunkRef) -> list[bytes]:
-        """The games of a chunk, after its size and hash were verified. Raises CheckpointError."""
-        _check_entry(ref.name, ref.sha256, ref.bytes, "replay index")
-        path = self.folder / ref.name
-        content = _read_verified(path, ref.bytes, ref.sha256)
-        games: list[bytes] = []
-        offset = 16
-        if content[:8] != self._MAGIC or content[8:16] != struct.pack("<Q", ref.count):
-            raise CheckpointError(f"{path} is no replay chunk of {ref.count} games")
-        while offset < len(content):
-            length = int.from_bytes(content[offset : offset + 8], "little")
-            games.append(content[offset + 8 : offset + 8 + length])
-            offset += 8 + length
-        if offset != len(content) or len(games) != ref.count:
-            raise CheckpointError(f"{path} does not hold {ref.count} whole games")
-        return games
-
-    def prune(self, keep: Collection[str]) -> int:
-        """Delete chunks whose name is not in `keep`, and leftovers of crashes. Returns how many chunks went.
-
-        keep: the names in the replay index of every checkpoint still there, not only the newest: loading may walk back.
-        """
-        removed = 0
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            stale = path.name.endswith(self._SUFFIX) and path.name not in keep
-            if stale or path.name.startswith(".tmp-"):
-                path.unlink(missing_ok=True)
-                removed += stale
-        return removed
 
 
 def _dump_tensors(tensors: Mapping[str, Array]) -> bytes:
@@ -278,11 +191,11 @@ def _load_tensors(content: bytes, path: Path) -> dict[str, Array]:
 def _read_checkpoint(path: Path) -> Checkpoint:
     manifest = _read_manifest(path)
     contents = {
-        name: _read_verified(path / name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()
+        name: read_verified(path / name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()
     }
     if len(contents["state.json"]) > _MAX_STATE_BYTES:
         raise CheckpointError(f"{path}/state.json is larger than {_MAX_STATE_BYTES} bytes")
-    state = _parse_object(contents["state.json"], path / "state.json")
+    state = parse_object(contents["state.json"], path / "state.json")
     return Checkpoint(
         path=path,
         step=manifest["step"],
@@ -303,8 +216,8 @@ def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
-    content = _read_regular(file, _MAX_MANIFEST_BYTES)
-    manifest = _parse_object(content, file)
+    content = read_regular(file, _MAX_MANIFEST_BYTES)
+    manifest = parse_object(content, file)
     if set(manifest) != {"format", "step", "score", "files", "sha256"} or manifest["format"] != FORMAT:
         raise CheckpointError(f"{file} is no manifest of format {FORMAT}: the checkpoint is of another program version")
     if content != _manifest_bytes({key: value for key, value in manifest.items() if key != "sha256"}):
@@ -317,63 +230,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     for name, entry in files.items():
         if not isinstance(entry, dict) or set(entry) != {"sha256", "bytes"}:
             raise CheckpointError(f"{file}: entry of {name[:200]!r} is not sha256 and bytes")
-        _check_entry(name, entry["sha256"], entry["bytes"], str(file))
+        check_entry(name, entry["sha256"], entry["bytes"], str(file))
     return manifest
-
-
-def _check_entry(name: object, sha256: object, size: object, source: str) -> None:
-    """A plain file name (no way out of the folder), a hex digest and a size, or CheckpointError."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise CheckpointError(f"{source}: {str(name)[:200]!r} is not a plain file name")
-    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or type(size) is not int or size < 0:
-        raise CheckpointError(f"{source}: size or SHA-256 of {name} is not one")
-
-
-def _parse_object(content: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object")
-    return value
-
-
-def _read_regular(path: Path, limit: int) -> bytes:
-    """Bytes of a regular file of at most `limit` bytes: no links, pipes or devices."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                raise CheckpointError(f"{path} is not a regular file of at most {limit} bytes ({status.st_size})")
-            return file.read(limit + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path} can not be read: {error.strerror}") from error
-
-
-def _read_verified(path: Path, size: int, sha256: str) -> bytes:
-    content = _read_regular(path, size)
-    if len(content) != size:
-        raise CheckpointError(f"{path} has {len(content)} bytes, its manifest says {size}: it is truncated")
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise CheckpointError(f"{path} does not match its SHA-256: it is damaged")
-    return content
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _step_of(folder: Path) -> int:
@@ -392,7 +250,7 @@ def _publish(root: Path, temporary: Path, step: int) -> None:
     if final.exists():
         final.rename(root / f"{step}.replaced")
     temporary.rename(final)
-    _sync_folder(root)
+    sync_folder(root)
     _discard(root / f"{step}.replaced")
 
 

@@ -19,12 +19,13 @@ class GameRecorder:
         self._overlap = overlap
         self._frame_stack = frame_stack
         self._frames: list[Array] = []
+        self._actions: list[int] = []
 
     def start(self, frame: Array, to_play: int, legal: BoolArray) -> None:
         """Begin a game in the state that `frame` shows."""
         self._context = 0
         self._frames = [frame]
-        self._actions: list[int] = []
+        self._actions = []
         self._rewards: list[float] = []
         self._to_play = [to_play]
         self._legal = [legal]

@@ -13,7 +13,8 @@ import safetensors.numpy
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import decode_game, encode_game
-from muzero_ray.runtime.checkpoint import ChunkRef, ReplayStore, list_checkpoints, read_checkpoint_file
+from muzero_ray.runtime.checkpoint import list_checkpoints, read_checkpoint_file
+from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore
 from muzero_ray.types import GameHistory, GameId
 
 logger = logging.getLogger(__name__)

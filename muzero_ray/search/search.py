@@ -64,10 +64,7 @@ def puct_search(
     workspace = _workspace(workspaces, root, simulations)
     prior = _masked_softmax(root.policy_logits, legal)
     if noise:
-        # Normalised Gamma draws over the legal actions are Dirichlet over the legal actions.
-        draws = rng.standard_gamma(dirichlet_alpha, size=legal.shape) * legal
-        draws /= np.maximum(draws.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        prior = (1.0 - noise_fraction) * prior + noise_fraction * draws.astype(np.float32)
+        prior = (1.0 - noise_fraction) * prior + noise_fraction * _dirichlet(legal, dirichlet_alpha, rng)
     _plant(workspace, root, np.where(legal, prior, np.float32(-1.0)), value_bounds)
     pb_c = _pb_c_table(simulations + 1, pb_c_base, pb_c_init)
     step_settings = (discount, pb_c, value_bounds is None, _UNVISITED[unvisited])
@@ -222,6 +219,13 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 def _masked_softmax(logits: FloatArray, legal: BoolArray) -> FloatArray:
     return _softmax(np.where(legal, logits, -np.inf).astype(np.float32))
+
+
+def _dirichlet(legal: BoolArray, alpha: float, rng: np.random.Generator) -> FloatArray:
+    """One draw a row, over its legal actions, 0 elsewhere: Gamma draws, normalised."""
+    draws = rng.standard_gamma(alpha, size=legal.shape) * legal
+    draws /= np.maximum(draws.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return draws.astype(np.float32)
 
 
 def _sample(visits: IntArray, greedy: Any, temperature: FloatArray, rng: np.random.Generator) -> Any:

@@ -36,6 +36,7 @@ CASES = {
     "gumbel boards": GUMBEL | {"discount": -1.0, "c_scale": 1.0, "bounds": [-4.0, 4.0]},
     "gumbel few actions": GUMBEL | {"model": "small", "simulations": 16},
     "gumbel some illegal": GUMBEL | {"illegal": 0.6, "simulations": 33, "considered": 5},
+    "gumbel every legal action visited": GUMBEL | {"illegal": 0.85, "simulations": 6},
     "gumbel long": GUMBEL | {"model": "small", "simulations": 200, "c_scale": 1.0},
 }
 

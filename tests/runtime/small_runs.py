@@ -38,13 +38,14 @@ TASKS: dict[str, dict[str, Any]] = {
             "id": "Breakout",
             "frame_stack": 3,
             "max_moves": 15,
-            "atari": {"image_size": 32, "noop_max": 2},
+            "atari": {"image_size": 32, "noop_max": 2},  # loading a game takes 0.1 s: as few as will do
         },
         "network": {"kind": "resnet", "downsample": 16, "channels": 4, "head_channels": 2, **TINY_HEADS},
         "search": {"simulations": 2},
         "replay": {"segment_length": 5, "min_size": 24},
         "learner": {"consistency_weight": 2.0, "batch_size": 8},
-        "evaluation": {"episodes": 1, "interval_steps": 6},
+        "actors": {"count": 1, "envs_per_actor": 2, "rollout_steps": 20},
+        "evaluation": {"episodes": 1, "interval_steps": 6, "final_episodes": 1, "video": False},
     },
 }
 """Settings over those of `small_config`. Capacities are below what is played, so replay has to forget."""

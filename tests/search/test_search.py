@@ -8,6 +8,7 @@ import pytest
 from muzero_ray.config import SearchConfig
 from muzero_ray.errors import NumericsError
 from muzero_ray.search.policies import make_search
+from muzero_ray.search.search import _dirichlet
 from muzero_ray.types import NetworkOutput, SearchResult
 
 from .worlds import Table, bandit, random_table
@@ -70,14 +71,25 @@ def test_illegal_actions_are_never_visited(kind: str, noise: bool) -> None:
         np.testing.assert_allclose(result.policy_target.sum(axis=1), 1.0, rtol=1e-5)
 
 
-def test_dirichlet_noise_is_spread_over_the_legal_actions() -> None:
-    """With nothing but noise in the prior, the first visit goes to each legal action equally often."""
+def test_dirichlet_noise_has_the_moments_of_its_legal_actions() -> None:
+    """Each of k legal actions has mean 1/k and variance (1/k)(1 - 1/k) / (k alpha + 1); illegal ones have none."""
+    alpha, legal = 0.5, np.tile([True, True, False, True, True], (40_000, 1))
+    noise = _dirichlet(legal, alpha, np.random.default_rng(0))
+    np.testing.assert_allclose(noise.sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(noise.mean(axis=0), [0.25, 0.25, 0.0, 0.25, 0.25], atol=0.005)
+    variance = 0.25 * 0.75 / (4 * alpha + 1)
+    np.testing.assert_allclose(noise.var(axis=0), [variance, variance, 0.0, variance, variance], atol=0.002)
+
+
+def test_dirichlet_noise_takes_its_fraction_of_the_prior() -> None:
+    """Priors 0.6 and 0.4, alpha 1 (uniform noise u), fraction 1/4: the second action goes first where
+    3/4 * 0.4 + u/4 > 3/4 * 0.6 + (1 - u)/4, that is u > 0.8."""
     rows = 8_000
-    world = bandit(np.zeros(5), np.array([9.0, 0.0, 3.0, -3.0, 1.0]))
-    legal = np.tile([True, True, False, True, True], (rows, 1))
-    result = world.search("puct", np.zeros(rows, int), 1, legal=legal, noise=True, noise_fraction=1.0)
-    shares = result.visit_counts.mean(axis=0)
-    np.testing.assert_allclose(shares, [0.25, 0.25, 0.0, 0.25, 0.25], atol=0.02)
+    world = bandit(np.zeros(3), np.log([0.3, 0.5, 0.2]))
+    legal = np.tile([True, False, True], (rows, 1))
+    settings: dict[str, Any] = {"legal": legal, "noise": True, "dirichlet_alpha": 1.0, "noise_fraction": 0.25}
+    result = world.search("puct", np.zeros(rows, int), 1, **settings)
+    np.testing.assert_allclose(result.visit_counts.mean(axis=0), [0.8, 0.0, 0.2], atol=0.02)
 
 
 def test_tiny_dirichlet_noise_does_not_divide_by_zero() -> None:
@@ -154,7 +166,7 @@ def test_a_search_function_can_be_used_again(kind: str) -> None:
 
     first = run(np.arange(10))
     kept = SearchResult(*(array.copy() for array in first))
-    for states in (np.arange(10, 20), np.arange(3), np.arange(30), np.arange(7)):
+    for states in (np.arange(3), np.arange(30), np.arange(7), np.arange(10, 20)):
         run(states)
     assert_same(run(np.arange(10)), kept)
     assert_same(first, kept)

@@ -1,0 +1,200 @@
+"""The distributed program on a private local cluster: real processes, real kills."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import safetensors.numpy
+
+from actors.parameter_server import ParameterServer
+from actors.supervisor import Program, Supervisor
+from launch import build_program
+from muzero_ray.config import Config
+from muzero_ray.errors import EnvironmentFault
+from muzero_ray.runtime.build import build_learner, probe
+from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
+from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
+from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.runtime.run_output import RunOutput, learner_state
+from muzero_ray.types import Weights, WeightsVersion
+from tests.runtime.small_runs import reproducible_metrics, rows, run_serial, small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+KILL_AT = 60
+"""Env steps after which the self-play actor is killed: within its second or third rollout."""
+
+
+def ray_config(**sections: dict[str, Any]) -> Config:
+    """One self-play actor, so that a run can not end without it."""
+    run = {"serial": False, "training_steps": 30, "log_steps": 10, "checkpoint_steps": 15, "seed": 3}
+    actors = {"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2, "learner_cpus": 0.2}
+    return small_config(**({"run": small_config().run.model_dump() | run, "actors": actors} | sections))
+
+
+@contextlib.contextmanager
+def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Program, RunBook, RunOutput]]:
+    """A started program in `folder`, a new run or the next part of one; its processes are killed in the end."""
+    checkpoint = load_checkpoint(folder) if folder.exists() else None
+    output = RunOutput.reopen(config, folder, checkpoint) if checkpoint else RunOutput.create(config, folder)
+    book = RunBook(config)
+    if checkpoint:
+        book.load_state(checkpoint.state["book"])
+    with output:
+        program = build_program(config, probe(config), book, output)
+        supervisor = Supervisor(program, book, config, output)
+        try:
+            supervisor.start(*((learner_state(checkpoint), checkpoint.files) if checkpoint else (None, None)))
+            yield supervisor, program, book, output
+        finally:
+            for handle in (program.replay, program.params, *(slot.handle for slot in program.slots)):
+                ray.kill(handle)
+
+
+def pid_of(handle: Any) -> int:
+    pid: int = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=120)
+    return pid
+
+
+def on_progress(output: RunOutput, action: Callable[[RunBook], None]) -> None:
+    """Call `action` whenever the supervisor shows how far it is."""
+    show = output.show
+
+    def show_and_act(book: RunBook) -> None:
+        show(book)
+        action(book)
+
+    output.show = show_and_act  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def killed_run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose only self-play process was killed -9 in the middle."""
+    del ray_cluster
+    folder = tmp_path_factory.mktemp("ray") / "run"
+    with running(ray_config(), folder) as (supervisor, program, _, output):
+        victims = [pid_of(program.of("self_play")[0].handle)]
+
+        def kill(book: RunBook) -> None:
+            if book.env_steps >= KILL_AT and victims:
+                os.kill(victims.pop(), signal.SIGKILL)
+
+        on_progress(output, kill)
+        assert supervisor.run()
+        supervisor.final_evaluation()
+        assert not victims
+    return folder
+
+
+def test_a_run_reaches_its_target_and_leaves_a_checkpoint_metrics_and_scores(killed_run: Path) -> None:
+    config = ray_config()
+    checkpoint = load_checkpoint(killed_run)
+    assert checkpoint.step == checkpoint.state["learner"]["step"] == 30
+    shape = probe(config)
+    learner, fresh = build_learner(config, shape), build_learner(config, shape)
+    learner.load_state(*learner_state(checkpoint))
+    assert not np.array_equal(learner.weights(), fresh.weights())
+    written = rows(killed_run)
+    assert {row["learner_steps"] for row in written} == {10, 20, 30}
+    trained = [row for row in written if "loss/total" in row]
+    assert len(trained) >= 3
+    assert all(np.isfinite(row["loss/total"]) and row["actors/weights_lag"] >= 0 for row in written if row in trained)
+    book = checkpoint.state["book"]
+    # Every transition trained on twice: 30 updates of 16, after a warm-up of 48.
+    assert book["limiter"]["sampled"] == 30 * 16
+    assert book["limiter"]["inserted"] >= 48 + 30 * 16 / 2
+    assert book["env_steps"] >= book["limiter"]["inserted"]
+    scores = [json.loads(line) for line in (killed_run / "scores.jsonl").read_text().splitlines()]
+    assert [score["kind"] for score in scores][-2:] == ["final", "random"]
+    assert scores[-2]["learner_step"] == 30
+    assert len(scores[-2]["returns"]) == 3
+
+
+def test_a_killed_self_play_process_is_replaced_and_counted(killed_run: Path) -> None:
+    assert rows(killed_run)[-2]["actors/restarts"] == 1
+    assert rows(killed_run)[-2]["actors/alive"] == 1
+    index = safetensors.numpy.load(load_checkpoint(killed_run).files[ARRAYS_FILE])["index"]
+    # Its games are there, and those of its replacement, under an incarnation of its own.
+    assert set(index[:, 1].tolist()) >= {1}
+    ids = [tuple(i) for c in json.loads(load_checkpoint(killed_run).files[INDEX_FILE])["chunks"] for i in c["ids"]]
+    assert {incarnation for _, incarnation, _ in ids} == {0, 1}
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_resumed_run_holds_what_was_saved_and_goes_on_counting(killed_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    killed_run.rename(folder)
+    before: Checkpoint = load_checkpoint(folder)
+    rows_before = before.state["metrics_rows"]
+    lines_before = (folder / "metrics.jsonl").read_text().splitlines()[:rows_before]
+    config = ray_config(run=ray_config().run.model_dump() | {"training_steps": 45})
+    with running(config, folder) as (supervisor, program, book, _):
+        arrays, info = ray.get(program.of("learner")[0].handle.save.remote(), timeout=120)
+        expected, expected_info = learner_state(before)
+        assert info == expected_info
+        assert arrays.keys() == expected.keys()
+        for name, array in arrays.items():
+            assert array.dtype == expected[name].dtype
+            assert array.tobytes() == expected[name].tobytes(), name
+        assert ray.get(program.replay.save.remote(), timeout=120)[ARRAYS_FILE] == before.files[ARRAYS_FILE]
+        assert (book.learner_steps, book.env_steps) == (30, before.state["book"]["env_steps"])
+        assert supervisor.run()
+    after = load_checkpoint(folder)
+    assert after.step == 45
+    assert after.state["book"]["resumes"] == 1
+    for counter in ("env_steps", "episodes", "seconds"):
+        assert after.state["book"][counter] > before.state["book"][counter]
+    assert (folder / "metrics.jsonl").read_text().splitlines()[:rows_before] == lines_before
+    assert [row["learner_steps"] for row in rows(folder)][rows_before:] == [40, 45]
+    index = safetensors.numpy.load(after.files[ARRAYS_FILE])["index"]
+    assert {0, 1} & set(index[:, 1].tolist()) or max(index[:, 1]) >= 1 << 16
+    assert max(index[:, 1]) == 1 << 16
+
+
+def test_a_broken_environment_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    config = ray_config(env={"id": "tests.faulty_environment:Breaks-v0"})
+    with (
+        running(config, tmp_path / "run") as (supervisor, _, book, _),
+        pytest.raises(EnvironmentFault, match=r"Breaks-v0 \(seed \d+, step \d+\): observation is not finite.*nan"),
+    ):
+        supervisor.run()
+    assert 0 < book.env_steps <= 90
+
+
+def test_the_parameter_server_hands_out_what_is_newer_and_refuses_older_incarnations() -> None:
+    server = ParameterServer()
+
+    def publish(incarnation: int, step: int, name: Any = "online") -> None:
+        server.publish(name, Weights(WeightsVersion(incarnation, step), np.full(3, step, np.float32)))
+
+    def latest(have: WeightsVersion | None, name: Any = "online") -> tuple[int, int] | None:
+        refs = server.latest(name, have)
+        if not refs:
+            return None
+        weights = ray.get(refs[0], timeout=60)
+        assert weights.flat.tolist() == [weights.version.step] * 3
+        return tuple(weights.version)
+
+    assert latest(None) is None
+    publish(0, 100)
+    assert latest(None) == (0, 100)
+    assert latest(WeightsVersion(0, 100)) is None
+    publish(1, 60)  # restored from a checkpoint: back in steps, yet newer
+    assert latest(WeightsVersion(0, 100)) == (1, 60)
+    publish(0, 101)  # a zombie
+    assert latest(None) == (1, 60)
+    publish(1, 59)
+    assert latest(WeightsVersion(1, 60)) == (1, 59)
+    assert latest(None, "target") is None
+    publish(0, 5, "target")
+    assert latest(None, "target") == (0, 5)
+    assert latest(None) == (1, 59)
