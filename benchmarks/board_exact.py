@@ -1,7 +1,6 @@
 """How exact is a board agent? `python -m benchmarks.board_exact RUN [--games N]`, for games small enough to solve.
 
-Two answers that do not come from this project's search: how often the agent loses to exact minimax (which picks at
-random among its best moves), on each side; and in which share of all reachable positions its move keeps the exact value.
+Two answers that do not come from our search: how often the agent loses to exact minimax (which picks at
 """
 
 from __future__ import annotations
@@ -57,7 +56,9 @@ def main() -> None:
 
     frames, legal, states = reachable_positions(config)
     policy, solver = evaluator.policy(), MinimaxSolver()
-    actions = np.concatenate([policy(frames[i : i + BATCH], legal[i : i + BATCH]) for i in range(0, len(frames), BATCH)])
+    actions = np.concatenate(
+        [policy(frames[i : i + BATCH], legal[i : i + BATCH]) for i in range(0, len(frames), BATCH)]
+    )
     good = np.array([action in solver.best_actions(state) for action, state in zip(actions, states, strict=True)])
     print(f"optimal move in {good.sum()} of {len(good)} reachable positions: {100 * good.mean():.2f} %")
     moves = np.array([len(state.history()) for state in states])

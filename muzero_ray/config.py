@@ -59,6 +59,7 @@ class EnvConfig(FrozenConfig):
     max_moves: PositiveInt | None = None
     """Truncate games after this many agent steps (none: the environment's own limit)."""
     atari: AtariConfig = AtariConfig()
+    """Preprocessing, for `atari` only."""
 
 
 class SupportConfig(FrozenConfig):
@@ -98,7 +99,9 @@ class NetworkConfig(FrozenConfig):
     head_channels: PositiveInt = 16
     """Planes of the 1x1 convolution in front of each head (resnet)."""
     value: SupportConfig = SupportConfig()
+    """Support of the value head."""
     reward: SupportConfig = SupportConfig()
+    """Support of the reward head."""
     projection: PositiveInt = 256
     """Width of the projection used by the consistency loss."""
 
@@ -111,7 +114,9 @@ class SearchConfig(FrozenConfig):
     simulations: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Network evaluations per move."""
     pb_c_base: PositiveFloat = 19652.0
+    """Exploration grows with log((N + base + 1) / base) of the parent's visits N (puct)."""
     pb_c_init: PositiveFloat = 1.25
+    """Weight of prior against Q while visits are few (puct)."""
     dirichlet_alpha: PositiveFloat = 0.3
     """Root exploration noise (puct), over legal actions."""
     noise_fraction: Fraction = 0.25
@@ -121,6 +126,7 @@ class SearchConfig(FrozenConfig):
     considered_actions: Annotated[int, Field(ge=2)] = 16
     """Gumbel-top-m root actions that sequential halving starts from (gumbel)."""
     c_visit: NonNegativeFloat = 50.0
+    """Offset of the visits in sigma (gumbel), see c_scale: what Q counts for before any visit."""
     c_scale: PositiveFloat = 1.0
     """sigma(q) = (c_visit + max visits) * c_scale * q (gumbel): 1.0 for boards, 0.1 for Atari."""
     value_bounds: tuple[float, float] | None = None
@@ -167,24 +173,33 @@ class LearnerConfig(FrozenConfig):
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs forward passes under autocast; weights stay float32."""
     batch_size: PositiveInt = 128
+    """Positions per learner step."""
     unroll_steps: PositiveInt = 5
+    """K: steps the dynamics is unrolled and trained on behind each position."""
     td_steps: PositiveInt = 10
     """n of the n-step value target, in agent steps."""
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.997
     """Per agent step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` is the paper's, with `momentum`."""
     lr: PositiveFloat = 1e-3
+    """Learning rate after the warm-up."""
     lr_schedule: Literal["constant", "cosine"] = "cosine"
     """`cosine` decays to `lr_final` x lr at the last step."""
     lr_final: Fraction = 0.1
+    """Share of `lr` left at the last step (cosine)."""
     warmup_steps: NonNegativeInt = 100
     """Linear warm-up of the learning rate."""
     momentum: Fraction = 0.9
     """Only for sgd."""
     weight_decay: NonNegativeFloat = 1e-4
+    """Of weights only, not of biases and normalisation."""
     max_grad_norm: PositiveFloat = 10.0
+    """Gradients of a larger norm are scaled down to this."""
     value_weight: NonNegativeFloat = 0.25
+    """Weight of the value loss, against 1 for the policy loss."""
     reward_weight: NonNegativeFloat = 1.0
+    """Weight of the reward loss."""
     consistency_weight: NonNegativeFloat = 0.0
     """SimSiam consistency between predicted and observed latents; 2.0 is usual for pixels, 0 turns it off."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
@@ -218,7 +233,9 @@ class ActorsConfig(FrozenConfig):
     num_cpus: PositiveFloat = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
     learner_cpus: PositiveFloat = 0.5
+    """CPUs Ray reserves for the learner."""
     learner_gpus: NonNegativeFloat = 0.0
+    """GPUs Ray reserves for the learner."""
     threads: PositiveInt = 1
     """Torch threads per self-play, reanalyze or evaluator process."""
     learner_threads: PositiveInt = 1
@@ -246,7 +263,9 @@ class RunConfig(FrozenConfig):
     name: str | None = None
     """Folder under `runs_dir` (none: preset, seed and date)."""
     runs_dir: str = "runs"
+    """Where the folders of runs are made."""
     seed: NonNegativeInt = 0
+    """Of network weights, environments, searches and replay draws."""
     training_steps: PositiveInt = 100_000
     """Learner steps; also the horizon of every schedule."""
     episodes: PositiveInt | None = None
@@ -264,6 +283,7 @@ class RunConfig(FrozenConfig):
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online if WANDB_API_KEY is set, else offline."""
     wandb_project: str = "muzero_ray"
+    """Project in Weights & Biases."""
 
 
 class Config(FrozenConfig):

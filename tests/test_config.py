@@ -399,3 +399,11 @@ def test_every_setting_is_dumped() -> None:
         value = dumped
         for key in path:
             value = value[key]
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for path in leaf_paths(Config):
+        section: Any = Config
+        for key in path[:-1]:
+            section = section.model_fields[key].annotation
+        assert section.model_fields[path[-1]].description, path

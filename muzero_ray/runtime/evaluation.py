@@ -48,7 +48,6 @@ class EvaluationProtocol:
         """Short identity, the same for equal protocols."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
-
     def describe(self) -> str:
         """One line for people."""
         against = f", against {self.opponent} on both sides" if self.opponent else ""
@@ -124,7 +123,8 @@ def random_policy(seed: int) -> Policy:
 
     def act(observations: Array, legal: BoolArray) -> IntArray:
         del observations
-        return np.argmax(rng.random(legal.shape) * legal, axis=1).astype(np.int32)
+        actions: IntArray = np.argmax(rng.random(legal.shape) * legal, axis=1).astype(np.int32)
+        return actions
 
     return act
 
@@ -272,5 +272,3 @@ class Evaluator:
             opponent=make_opponent(self._opponent, seed) if self._two_player else None,
             record=record,
         )
-
-

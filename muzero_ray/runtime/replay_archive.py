@@ -56,7 +56,9 @@ class ReplayArchive:
             raise CheckpointError(f"the checkpoint holds no {INDEX_FILE} and {ARRAYS_FILE}: replay can not be restored")
         index = json.loads(files[INDEX_FILE])
         arrays = safetensors.numpy.load(files[ARRAYS_FILE])
-        self._chunks = [(_chunk_ref(entry), [GameId(*game_id) for game_id in entry["ids"]]) for entry in index["chunks"]]
+        self._chunks = [
+            (_chunk_ref(entry), [GameId(*game_id) for game_id in entry["ids"]]) for entry in index["chunks"]
+        ]
         kept = {GameId(*row[:3]) for row in arrays["index"].tolist()}
         games: list[GameHistory] = []
         for ref, ids in self._chunks:

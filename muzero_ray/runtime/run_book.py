@@ -155,7 +155,8 @@ class RunBook:
                 "search/root_entropy": stats.root_entropy,
                 "search/kl_prior": stats.kl_prior,
                 "actors/env_steps_per_s": stats.transitions,
-                "actors/weights_lag": self.learner_steps - stats.version.step,
+                # The learner publishes before it reports: its newest weights may be ahead of the book.
+                "actors/weights_lag": max(self.learner_steps - stats.version.step, 0),
             }
         )
 

@@ -28,7 +28,9 @@ LearnerState = tuple[dict[str, FloatArray], dict[str, Any]]
 class RunOutput:
     """Owns `runs/<name>/`. Made by `create` or `reopen`; a context manager that closes what it opened."""
 
-    def __init__(self, folder: Path, config: Config, *, wandb_id: str | None = None, seconds_before: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, config: Config, *, wandb_id: str | None = None, seconds_before: float = 0.0
+    ) -> None:
         self.folder = folder
         self._config = config
         # Taken out of the environment, so that no worker process inherits it.

@@ -117,8 +117,7 @@ class SelfPlay:
         self._moves = np.zeros(lanes, np.int64)
         self._scores = np.zeros(lanes)
         self._recorders = [
-            GameRecorder(segment_length=segment_length, overlap=overlap, frame_stack=frame_stack)
-            for _ in range(lanes)
+            GameRecorder(segment_length=segment_length, overlap=overlap, frame_stack=frame_stack) for _ in range(lanes)
         ]
         self._frame_stack = frame_stack
         self._started = False

@@ -115,9 +115,7 @@ class SerialRunner:
     def _evaluate(self) -> None:
         self._book.done("evaluate")
         self._evaluator.load(self._learner.weights())
-        evaluation = self._evaluator.evaluate(
-            episodes=self._config.evaluation.episodes, seed=self._config.run.seed
-        )
+        evaluation = self._evaluator.evaluate(episodes=self._config.evaluation.episodes, seed=self._config.run.seed)
         self._output.scored(self._book, evaluation, self._learner.step)
 
     def _write_row(self) -> None:

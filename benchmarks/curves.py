@@ -1,0 +1,43 @@
+"""Learning curves of runs, as a PNG: `python -m benchmarks.curves OUT.png RUN [RUN ...]`.
+
+Thin: mean return of self-play episodes between two rows. Dots: noise-free evaluations; the last one ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def series(rows: list[dict[str, float]], name: str) -> tuple[list[float], list[float]]:
+    """Env steps and values of the rows that hold `name`."""
+    held = [row for row in rows if row.get(name) is not None]
+    return [row["env_steps"] for row in held], [row[name] for row in held]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--title", default="")
+    arguments = parser.parse_args()
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for index, run in enumerate(arguments.runs):
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        axes.plot(*series(rows, "train/return_mean"), color=f"C{index}", linewidth=0.8, alpha=0.5)
+        axes.plot(*series(rows, "eval/return_mean"), "o-", color=f"C{index}", label=run.name)
+    axes.set(xlabel="env steps (agent moves)", ylabel="return", title=arguments.title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.out, dpi=100)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""The commands as people type them: programs of their own, judged by what they print, leave behind and exit with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import imageio.v3
+import numpy as np
+import pytest
+import torch
+
+import launch
+from muzero_ray.config_file import load_config
+from muzero_ray.runtime.checkpoint import load_checkpoint
+from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
+
+ROOT = Path(launch.__file__).parent
+LAST_LINE = re.compile(r"return_mean=(-?\d+\.\d+) return_std=(\d+\.\d+) episodes=(\d+) env_steps=(\d+)")
+
+SMALL = shlex.split(
+    "--serial --simulations 3 --max-moves 50 --run.wandb disabled --replay.min-size 64 --replay.capacity 1000 "
+    "--replay.segment-length 10 --learner.batch-size 16 --learner.unroll-steps 3 --learner.td-steps 4 "
+    "--network.hidden 16 --network.layers 16 --network.head-layers 16 --actors.envs-per-actor 4 "
+    "--actors.rollout-steps 40 --run.log-steps 10 --evaluation.final-episodes 4"
+)
+
+SMALL_ATARI = shlex.split(
+    "--serial --simulations 2 --max-moves 20 --run.wandb disabled --replay.min-size 16 --learner.batch-size 8 "
+    "--env.atari.image-size 32 --network.channels 4 --network.head-channels 2 --network.head-layers 16 "
+    "--actors.envs-per-actor 1 --actors.rollout-steps 10 --evaluation.final-episodes 1"
+)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments)
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """Commands run inside this process set handlers; give them back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def cartpole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`train cartpole --serial --iterations 30`, as a program of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    name = ["--run.name", "cartpole"]
+    result = launch_program("train", "cartpole", "--iterations", 30, "--runs-dir", folder, *name, *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "trained: return_mean=" in result.stdout
+    assert "random:  return_mean=" in result.stdout
+    assert f"python launch.py resume {folder / 'cartpole'}" in result.stdout
+    return folder / "cartpole"
+
+
+def test_train_leaves_a_finished_run(cartpole_run: Path) -> None:
+    assert load_checkpoint(cartpole_run).step == 30
+    assert {row["learner_steps"] for row in rows(cartpole_run)} == {10, 20, 30}
+    config = load_config(cartpole_run / "config.yaml")
+    assert (config.run.training_steps, config.env.id, config.search.simulations) == (30, "CartPole-v1", 3)
+    assert [path.suffix for path in cartpole_run.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".npy")] == []
+
+
+def test_the_program_and_this_process_make_the_same_run(cartpole_run: Path, tmp_path: Path) -> None:
+    """From the config.yaml that the run wrote: one seed, two processes, the same bytes."""
+    config = load_config(cartpole_run / "config.yaml")
+    assert run_serial(config, tmp_path / "again")
+    assert_same_run(config, cartpole_run, tmp_path / "again")
+
+
+def test_evaluate_prints_json_alone_and_twice_the_same(cartpole_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = launch_program("evaluate", cartpole_run, "--json", "--episodes", 6, "--seed", 40)
+    assert result.returncode == 0, result.stderr
+    score = json.loads(result.stdout)
+    assert (score["episodes"], score["seed"], score["learner_step"]) == (6, 40, 30)
+    assert len(score["returns"]) == 6
+    assert score["return_mean"] == pytest.approx(np.mean(score["returns"]))
+    assert score["return_std"] == pytest.approx(np.std(score["returns"]), abs=1e-5)
+    assert score["env_steps"] == sum(score["returns"])  # one point a move
+    assert all(1 <= value <= 50 for value in score["returns"])
+    assert launch.main(["evaluate", str(cartpole_run), "--json", "--episodes", "6", "--seed", "40"]) == 0
+    assert json.loads(capsys.readouterr().out) == score
+    # The same weights under another number of episodes: a prefix.
+    assert launch.main(["evaluate", str(cartpole_run), "--json", "--episodes", "3", "--seed", "40"]) == 0
+    assert json.loads(capsys.readouterr().out)["returns"] == score["returns"][:3]
+
+
+def test_evaluate_ends_with_the_line_for_programs(cartpole_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(["evaluate", str(cartpole_run)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    match = LAST_LINE.fullmatch(line)
+    assert match, line
+    mean, _, episodes, steps = match.groups()
+    assert int(episodes) == 4  # the run's own number
+    assert float(mean) * 4 == pytest.approx(int(steps), abs=0.01)
+    # A checkpoint's folder is as good as the run's, and names exactly that one.
+    assert launch.main(["evaluate", str(cartpole_run / "checkpoints" / "30")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_resume_goes_on_under_a_larger_budget(cartpole_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cartpole"
+    shutil.copytree(cartpole_run, folder)
+    before = load_checkpoint(folder).state["book"]
+    result = launch_program("resume", folder, "--iterations", 45)
+    assert result.returncode == 0, result.stderr
+    after = load_checkpoint(folder)
+    assert after.step == 45
+    assert after.state["book"]["env_steps"] > before["env_steps"]
+    assert [row["learner_steps"] for row in rows(folder)][-3:] == [40, 45, 45]
+
+
+def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "stopped"
+    process = start(
+        "train", "cartpole", "--iterations", 10**6, "--runs-dir", tmp_path / "runs", "--run.name", "stopped", *SMALL
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not (folder / "metrics.jsonl").exists() or not rows(folder):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline, "no row of metrics was written"
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.step >= 10
+    assert checkpoint.state["metrics_rows"] == len(rows(folder))
+    assert f"stopped; go on with: python launch.py resume {folder}" in out
+    assert "trained:" not in out
+    # And it does go on from there.
+    assert launch.main(["resume", str(folder), "--iterations", str(checkpoint.step + 5)]) == 0
+    assert load_checkpoint(folder).step == checkpoint.step + 5
+
+
+def test_a_board_game_is_scored_from_both_seats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "board"
+    assert run_serial(small_config("tictactoe"), run)
+    capsys.readouterr()
+    assert launch.main(["evaluate", str(run), "--opponent", "minimax", "--episodes", "9"]) == 0
+    *_, first, second, last = capsys.readouterr().out.splitlines()
+    outcomes = [re.fullmatch(r"moving (\w+): (\d+) won, (\d+) drawn, (\d+) lost", line) for line in (first, second)]
+    (seat, *first_counts), (other_seat, *second_counts) = (match.groups() for match in outcomes if match)
+    assert (seat, other_seat) == ("first", "second")
+    assert [sum(map(int, counts)) for counts in (first_counts, second_counts)] == [5, 4]
+    assert first_counts[0] == second_counts[0] == "0"  # nobody beats an exact player
+    lost = int(first_counts[2]) + int(second_counts[2])
+    assert last.startswith(f"return_mean={-lost / 9:.3f} ")
+
+
+@pytest.fixture(scope="module")
+def breakout_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`train --game Breakout --serial --episodes 1 ...` with a tiny network."""
+    folder = tmp_path_factory.mktemp("runs")
+    arguments = ["train", "--game", "Breakout", "--episodes", "1", "--runs-dir", str(folder)]
+    threads = torch.get_num_threads()
+    assert launch.main([*arguments, *SMALL_ATARI]) == 0
+    torch.set_num_threads(threads)
+    (run,) = folder.iterdir()
+    return run
+
+
+def test_breakout_trains_and_films_its_last_evaluation(breakout_run: Path) -> None:
+    assert breakout_run.name.lower().startswith("breakout-s0-")
+    book = load_checkpoint(breakout_run).state["book"]
+    assert (book["episodes"], book["env_steps"]) == (1, 20)
+    (video,) = (breakout_run / "videos").glob("final-*.mp4")
+    assert len(imageio.v3.imread(video)) == 21
+
+
+def test_play_writes_a_film_of_each_game(
+    breakout_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch.main(["play", str(breakout_run), "--episodes", "2", "--video", str(tmp_path / "new" / "b.mp4")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"return=\S+", "return=R", line) for line in lines] == [
+        f"return=R length=20 video={tmp_path / 'new' / f'b-{episode}.mp4'}" for episode in range(2)
+    ]
+    for episode in range(2):
+        frames = imageio.v3.imread(tmp_path / "new" / f"b-{episode}.mp4")
+        assert len(frames) == 21
+        assert frames.std() > 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["evaluate", "nowhere"], 2, "does not exist"),
+        (["train", "cartpole", "--serial", "--env.id", "NoSuchGame-v7"], 2, "NoSuchGame-v7"),
+    ],
+)
+def test_mistakes_end_with_one_message(
+    arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ["--runs-dir", str(tmp_path), "--run.wandb", "disabled"] if arguments[0] == "train" else []
+    assert launch.main([*arguments, *extra]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_broken_environment_ends_a_serial_run_with_its_own_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    game = ["--env.id", "tests.faulty_environment:Breaks-v0"]
+    assert launch.main(["train", "cartpole", *game, "--runs-dir", str(tmp_path), *SMALL]) == 3
+    assert re.match(r"error: environment \S*Breaks-v0 \(seed \d+, step \d+\): observation", capsys.readouterr().err)
+
+
+def test_a_run_folder_is_never_written_over(cartpole_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path for path in cartpole_run.rglob("*"))
+    name = ["--runs-dir", str(cartpole_run.parent), "--run.name", cartpole_run.name]
+    assert launch.main(["train", "cartpole", *name, *SMALL]) == 2
+    assert f"python launch.py resume {cartpole_run}" in capsys.readouterr().err
+    assert sorted(path for path in cartpole_run.rglob("*")) == before
