@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
 from muzero_ray.config import Config
 from muzero_ray.errors import MuZeroRayError
@@ -39,6 +39,9 @@ EVALUATION_TIMEOUT = 3_600.0
 
 MAX_FAILURES = 5
 """Deaths of one worker without an answer in between that end the run."""
+
+LOST = (RayActorError, ObjectLostError, GetTimeoutError)
+"""What Ray raises when a process is gone or hangs."""
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Supervisor:
 
     def start(self, learner: LearnerState | None, replay_files: dict[str, bytes] | None) -> None:
         """Before `run`: restore what a checkpoint held, if there is one, and publish the first weights."""
+        self._output.message("starting workers")
         if learner is not None and replay_files is not None:
             ray.get(self._program.replay.load.remote(replay_files), timeout=TIMEOUT)
             ray.get(self._learner.handle.load.remote(learner), timeout=TIMEOUT)
@@ -98,19 +102,34 @@ class Supervisor:
         self._output.show(self._book)
 
     def run(self) -> bool:
-        """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way."""
-        while self._book.stop_reason() is None and not self._stop_requested:
-            self._hand_out()
-            self._collect()
-        self._drain()
-        self._write_row()
-        self.checkpoint()
+        """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way.
+
+        Raises MuZeroRayError, naming the way to go on, if a process is lost that can not be replaced.
+        """
+        try:
+            while self._book.stop_reason() is None and not self._stop_requested:
+                self._hand_out()
+                self._collect()
+            self._drain()
+            self._write_row()
+            self.checkpoint()
+        except RayError as error:
+            # A worker's own mistake is for developers, with its traceback; a death that it was told of is not its own.
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if not isinstance(cause, LOST):
+                raise
+            what = " ".join(line.strip() for line in str(cause).splitlines()[:2])
+            raise MuZeroRayError(
+                f"a process that the run can not do without was lost ({what}). "
+                f"Go on from the last checkpoint with: {self._output.resume_command}"
+            ) from error
         return not self._stop_requested
 
     def _hand_out(self) -> None:
         """Give every idle worker what its budget allows."""
         book, now = self._book, time.monotonic()
         idle = [slot for slot in self._program.slots if slot.call is None and slot.retry_at <= now]
+        idle.sort(key=lambda slot: slot.started)  # who has waited longest: a scarce budget goes round
         for slot in idle:
             if slot.kind == "self_play" and (transitions := self._rollout_budget()):
                 self._call(slot, "rollout", transitions, book.temperature, CALL_SECONDS, reserved=transitions)

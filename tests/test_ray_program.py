@@ -158,13 +158,18 @@ def test_a_resumed_run_holds_what_was_saved_and_goes_on_counting(killed_run: Pat
         assert ray.get(program.replay.save.remote(), timeout=120)[ARRAYS_FILE] == before.files[ARRAYS_FILE]
         assert (book.learner_steps, book.env_steps) == (30, before.state["book"]["env_steps"])
         assert supervisor.run()
-        # Under a larger budget the same processes go on; the learner's end is the run's, with the way to go on.
-        config = ray_config(run={"training_steps": 100_000})
-        longer = RunBook(config)
-        longer.load_state(book.state())
-        os.kill(pid_of(program.of("learner")[0].handle), signal.SIGKILL)
-        with pytest.raises(MuZeroRayError, match=f"learner 0 failed .* python launch.py resume {folder}"):
-            Supervisor(program, longer, config, output).run()
+        # Under a larger budget the same processes go on. The learner's end is the run's, and so is replay's.
+        longer = ray_config(run={"training_steps": 100_000})
+        learner_slot = program.of("learner")[0]
+        for victim, name in ((learner_slot.handle, "learner 0 failed"), (program.replay, "ReplayWorker")):
+            went_on = RunBook(longer)
+            went_on.load_state(book.state())
+            if victim is program.replay:
+                learner_slot.call = None
+                went_on.limiter.samples(10_000)  # so that nothing is asked of the learner, which is dead
+            os.kill(pid_of(victim), signal.SIGKILL)
+            with pytest.raises(MuZeroRayError, match=f"{name}.* python launch.py resume {folder}"):
+                Supervisor(program, went_on, longer, output).run()
     after = load_checkpoint(folder)
     assert after.step == 45
     assert after.state["book"]["resumes"] == 1

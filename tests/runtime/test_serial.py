@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from muzero_ray.replay.encoding import decode_game
+from muzero_ray.runtime.build import build_buffer, probe
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE
 from muzero_ray.runtime.serial import IN_FLIGHT_FILE
-from tests.runtime.small_runs import assert_same_run, reproducible_metrics, rows, run_serial, small_config
+from tests.runtime.small_runs import (
+    assert_same_run,
+    replay_state,
+    reproducible_metrics,
+    rows,
+    run_serial,
+    small_config,
+)
 
 VARIANTS = {
     "cartpole": small_config("cartpole"),
@@ -91,6 +101,20 @@ def test_reanalyze_replaces_its_share_of_the_targets(tmp_path: Path) -> None:
     assert (ages >= 0).all()
     run_serial(VARIANTS["cartpole"], tmp_path / "off")
     assert load_checkpoint(tmp_path / "off").state["book"]["reanalyzed"] == 0
+
+
+def test_the_learners_errors_become_priorities(tmp_path: Path) -> None:
+    """A game put in afresh starts with the errors of its own search; in the run they were replaced as it was drawn."""
+    config = VARIANTS["cartpole"]
+    run_serial(config, tmp_path / "run")
+    arrays, _ = replay_state(config, tmp_path / "run", load_checkpoint(tmp_path / "run"))
+    fresh = build_buffer(config, probe(config))
+    ends = [0, *arrays["game_ends"].tolist()]
+    for start, end in pairwise(ends):
+        fresh.add(decode_game(arrays["games"][start:end].tobytes()))
+    before = fresh.state()[0]["priorities"]
+    changed = ~np.isclose(arrays["priorities"], before)
+    assert 0.2 < changed.mean() < 1.0
 
 
 def test_the_replay_ratio_is_kept(tmp_path: Path) -> None:
