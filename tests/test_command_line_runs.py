@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,7 +17,6 @@ from pathlib import Path
 import imageio.v3
 import numpy as np
 import pytest
-import torch
 
 import launch
 from muzero_ray.config_file import load_config
@@ -42,7 +42,8 @@ SMALL_ATARI = shlex.split(
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A session of its own, so that a test can press Ctrl-C on all its processes, as a terminal does.
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -54,7 +55,7 @@ def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _signals_as_they_were() -> Iterator[None]:
     """Commands run inside this process set handlers; give them back."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -133,19 +134,18 @@ def test_resume_goes_on_under_a_larger_budget(cartpole_run: Path, tmp_path: Path
     assert [row["learner_steps"] for row in rows(folder)][-3:] == [40, 45, 45]
 
 
-def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "stopped"
-    process = start(
-        "train", "cartpole", "--iterations", 10**6, "--runs-dir", tmp_path / "runs", "--run.name", "stopped", *SMALL
-    )
+def interrupt_after_a_row(folder: Path, *options: str) -> str:
+    """Start an endless run in `folder`, press Ctrl-C once it has written metrics; returns what it printed."""
+    name = ["--runs-dir", folder.parent, "--run.name", folder.name]
+    process = start("train", "cartpole", "--iterations", 10**6, *name, *options)
     try:
         deadline = time.monotonic() + 240
         while not (folder / "metrics.jsonl").exists() or not rows(folder):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "no row of metrics was written"
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=200)
     finally:
         process.kill()
     assert process.returncode == 130, err
@@ -155,9 +155,26 @@ def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(tmp_path: Path) 
     assert checkpoint.state["metrics_rows"] == len(rows(folder))
     assert f"stopped; go on with: python launch.py resume {folder}" in out
     assert "trained:" not in out
-    # And it does go on from there.
-    assert launch.main(["resume", str(folder), "--iterations", str(checkpoint.step + 5)]) == 0
-    assert load_checkpoint(folder).step == checkpoint.step + 5
+    return out
+
+
+def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "stopped"
+    interrupt_after_a_row(folder, *SMALL)
+    step = load_checkpoint(folder).step
+    assert launch.main(["resume", str(folder), "--iterations", str(step + 5)]) == 0
+    assert load_checkpoint(folder).step == step + 5
+
+
+@pytest.mark.ray
+def test_one_interrupt_of_the_distributed_program_does_the_same(tmp_path: Path) -> None:
+    """A private Ray of its own; its processes get the Ctrl-C of the terminal too."""
+    folder = tmp_path / "runs" / "stopped"
+    distributed = [word for word in SMALL if word != "--serial"]
+    out = interrupt_after_a_row(folder, *distributed, "--actors", "1", "--actors.num-cpus", "0.2")
+    assert "starting Ray" in out
+    book = load_checkpoint(folder).state["book"]
+    assert book["env_steps"] >= book["limiter"]["inserted"] >= 64
 
 
 def test_a_board_game_is_scored_from_both_seats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,9 +197,7 @@ def breakout_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`train --game Breakout --serial --episodes 1 ...` with a tiny network."""
     folder = tmp_path_factory.mktemp("runs")
     arguments = ["train", "--game", "Breakout", "--episodes", "1", "--runs-dir", str(folder)]
-    threads = torch.get_num_threads()
     assert launch.main([*arguments, *SMALL_ATARI]) == 0
-    torch.set_num_threads(threads)
     (run,) = folder.iterdir()
     return run
 
@@ -207,6 +222,10 @@ def test_play_writes_a_film_of_each_game(
         frames = imageio.v3.imread(tmp_path / "new" / f"b-{episode}.mp4")
         assert len(frames) == 21
         assert frames.std() > 1.0
+    assert launch.main(["play", str(breakout_run), "--seed", "7"]) == 0
+    default = breakout_run / "videos" / f"play-{load_checkpoint(breakout_run).step}-seed7.mp4"
+    assert str(default) in capsys.readouterr().out
+    assert default.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
