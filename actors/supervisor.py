@@ -37,11 +37,24 @@ TIMEOUT = 300.0
 EVALUATION_TIMEOUT = 3_600.0
 """The same for an evaluation, whose games are played to their end."""
 
+IDLE_SECONDS = 1.0
+"""Pause of a worker that found nothing to do."""
+
 MAX_FAILURES = 5
 """Deaths of one worker without an answer in between that end the run."""
 
 LOST = (RayActorError, ObjectLostError, GetTimeoutError)
 """What Ray raises when a process is gone or hangs."""
+
+
+def _get(answers: Any, timeout: float = TIMEOUT) -> Any:
+    """`ray.get`, with an error that a worker raised for the user as itself, not as Ray's report of it."""
+    try:
+        return ray.get(answers, timeout=timeout)
+    except RayTaskError as error:
+        if isinstance(error.cause, MuZeroRayError):
+            raise error.cause from None
+        raise
 
 
 @dataclass
@@ -95,10 +108,10 @@ class Supervisor:
         """Before `run`: restore what a checkpoint held, if there is one, and publish the first weights."""
         self._output.message("starting workers")
         if learner is not None and replay_files is not None:
-            ray.get(self._program.replay.load.remote(replay_files), timeout=TIMEOUT)
-            ray.get(self._learner.handle.load.remote(learner), timeout=TIMEOUT)
+            _get(self._program.replay.load.remote(replay_files))
+            _get(self._learner.handle.load.remote(learner))
         else:
-            ray.get(self._learner.handle.publish.remote(), timeout=TIMEOUT)
+            _get(self._learner.handle.publish.remote())
         self._output.show(self._book)
 
     def run(self) -> bool:
@@ -172,11 +185,7 @@ class Supervisor:
         """Enter one worker's result in the book."""
         assert slot.call is not None
         try:
-            result = ray.get(slot.call, timeout=TIMEOUT)
-        except RayTaskError as error:
-            if isinstance(error.cause, MuZeroRayError):
-                raise error.cause from None
-            raise
+            result = _get(slot.call)
         except (RayActorError, GetTimeoutError) as error:
             self._failed(slot, str(error).splitlines()[0])
             return
@@ -188,6 +197,8 @@ class Supervisor:
             self._after_training()
         elif slot.kind == "reanalyze":
             self._book.reanalyzed += result
+            if not result:  # everything is as fresh as the published weights
+                slot.retry_at = time.monotonic() + IDLE_SECONDS
         else:
             version, evaluation = result
             self._output.scored(self._book, evaluation, version.step)
@@ -223,7 +234,7 @@ class Supervisor:
         return sum(slot.failures == 0 for slot in self._program.of("self_play"))
 
     def _write_row(self) -> None:
-        replay = ray.get(self._program.replay.metrics.remote(self._book.learner_steps), timeout=TIMEOUT)
+        replay = _get(self._program.replay.metrics.remote(self._book.learner_steps))
         self._book.metrics.update(replay)
         self._book.metrics.update({"actors/alive": self._alive(), "actors/restarts": self._program.restarts})
         self._book.done("log")
@@ -232,9 +243,7 @@ class Supervisor:
     def checkpoint(self) -> None:
         """Write learner, replay and book as of now."""
         self._book.done("checkpoint")
-        learner, replay = ray.get(
-            [self._learner.handle.save.remote(), self._program.replay.save.remote()], timeout=TIMEOUT
-        )
+        learner, replay = _get([self._learner.handle.save.remote(), self._program.replay.save.remote()])
         self._output.checkpoint(self._book, learner, replay)
 
     def final_evaluation(self) -> None:
@@ -248,7 +257,7 @@ class Supervisor:
             trained = slot.handle.evaluate.remote(episodes, seed, self._config.evaluation.video)
             baseline = slot.handle.evaluate_random.remote(episodes, seed)
             try:
-                scores = ray.get([trained, baseline], timeout=EVALUATION_TIMEOUT)
+                scores = _get([trained, baseline], EVALUATION_TIMEOUT)
             except (RayActorError, GetTimeoutError) as error:
                 self._failed(slot, str(error).splitlines()[0])
         (version, evaluation), random_play = scores

@@ -46,7 +46,7 @@ class MinimaxSolver:
 
     def value(self, state: Any) -> float:
         """Return of player 0 under best play from `state`."""
-        key = str(state)
+        key = f"{state.current_player()} {state}"
         if key not in self._values:
             if state.is_terminal():
                 self._values[key] = float(state.returns()[0])

@@ -21,6 +21,8 @@ from muzero_ray.types import FloatArray
 
 KEEP_CHECKPOINTS = 3
 
+SCORES_FILE = "scores.jsonl"
+
 LearnerState = tuple[dict[str, FloatArray], dict[str, Any]]
 """What `Learner.state` returns: named arrays and JSON."""
 
@@ -66,8 +68,12 @@ class RunOutput:
 
     @staticmethod
     def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
-        """Go on in `folder` from `checkpoint`: rows after it are dropped, they will be written again."""
+        """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again."""
         truncate_metrics(folder / METRICS_FILE, int(checkpoint.state["metrics_rows"]))
+        scores = folder / SCORES_FILE
+        if scores.exists():
+            lines = scores.read_text().splitlines(keepends=True)
+            scores.write_text("".join(line for line in lines if json.loads(line)["learner_step"] <= checkpoint.step))
         return RunOutput(
             folder,
             config,
@@ -187,7 +193,7 @@ class RunOutput:
             "seed": evaluation.seed,
             "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
         }
-        with (self.folder / "scores.jsonl").open("a") as file:
+        with (self.folder / SCORES_FILE).open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
 

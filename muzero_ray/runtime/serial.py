@@ -139,7 +139,6 @@ class SerialRunner:
         in_flight = {
             "self_play": self_play,
             "games": [base64.b64encode(game).decode() for game in games],
-            "reanalyzer": self._reanalyzer.state() if self._reanalyzer else None,
         }
         self._output.checkpoint(
             self._book,
@@ -152,5 +151,3 @@ class SerialRunner:
         """Go on with the very games a serial run was in. A distributed run saves none: it loses them, no more."""
         in_flight = json.loads(content)
         self._self_play.load_state([base64.b64decode(game) for game in in_flight["games"]], in_flight["self_play"])
-        if self._reanalyzer is not None and in_flight["reanalyzer"] is not None:
-            self._reanalyzer.load_state(in_flight["reanalyzer"])
