@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import psutil
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
@@ -55,6 +56,14 @@ def _get(answers: Any, timeout: float = TIMEOUT) -> Any:
         if isinstance(error.cause, MuZeroRayError):
             raise error.cause from None
         raise
+
+
+def _object_store_mb() -> float | None:
+    """Shared memory of a private Ray: object store pages used so far. None on a cluster that others run."""
+    for child in psutil.Process().children():
+        if child.name() == "raylet":
+            return float(getattr(child.memory_info(), "shared", 0)) / 2**20
+    return None
 
 
 @dataclass
@@ -237,6 +246,8 @@ class Supervisor:
         replay = _get(self._program.replay.metrics.remote(self._book.learner_steps))
         self._book.metrics.update(replay)
         self._book.metrics.update({"actors/alive": self._alive(), "actors/restarts": self._program.restarts})
+        if (shared := _object_store_mb()) is not None:
+            self._book.metrics.add("system/object_store_mb", shared)
         self._book.done("log")
         self._output.write_row(self._book)
 

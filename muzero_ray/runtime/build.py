@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,8 +67,12 @@ def build_search(config: Config, shape: TaskShape, *, simulations: int | None = 
 
 def build_self_play(config: Config, shape: TaskShape, *, actor: int, incarnation: int = 0) -> SelfPlay:
     """Self-play actor number `actor`, with its own environments and random stream."""
+    lanes = config.actors.envs_per_actor
+    if config.run.episodes is not None:
+        # A run of a few episodes plays those, not many more that would all be in flight when it ends.
+        lanes = min(lanes, math.ceil(config.run.episodes / config.actors.count))
     return SelfPlay(
-        [make_environment(config.env) for _ in range(config.actors.envs_per_actor)],
+        [make_environment(config.env) for _ in range(lanes)],
         build_engine(config, shape),
         build_search(config, shape),
         actor=actor,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import psutil
 
 from muzero_ray.config import Config
 from muzero_ray.replay.buffer import ReplayBuffer
@@ -210,7 +211,7 @@ class RunBook:
     def row(self) -> dict[str, float]:
         """One row of metrics.jsonl: everything since the last."""
         self.metrics.add("replay/samples_per_insert", self.limiter.sampled / max(self.limiter.inserted, 1))
-        self.metrics.add("system/rss_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        self.metrics.add("system/rss_mb", psutil.Process().memory_info().rss / 2**20)
         return make_row(
             self.metrics.flush(),
             env_steps=self.env_steps,
