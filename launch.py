@@ -130,12 +130,10 @@ def serial_runner(
     yield SerialRunner(config, shape, output, checkpoint)
 
 
-def run(config: Config, output: RunOutput, checkpoint: Checkpoint | None) -> int:
+def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> int:
     """Train to the end of the budget, evaluate, and return the exit code. Ctrl-C once: checkpoint and leave."""
-    from muzero_ray.runtime.build import probe
-
     make_runner = serial_runner if config.run.serial else ray_runner
-    with output, make_runner(config, probe(config), output, checkpoint) as runner:
+    with output, make_runner(config, shape, output, checkpoint) as runner:
 
         def stop(signum: int, frame: object) -> None:
             del signum, frame
@@ -155,20 +153,23 @@ def run(config: Config, output: RunOutput, checkpoint: Checkpoint | None) -> int
 
 def train(command: TrainCommand) -> int:
     """A new run."""
+    from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.run_output import RunOutput
 
     config = command.config
+    shape = probe(config)  # what can not be built must leave no run behind
     name = config.run.name or f"{command.label}-s{config.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return run(config, RunOutput.create(config, Path(config.run.runs_dir) / name), None)
+    return run(config, shape, RunOutput.create(config, Path(config.run.runs_dir) / name), None)
 
 
 def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
+    from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.run_output import RunOutput, open_run
 
     folder, config, checkpoint = open_run(command.run)
     config = command.extended(config)
-    return run(config, RunOutput.reopen(config, folder, checkpoint), checkpoint)
+    return run(config, probe(config), RunOutput.reopen(config, folder, checkpoint), checkpoint)
 
 
 def dispatch(command: Command) -> int:

@@ -27,7 +27,6 @@ class SelfPlayWorker:
         limit_threads(config.actors.threads)
         self._self_play = build_self_play(config, shape, actor=actor, incarnation=incarnation)
         self._weights = WeightsClient(params, "online", self._self_play.set_weights)
-        self._weights_interval = config.actors.weights_interval
         self._replay = replay
         self._pushes: deque[ray.ObjectRef] = deque()
 
@@ -38,8 +37,6 @@ class SelfPlayWorker:
             transitions,
             temperature=temperature,
             emit=self._push,
-            refresh=self._weights.refresh,
-            refresh_moves=self._weights_interval,
             seconds=seconds,
         )
         self._settle(0)

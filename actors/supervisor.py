@@ -195,6 +195,8 @@ class Supervisor:
         assert slot.call is not None
         try:
             result = _get(slot.call)
+        except RayTaskError:
+            raise  # what the worker reports, even if it is another's death (its class is then that error's, too)
         except (RayActorError, GetTimeoutError) as error:
             self._failed(slot, str(error).splitlines()[0])
             return
@@ -269,6 +271,8 @@ class Supervisor:
             baseline = slot.handle.evaluate_random.remote(episodes, seed)
             try:
                 scores = _get([trained, baseline], EVALUATION_TIMEOUT)
+            except RayTaskError:
+                raise
             except (RayActorError, GetTimeoutError) as error:
                 self._failed(slot, str(error).splitlines()[0])
         (version, evaluation), random_play = scores

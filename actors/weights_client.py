@@ -1,4 +1,4 @@
-"""How an actor follows the weights: ask in the background, swap when they are here."""
+"""How an actor follows the weights: it asks for newer ones at the start of every call."""
 
 from __future__ import annotations
 
@@ -22,26 +22,9 @@ class WeightsClient:
         self._name = name
         self._apply = apply
         self._have: WeightsVersion | None = None
-        self._asked: ray.ObjectRef | None = None
-
-    def refresh(self) -> None:
-        """Apply the answer to the last question if it has come, and ask again; never waits for the learner.
-
-        The first call waits until something was published and can be fetched.
-        """
-        if self._have is None:
-            self.fetch()
-            return
-        if self._asked is not None:
-            ready, _ = ray.wait([self._asked], timeout=0)
-            if not ready:
-                return
-            self._take(ray.get(self._asked, timeout=TIMEOUT))
-        self._asked = self._params.latest.remote(self._name, self._have)
 
     def fetch(self) -> WeightsVersion:
         """Wait for the newest weights and apply them if they are new. Raises if none were ever published."""
-        self._asked = None
         self._take(ray.get(self._params.latest.remote(self._name, self._have), timeout=TIMEOUT))
         if self._have is None:
             raise RuntimeError(f"no {self._name!r} weights were published yet: the learner must start first")

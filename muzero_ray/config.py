@@ -41,6 +41,8 @@ class AtariConfig(FrozenConfig):
     """Probability that the emulator repeats the previous action."""
     noop_max: NonNegativeInt = 0
     """Up to this many no-ops at the start of a game (0: none; sticky actions already vary games)."""
+    fire_to_start: bool = False
+    """FIRE stands in for the first action of each life, where the game has that button: it serves the ball."""
     terminal_on_life_loss: bool = False
     """In training only, end a game's targets at each lost life; the game itself goes on."""
 
@@ -226,8 +228,6 @@ class ActorsConfig(FrozenConfig):
     """Environments each actor steps side by side; their searches share network batches."""
     rollout_steps: PositiveInt = 400
     """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
-    weights_interval: PositiveInt = 50
-    """Moves between looks for newer weights."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the networks that act; `bf16` pays for convolutions on CPUs with AMX or AVX512-BF16."""
     num_cpus: PositiveFloat = 0.5

@@ -64,6 +64,13 @@ class AtariEnvironment:
         self._seed = 0
         self._log: list[int] = []
         self._lost_a_life = False
+        self._fire = config.fire_to_start and ale_py.Action.FIRE in self._action_set
+        self._fire_due = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a life was lost, so that `reset` goes on with the same game."""
+        return self._lost_a_life
 
     def reset(self, seed: int) -> Array:
         """See Environment."""
@@ -116,6 +123,7 @@ class AtariEnvironment:
     def _start(self, seed: int) -> None:
         """A new game, then 1 to noop_max single-frame no-ops."""
         self._seed, self._log, self._lost_a_life = seed, [], False
+        self._fire_due = self._fire
         self._env.reset(seed=seed)
         noops = int(self._env.np_random.integers(1, self._noop_max + 1)) if self._noop_max else 0
         for _ in range(noops):
@@ -135,6 +143,8 @@ class AtariEnvironment:
 
     def _advance(self, action: Any) -> tuple[float, bool, bool]:
         """`frame_skip` frames of one action: (summed reward, terminated, truncated)."""
+        if self._fire_due:
+            action, self._fire_due = ale_py.Action.FIRE, False
         reward, lives = 0.0, self._ale.lives()
         over = truncated = lost = False
         for frame in range(self._skip):
@@ -146,6 +156,7 @@ class AtariEnvironment:
             if frame >= self._skip - 2:
                 self._grab(self._skip - 1 - frame)
         self._pool()
+        self._fire_due = self._fire and self._ale.lives() < lives
         self._lost_a_life = lost and not (over or truncated)
         return reward, over or lost, truncated
 

@@ -26,6 +26,10 @@ class Environment(Protocol):
     def spec(self) -> EnvSpec:
         """Shapes, number of actions and players; constant."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether `reset` will go on with the same game: a life was lost, and only its targets ended."""
+
     def reset(self, seed: int) -> Array:
         """Start a game and return its first frame. The seed, in [0, 2**32), decides everything random in the game."""
 
@@ -77,6 +81,11 @@ class CheckedEnvironment:
         self._live = False
         self._terminated = False
         self._frame: Array | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether `reset` will go on with the same game: a life was lost, and only its targets ended."""
+        return self.inner.goes_on
 
     @property
     def state(self) -> Any:

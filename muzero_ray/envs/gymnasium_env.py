@@ -52,6 +52,9 @@ class GymnasiumEnvironment:
         self._actions: list[int] = []
         self._raw: Array | None = None
 
+    goes_on = False
+    """See Environment."""
+
     def reset(self, seed: int) -> Array:
         """See Environment."""
         self._seed, self._actions = seed, []

@@ -38,6 +38,9 @@ class OpenSpielEnvironment:
         self._seed = 0
         self._player = 0
 
+    goes_on = False
+    """See Environment."""
+
     def reset(self, seed: int) -> Array:
         """See Environment. The seed changes nothing: these games have no chance in them."""
         self._seed = seed

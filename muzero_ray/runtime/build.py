@@ -16,7 +16,7 @@ from muzero_ray.networks.engine import InferenceEngine, TorchEngine
 from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.search.policies import SearchFunction, make_search
-from muzero_ray.training.learner import Learner, make_learner
+from muzero_ray.training.learner import Learner, make_learner, resolve_device
 from muzero_ray.types import EnvSpec
 
 
@@ -32,7 +32,10 @@ class TaskShape:
 
 
 def probe(config: Config) -> TaskShape:
-    """Make the environment once and read its shapes; raises ConfigError or EnvironmentFault before anything starts."""
+    """Make the environment and a network for it once, and read the shapes.
+
+    Raises ConfigError or EnvironmentFault for what can not work, here and not in some worker.
+    """
     environment = make_environment(config.env)
     try:
         environment.reset(0)
@@ -40,7 +43,11 @@ def probe(config: Config) -> TaskShape:
     finally:
         environment.close()
     channels, *rest = spec.observation_shape
-    return TaskShape(spec, (channels * config.env.frame_stack, *rest))
+    shape = TaskShape(spec, (channels * config.env.frame_stack, *rest))
+    build_engine(config, shape)
+    if config.run.address is None:
+        resolve_device(config.learner.device)
+    return shape
 
 
 def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
@@ -65,12 +72,15 @@ def build_search(config: Config, shape: TaskShape, *, simulations: int | None = 
     )
 
 
-def build_self_play(config: Config, shape: TaskShape, *, actor: int, incarnation: int = 0) -> SelfPlay:
-    """Self-play actor number `actor`, with its own environments and random stream."""
-    lanes = config.actors.envs_per_actor
-    if config.run.episodes is not None:
-        # A run of a few episodes plays those, not many more that would all be in flight when it ends.
-        lanes = min(lanes, math.ceil(config.run.episodes / config.actors.count))
+def build_self_play(
+    config: Config, shape: TaskShape, *, actor: int, incarnation: int = 0, lanes: int | None = None
+) -> SelfPlay:
+    """Self-play actor number `actor`, with environments (`lanes`, or as many as configured) and a random stream."""
+    if lanes is None:
+        lanes = config.actors.envs_per_actor
+        if config.run.episodes is not None:
+            # A run of a few episodes plays those, not many more that would all be in flight when it ends.
+            lanes = min(lanes, math.ceil(config.run.episodes / config.actors.count))
     return SelfPlay(
         [make_environment(config.env) for _ in range(lanes)],
         build_engine(config, shape),

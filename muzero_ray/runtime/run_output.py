@@ -68,7 +68,11 @@ class RunOutput:
 
     @staticmethod
     def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
-        """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again."""
+        """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
+
+        `config`, with the budget it was given now, becomes the run's.
+        """
+        (folder / "config.yaml").write_text(dump_config(config))
         truncate_metrics(folder / METRICS_FILE, int(checkpoint.state["metrics_rows"]))
         scores = folder / SCORES_FILE
         if scores.exists():
@@ -92,7 +96,7 @@ class RunOutput:
 
     @property
     def replay_folder(self) -> Path:
-        return self.folder / "replay"
+        return (self.folder / "replay").resolve()  # workers may have another working directory
 
     @property
     def resume_command(self) -> str:
@@ -177,9 +181,18 @@ class RunOutput:
             path.write_bytes(evaluation.video)
             self._metrics.log_video(path)
             lines.append(f"video:   {path}")
-        lines.append(f"resume:  {self.resume_command} --minutes {2 * max(book.seconds / 60, 1):.0f}")
+        lines.append(f"resume:  {self.resume_command} {self._more(book)}")
         for line in lines:
             self.message(line)
+
+    def _more(self, book: RunBook) -> str:
+        """The option of `resume` that doubles the limit which ended the run."""
+        run = self._config.run
+        if book.learner_steps >= run.training_steps:
+            return f"--iterations {2 * run.training_steps}"
+        if run.episodes is not None and book.episodes >= run.episodes:
+            return f"--episodes {2 * book.episodes}"
+        return f"--minutes {2 * (run.minutes or book.seconds / 60):g}"
 
     def _record_score(self, kind: str, evaluation: Evaluation, step: int, env_steps: int) -> None:
         """Every score with the protocol it was measured under."""

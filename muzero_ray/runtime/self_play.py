@@ -137,14 +137,11 @@ class SelfPlay:
         *,
         temperature: float,
         emit: Callable[[GameHistory], None],
-        refresh: Callable[[], None] | None = None,
-        refresh_moves: int = 1,
         seconds: float | None = None,
     ) -> PlayStats:
         """Make moves in all environments until `transitions` are played (rounded up to a whole round of moves).
 
-        refresh: called every `refresh_moves` rounds; may call `set_weights`. seconds: leave after the round in which
-        this much time has passed.
+        seconds: leave after the round in which this much time has passed.
         """
         if self._version is None:
             raise RuntimeError("set_weights must come before play")
@@ -161,8 +158,6 @@ class SelfPlay:
 
         rounds = 0
         while tally.transitions < transitions and (seconds is None or time.monotonic() - begin < seconds):
-            if refresh is not None and rounds % refresh_moves == 0:
-                refresh()
             self._round(temperature, hand_out, tally)
             rounds += 1
         return tally.stats(
@@ -230,15 +225,20 @@ class SelfPlay:
                     truncated=not terminated,
                 )
             )
-            tally.episodes.append(Episode(float(self._scores[lane]), int(self._moves[lane])))
-            self._start_game(lane)
+            self._start_game(lane, tally)
 
-    def _start_game(self, lane: int) -> None:
+    def _start_game(self, lane: int, tally: _Tally | None = None) -> None:
+        """Reset; an episode that is over is entered in `tally`. After a lost life the same game goes on."""
         environment = self._environments[lane]
+        goes_on = environment.goes_on
         frame = environment.reset(int(self._rng.integers(2**31)))
         self._legal[lane] = environment.legal_actions()
         self._recorders[lane].start(frame, environment.to_play(), self._legal[lane].copy())
         self._stacker.start(lane, frame)
+        if goes_on:
+            return
+        if tally is not None:
+            tally.episodes.append(Episode(float(self._scores[lane]), int(self._moves[lane])))
         self._moves[lane] = 0
         self._scores[lane] = 0.0
 

@@ -43,9 +43,14 @@ class SerialRunner:
             self._book.load_state(checkpoint.state["book"])
             self._learner.load_state(*learner_state(checkpoint))
             self._archive.load(self._buffer, checkpoint.files)
-        self._self_play = build_self_play(config, shape, actor=0, incarnation=self._book.incarnation())
-        if checkpoint is not None and IN_FLIGHT_FILE in checkpoint.files:
-            self._restore_in_flight(checkpoint.files[IN_FLIGHT_FILE])
+        # Games in flight go on. A distributed run saves none: it loses those, no more.
+        in_flight = json.loads(checkpoint.files.get(IN_FLIGHT_FILE, b"null")) if checkpoint is not None else None
+        games = [base64.b64decode(game) for game in in_flight["games"]] if in_flight else None
+        self._self_play = build_self_play(
+            config, shape, actor=0, incarnation=self._book.incarnation(), lanes=len(games) if games else None
+        )
+        if in_flight and games:
+            self._self_play.load_state(games, in_flight["self_play"])
         self._publish()
 
     def request_stop(self) -> None:
@@ -146,8 +151,3 @@ class SerialRunner:
             self._archive.save(self._buffer),
             {IN_FLIGHT_FILE: json.dumps(in_flight).encode()},
         )
-
-    def _restore_in_flight(self, content: bytes) -> None:
-        """Go on with the very games a serial run was in. A distributed run saves none: it loses them, no more."""
-        in_flight = json.loads(content)
-        self._self_play.load_state([base64.b64decode(game) for game in in_flight["games"]], in_flight["self_play"])

@@ -196,7 +196,9 @@ class Learner:
                 self._average[name].copy_(to_tensor(arrays[f"average.{name}"]))
                 # Same memory format as the parameter: the fused optimizer walks both in memory order.
                 self._optimizer.state[parameter] = {
-                    slot: value.clone() if slot == "step" else torch.empty_like(parameter).copy_(value)
+                    slot: value.to(parameter.device, copy=True)
+                    if slot == "step"
+                    else torch.empty_like(parameter).copy_(value)
                     for slot, value in slots[name].items()
                 }
         self.step = int(info["step"])

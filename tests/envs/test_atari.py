@@ -124,6 +124,39 @@ def test_a_lost_life_ends_the_targets_and_not_the_game() -> None:
     assert env.snapshot()["game"] == {"seed": 104, "actions": []}
 
 
+def test_fire_serves_once_per_life() -> None:
+    """Standing still with `fire_to_start` is the game in which an agent presses FIRE first in each life, not later."""
+    served = make("Breakout", evaluation=True, sticky_actions=0.0, fire_to_start=True)
+    by_hand = make("Breakout", evaluation=True, sticky_actions=0.0)
+    np.testing.assert_array_equal(served.reset(4), by_hand.reset(4))
+    lives, fire, moves = 5, True, 0
+    while lives:
+        ours, theirs = served.step(0), by_hand.step(1 if fire else 0)
+        np.testing.assert_array_equal(ours.observation, theirs.observation)
+        assert ours[1:] == theirs[1:]
+        left = by_hand.inner._ale.lives()  # type: ignore[attr-defined]
+        fire, lives, moves = left < lives, left, moves + 1
+    assert ours.terminated
+    assert moves > 50
+    # Without a FIRE button nothing changes; without serving, the ball never comes.
+    make("Skiing", fire_to_start=True).reset(0)
+    idle = make("Breakout", evaluation=True, sticky_actions=0.0, max_moves=400)
+    idle.reset(4)
+    assert [idle.step(0).truncated for _ in range(400)][-1]
+
+
+def test_a_game_counts_as_one_episode_over_its_lives() -> None:
+    env = make("Breakout", sticky_actions=0.0, fire_to_start=True, terminal_on_life_loss=True)
+    env.reset(4)
+    went_on = []
+    for _ in range(5):
+        while not env.step(0).terminated:
+            pass
+        went_on.append(env.goes_on)
+        env.reset(5)
+    assert went_on == [True, True, True, True, False]
+
+
 def test_evaluation_plays_whole_games() -> None:
     env = make("Breakout", evaluation=True, sticky_actions=0.0, terminal_on_life_loss=True)
     env.reset(4)

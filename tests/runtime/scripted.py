@@ -71,6 +71,8 @@ class ScriptedEnvironment:
         self._lane, self._lengths, self._truncated = lane, lengths, truncated
         self._game, self._move = -1, 0
 
+    goes_on = False
+
     def reset(self, seed: int) -> Array:
         self.seeds.append(seed)
         self._game, self._move = self._game + 1, 0

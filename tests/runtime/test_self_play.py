@@ -204,21 +204,13 @@ def test_temperature_is_the_given_one_and_zero_from_a_move_on() -> None:
     assert {float(t) for row in plain.search.temperatures for t in row} == {0.25}
 
 
-def test_weights_are_looked_for_at_the_given_interval() -> None:
+def test_a_segment_is_stamped_with_the_weights_that_played_its_first_move() -> None:
     world = make_world()
-    asked: list[int] = []
-
-    def refresh() -> None:
-        asked.append(len(world.search.temperatures))
-        weights = Weights(WeightsVersion(0, 100 + len(asked)), np.full(1, len(asked), np.float32))
-        world.self_play.set_weights(weights)
-
-    stats = world.self_play.play(36, temperature=1.0, emit=world.emitted.append, refresh=refresh, refresh_moves=5)
-    assert asked == [0, 5, 10]
-    assert stats.version == (0, 103)
-    assert world.engine.flat is not None
-    assert world.engine.flat[0] == 3
-    # A segment is stamped with the weights that played its first move, not with the newest.
+    for step in range(4):
+        world.self_play.set_weights(Weights(WeightsVersion(0, 101 + step), np.full(1, step, np.float32)))
+        stats = world.self_play.play(15, temperature=1.0, emit=world.emitted.append)
+        assert stats.version == (0, 101 + step)
+    assert world.emitted
     for segment in world.emitted:
         _, game, move = where(segment.observations[segment.context])
         lane = where(segment.observations[0])[0]
