@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import threading
 import types
 from collections.abc import Callable
@@ -179,6 +180,7 @@ def test_offline_wandb_holds_every_row_of_both_parts(tmp_path: Path, monkeypatch
         writer.log_video(tmp_path / "game.mp4")
         writer.close(60.0)
         assert writer.dropped == 0
+        time.sleep(1.1)  # W&B names an offline run's folder by the second: two parts in one second would share it
 
     folders = sorted((tmp_path / "wandb").glob(f"offline-run-*-{run_id}"))
     assert folders
