@@ -8,8 +8,8 @@ import math
 import os
 import subprocess
 import sys
-import time
 import threading
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
