@@ -39,7 +39,7 @@ class ChunkRef:
 
 
 class ReplayStore:
-    """Immutable files of encoded games in one folder, written through as games arrive.
+    """Immutable files of encoded games in one folder, written when a checkpoint is.
 
     A chunk is `MZCHUNK1`, the number of games (u64), then each game's length (u64) and bytes, little-endian. Its name
     holds its hash, so writing the same games twice is harmless and a name never changes its meaning.
