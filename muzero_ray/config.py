@@ -133,6 +133,8 @@ class SearchConfig(FrozenConfig):
     """sigma(q) = (c_visit + max visits) * c_scale * q (gumbel): 1.0 for boards, 0.1 for Atari."""
     value_bounds: tuple[float, float] | None = None
     """Known range of returns (boards: [-1, 1]); otherwise min-max of each tree."""
+    min_value_range: NonNegativeFloat = 0.0
+    """A range of Q below this (env units) is not stretched to [0, 1]: noise does not look like an advantage."""
     temperature: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 0.5, 0.25)
     """Action sampling temperature (puct) before 50 %, before 75 % and after 75 % of training."""
     temperature_moves: PositiveInt | None = None

@@ -92,10 +92,13 @@ class MuZeroNetwork(nn.Module):
 
     def represent(self, observations: torch.Tensor) -> torch.Tensor:
         """h: stacked observations `[B, ...]` (uint8 images or float32) to latents `[B, *hidden_shape]` in [0, 1]."""
-        x = observations
-        if x.dtype == torch.uint8:
-            x = x.to(self.dtype) / 255
-        return scale_to_unit(self.representation_part(x.to(self.dtype)))
+        if observations.dtype == torch.uint8:
+            # Reordered while it is small, and never wider than the convolution that reads it.
+            images = observations.contiguous(memory_format=torch.channels_last)
+            x = images.to(self._compute_dtype(images.device.type)).mul_(1 / 255)
+        else:
+            x = observations.to(self.dtype)
+        return scale_to_unit(self.representation_part(x))
 
     def dynamics(self, hidden: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """g: latents `[B, *hidden_shape]`, integer actions `[B]` to (next latents, reward logits `[B, bins]`)."""
@@ -112,6 +115,9 @@ class MuZeroNetwork(nn.Module):
             raise ValueError("this network was built without a projection (make_network(..., consistency=False))")
         out: torch.Tensor = self.projection(hidden, with_predictor)
         return out
+
+    def _compute_dtype(self, device: str) -> torch.dtype:
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
 
     @property
     def dtype(self) -> torch.dtype:

@@ -49,6 +49,7 @@ class SearchFunction:
                 c_visit=cfg.c_visit,
                 c_scale=cfg.c_scale,
                 value_bounds=cfg.value_bounds,
+                min_value_range=cfg.min_value_range,
                 workspaces=self._workspaces,
             )
         return puct_search(
@@ -65,6 +66,7 @@ class SearchFunction:
             pb_c_init=cfg.pb_c_init,
             unvisited=cfg.unvisited,
             value_bounds=cfg.value_bounds,
+            min_value_range=cfg.min_value_range,
             temperature=temperature,
             workspaces=self._workspaces,
         )

@@ -44,6 +44,7 @@ def puct_search(
     pb_c_init: float,
     unvisited: Literal["zero", "parent", "completed"],
     value_bounds: tuple[float, float] | None,
+    min_value_range: float,
     temperature: FloatArray,
     workspaces: WorkspaceCache | None = None,
 ) -> SearchResult:
@@ -55,7 +56,8 @@ def puct_search(
     The parent's N of pUCT counts its own expansion, so that a fresh node follows its prior.
     unvisited: score of a child without visits: `zero` = the lowest Q seen (the paper's normalised 0), `parent` = the
     parent's mean value, `completed` = v_mix of visited siblings and the parent.
-    value_bounds: known range of Q; otherwise the range of the Q backed up in this tree and its root's value.
+    value_bounds: known range of Q; otherwise the range of the Q backed up in this tree and its root's value, or
+    `min_value_range` if that is larger: where all actions are worth about the same, differences stay small.
     root_value: mean of the root's network value and all backups. It holds the noise-driven visits too, as the paper's
     does: with PUCT they are few, and follow the prior and Q like the play they stand for.
     Raises ValueError for malformed input, NumericsError when the network returned NaN or infinity.
@@ -65,7 +67,7 @@ def puct_search(
     prior = _masked_softmax(root.policy_logits, legal)
     if noise:
         prior = (1.0 - noise_fraction) * prior + noise_fraction * _dirichlet(legal, dirichlet_alpha, rng)
-    _plant(workspace, root, np.where(legal, prior, np.float32(-1.0)), value_bounds)
+    _plant(workspace, root, np.where(legal, prior, np.float32(-1.0)), value_bounds, min_value_range)
     pb_c = _pb_c_table(simulations + 1, pb_c_base, pb_c_init)
     step_settings = (discount, pb_c, value_bounds is None, _UNVISITED[unvisited])
     _simulate(workspace, recurrent_fn, simulations, kernels.puct_step, step_settings)
@@ -90,6 +92,7 @@ def gumbel_search(
     c_visit: float,
     c_scale: float,
     value_bounds: tuple[float, float] | None,
+    min_value_range: float,
     workspaces: WorkspaceCache | None = None,
 ) -> SearchResult:
     """Gumbel MuZero search (Danihelka et al., ICLR 2022): policy target = softmax(logits + sigma(completed Q)).
@@ -107,7 +110,7 @@ def gumbel_search(
     logits = keys.copy()
     if noise:
         keys += rng.gumbel(size=keys.shape).astype(np.float32)
-    _plant(workspace, root, np.where(legal, _softmax(logits), np.float32(-1.0)), value_bounds)
+    _plant(workspace, root, np.where(legal, _softmax(logits), np.float32(-1.0)), value_bounds, min_value_range)
     considered = np.minimum(considered_actions, np.count_nonzero(legal, axis=1))
     schedule = _considered_visits(considered_actions, simulations)[considered]
     step_settings = (discount, keys, schedule, c_visit, c_scale)
@@ -190,12 +193,16 @@ def _tree(workspace: Workspace) -> kernels.Tree:
 
 
 def _plant(
-    workspace: Workspace, root: NetworkOutput, prior: FloatArray, value_bounds: tuple[float, float] | None
+    workspace: Workspace,
+    root: NetworkOutput,
+    prior: FloatArray,
+    value_bounds: tuple[float, float] | None,
+    min_value_range: float,
 ) -> None:
     low, high = value_bounds or (0.0, 0.0)
     workspace.latents_view[0] = root.hidden
     workspace.value[...] = root.value
-    kernels.reset(_tree(workspace), prior, workspace.value, low, high)
+    kernels.reset(_tree(workspace), prior, workspace.value, low, high, min_value_range)
 
 
 def _root_children(workspace: Workspace) -> tuple[IntArray, FloatArray]:

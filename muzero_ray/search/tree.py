@@ -38,10 +38,10 @@ class Tree(NamedTuple):
 
 
 @njit(cache=True, fastmath=_FAST)
-def _inverse_range(low: np.float32, high: np.float32) -> np.float32:
-    """1 / (high - low); a range that is only float32 rounding is not blown up to [0, 1]."""
+def _inverse_range(low: np.float32, high: np.float32, narrowest: np.float32) -> np.float32:
+    """1 / (high - low); a range below `narrowest`, or that is only float32 rounding, is not blown up to [0, 1]."""
     noise = np.float32(1e-6) * max(abs(low), abs(high))
-    return _ONE / max(high - low, noise, np.float32(1e-8))
+    return _ONE / max(high - low, narrowest, noise, np.float32(1e-8))
 
 
 @njit(cache=True, fastmath=_FAST)
@@ -142,8 +142,9 @@ def _mix(node: Any, mass: np.float32, weighted: np.float32) -> np.float32:
 
 
 @njit(cache=True, fastmath=_FAST)
-def reset(tree: Tree, prior: FloatArray, value: FloatArray, low: float, high: float) -> None:
-    """Plants the roots. prior `[B, A]`, -1 where illegal; value `[B]`; low >= high: the range of Q is not known."""
+def reset(tree: Tree, prior: FloatArray, value: FloatArray, low: float, high: float, narrowest: float) -> None:
+    """Plants the roots. prior `[B, A]`, -1 where illegal; value `[B]`; low >= high: the range of Q is not known, and
+    one below `narrowest` counts as that."""
     for b in range(tree.nodes.shape[0]):
         node, row = tree.nodes[b, 0], tree.rows[b]
         node.edges, node.visits = 0, 1
@@ -152,7 +153,7 @@ def reset(tree: Tree, prior: FloatArray, value: FloatArray, low: float, high: fl
             tree.priors[b, 0, a] = prior[b, a]
         _scan_unvisited(tree, b, 0)
         row.depth = 0
-        row.low, row.high = value[b], value[b]
+        row.low, row.high, row.narrowest = value[b], value[b], narrowest
         if low < high:
             row.low, row.high = low, high
 
@@ -160,8 +161,8 @@ def reset(tree: Tree, prior: FloatArray, value: FloatArray, low: float, high: fl
 @njit(cache=True, fastmath=_FAST)
 def _select_puct(tree: Tree, b: int, n: int, pb_c: FloatArray, unvisited: int) -> int:
     """Slot of the best visited child of `n` by pUCT (MuZero, equation 2), -1: the next unvisited one."""
-    node, low = tree.nodes[b, n], tree.rows[b].low
-    inverse = _inverse_range(low, tree.rows[b].high)
+    node, row = tree.nodes[b, n], tree.rows[b]
+    low, inverse = row.low, _inverse_range(row.low, row.high, row.narrowest)
     c = pb_c[node.visits]
     best, slot, mass, weighted = -_INF, 0, _ZERO, _ZERO
     for j in range(node.edges):
@@ -246,7 +247,7 @@ def _sigma(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> tuple[
     scale = np.float32((c_visit + visits) * c_scale)
     if row.low < row.high:
         return mixed, row.low, scale / (row.high - row.low), high
-    return mixed, low, scale * _inverse_range(low, high), high
+    return mixed, low, scale * _inverse_range(low, high, row.narrowest), high
 
 
 @njit(cache=True, fastmath=_FAST)

@@ -42,6 +42,7 @@ ROW = np.dtype(
     [
         ("low", np.float32),  # range of Q: known bounds, or what this tree has seen
         ("high", np.float32),
+        ("narrowest", np.float32),  # a smaller range is not stretched to [0, 1]
         ("depth", np.int32),  # edges walked, summed over simulations
     ],
     align=True,

@@ -238,3 +238,20 @@ def test_a_broken_network_is_reported(kind: str, field: str) -> None:
     else:
         with pytest.raises(NumericsError, match="NaN"):
             table.search(kind, np.array([0]), 100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_range_below_the_smallest_is_not_stretched(kind: str) -> None:
+    """Two actions whose values differ by 0.01: stretched, the search commits to the better one; under a smallest range
+    of 1 the difference is 1 % of the scale, and visits and target stay near the even prior."""
+    world = Table(
+        following=np.array([[1, 2], [1, 1], [2, 2]]),
+        reward=np.zeros((3, 2)),
+        value=np.array([0.0, 0.01, 0.0]),
+        logits=np.zeros((3, 2)),
+    )
+    settings = {"discount": 1.0, "c_scale": 1.0} if kind == "gumbel" else {"discount": 1.0}
+    stretched = world.search(kind, np.zeros(1, int), 32, **settings)
+    limited = world.search(kind, np.zeros(1, int), 32, **settings, min_value_range=1.0)
+    assert stretched.policy_target[0, 0] > 0.8
+    assert 0.45 < limited.policy_target[0, 0] < (0.7 if kind == "gumbel" else 0.55)

@@ -19,6 +19,7 @@ PUCT: dict[str, Any] = {
     "pb_c_init": 1.25,
     "unvisited": "parent",
     "value_bounds": None,
+    "min_value_range": 0.0,
 }
 GUMBEL: dict[str, Any] = {
     "discount": 0.97,
@@ -27,6 +28,7 @@ GUMBEL: dict[str, Any] = {
     "c_visit": 50.0,
     "c_scale": 0.1,
     "value_bounds": None,
+    "min_value_range": 0.0,
 }
 
 
