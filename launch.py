@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from muzero_ray.cli import (
     Command,
@@ -20,14 +21,15 @@ from muzero_ray.cli import (
     PlayCommand,
     PresetsCommand,
     ResumeCommand,
+    SubmitCommand,
     TrainCommand,
     parse_args,
     presets_table,
 )
-from muzero_ray.errors import MuZeroRayError
+from muzero_ray.errors import ConfigError, MuZeroRayError
 
 if TYPE_CHECKING:
-    from actors.supervisor import Program
+    from actors.program import Program
     from muzero_ray.config import Config
     from muzero_ray.runtime.build import TaskShape
     from muzero_ray.runtime.checkpoint import Checkpoint
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-OBJECT_STORE_BYTES = 1 << 30
-"""Shared memory of a private Ray on this machine: weights, batches and segments on their way, no more."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, `kill`, and what Slurm sends ahead of a time limit (`--signal=B:USR1@120`)."""
+
+EVALUATOR_CPUS = 0.1
+"""It mostly waits."""
 
 
 class Runner(Protocol):
@@ -54,22 +59,31 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     """Every process of a run, and who holds whose handle.
 
     Replay and parameter server hold none; self-play, learner and reanalyze hold {replay, params}; the evaluator
-    {params}. Replay and learner come first, since Ray's memory guard kills the newest workers first. Workers are
-    replaced by the supervisor and not by Ray, so that each replacement has an incarnation of its own.
+    {params}. Those that a run can not do without are made first: they get their places when CPUs are scarce. Replay
+    writes to the run's folder, so it is on the driver's node, and the learner beside it unless only another node can
+    ever hold it (a GPU). Ray restarts the two services; the supervisor replaces the others, so that each replacement
+    has an incarnation of its own.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from actors.evaluator import EvaluatorWorker
     from actors.parameter_server import ParameterServer
+    from actors.program import Program
     from actors.replay import ReplayWorker
     from actors.self_play import SelfPlayWorker
-    from actors.supervisor import Kind, Program, Slot
+    from actors.slots import Kind, Slot
     from learner.learner import LearnerWorker
     from learner.reanalyze_worker import ReanalyzeWorker
 
+    node = ray.get_runtime_context().get_node_id()
+    here, near = (NodeAffinitySchedulingStrategy(node, soft=soft) for soft in (False, True))
+    # 0 CPUs: a head node that offers none has a place for them too. What was not answered is sent again (calls may be
+    # repeated: games have ids, weights versions).
+    service: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    replay = ray.remote(ReplayWorker).options(**service).remote(config, shape, output.replay_folder)
+    params = ray.remote(ParameterServer).options(**service).remote()
     cpus = config.actors
-    replay = ray.remote(ReplayWorker).options(num_cpus=0.1, max_restarts=0).remote(config, shape, output.replay_folder)
-    params = ray.remote(ParameterServer).options(num_cpus=0, max_restarts=-1, max_task_retries=3).remote()
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> ray.actor.ActorHandle:
         incarnation = book.incarnation(restarts)
@@ -77,45 +91,69 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
             worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
             return worker.remote(config, shape, index, incarnation, replay, params)
         if kind == "learner":
-            worker = ray.remote(LearnerWorker).options(num_cpus=cpus.learner_cpus, num_gpus=cpus.learner_gpus)
+            worker = ray.remote(LearnerWorker).options(
+                num_cpus=cpus.learner_cpus, num_gpus=cpus.learner_gpus, scheduling_strategy=near
+            )
             return worker.remote(config, shape, incarnation, replay, params)
         if kind == "reanalyze":
             return ray.remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replay, params)
-        return ray.remote(EvaluatorWorker).options(num_cpus=0.1).remote(config, shape, params)
+        return ray.remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params)
 
-    places: list[tuple[Kind, int]] = [("learner", 0)]
-    places += [("self_play", index) for index in range(cpus.count)]
+    places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
     places += [("reanalyze", 0)] if config.reanalyze.share > 0 else []
-    places += [("evaluator", 0)]
-    return Program(replay, params, [Slot(kind, index, spawn(kind, index)) for kind, index in places], spawn)
+    places += [("self_play", index) for index in range(cpus.count)]
+    slots = [Slot("replay", 0, replay), Slot("params", 0, params)]
+    slots += [Slot(kind, index, spawn(kind, index)) for kind, index in places]
+    return Program(slots, spawn, output)
+
+
+def check_cpus(config: Config, free: float, *, private: bool) -> str | None:
+    """What to tell a person if not every worker gets a place in `free` CPUs; None if all do.
+
+    Raises ConfigError if a private Ray, which never grows, could not even hold one self-play actor beside the rest.
+    """
+    actors = config.actors
+    rest = actors.learner_cpus + EVALUATOR_CPUS + (actors.num_cpus if config.reanalyze.share > 0 else 0.0)
+    fitting = int((free - rest) / actors.num_cpus + 1e-6) if free >= rest else 0
+    if fitting >= actors.count:
+        return None
+    needed = rest + actors.count * actors.num_cpus
+    if private and fitting < 1:
+        raise ConfigError(
+            f"actors.learner_cpus={actors.learner_cpus:g} and actors.num_cpus={actors.num_cpus:g} need "
+            f"{rest + actors.num_cpus:g} CPUs for one self-play actor and the rest, this machine has {free:g}: nothing "
+            "would ever start. Lower them; they are what Ray reserves, not what is used"
+        )
+    return (
+        f"{needed:g} CPUs are needed and {free:g} are free: {fitting} of {actors.count} self-play actors start, the "
+        "others wait for CPUs. To start them all, lower --actors or --actors.num-cpus"
+    )
 
 
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    from actors.supervisor import Supervisor
+    from actors.cluster import connect
     from muzero_ray.runtime.run_book import RunBook
-    from muzero_ray.runtime.run_output import learner_state
 
     book = RunBook(config)
     if checkpoint is not None:
         book.load_state(checkpoint.state["book"])
-    output.message("starting Ray")
-    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    ray.init(
-        address=config.run.address or "local",
-        namespace=f"muzero-{output.folder.name}",
-        log_to_driver=False,
-        **({} if config.run.address else local),
-    )
+    private = config.run.address is None
+    if private:
+        check_cpus(config, os.cpu_count() or 1, private=True)
+    output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
+    if insecure := connect(config.run.address, f"muzero-{output.folder.name}"):
+        output.message(insecure)
+    import ray
+
+    from actors.supervisor import Supervisor
+
     try:
+        if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
+            output.message(warning)
         program = build_program(config, shape, book, output)
-        supervisor = Supervisor(program, book, config, output)
-        supervisor.start(learner_state(checkpoint) if checkpoint else None, checkpoint.files if checkpoint else None)
-        yield supervisor
+        yield Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
     finally:
         ray.shutdown()
 
@@ -131,45 +169,81 @@ def serial_runner(
 
 
 def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> int:
-    """Train to the end of the budget, evaluate, and return the exit code. Ctrl-C once: checkpoint and leave."""
+    """Train to the end of the budget, evaluate, and return the exit code.
+
+    A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
+    the first one leaves.
+    """
     make_runner = serial_runner if config.run.serial else ray_runner
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
-        def stop(signum: int, frame: object) -> None:
-            del signum, frame
+        def leave(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        def stop(*_: object) -> None:
+            handle_signals(leave)
             output.message("stopping: writing a checkpoint (once more: leave at once)")
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             runner.request_stop()
 
-        # After ray.init, which installs handlers of its own.
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
-        if runner.run():
+        handle_signals(stop)  # after ray.init, which installs handlers of its own
+        if not runner.run():
+            output.message(f"stopped; {output.way_on}")
+            return INTERRUPTED
+        handle_signals(leave)
+        try:
             runner.final_evaluation()
-            return 0
-        output.message(f"stopped; go on with: {output.resume_command}")
-        return INTERRUPTED
+        except KeyboardInterrupt:
+            output.message(
+                "left without the final evaluation; the checkpoint is written. Evaluate it with: "
+                f"python launch.py evaluate {output.folder}"
+            )
+            return INTERRUPTED
+        return 0
+
+
+def handle_signals(handler: Callable[..., None]) -> None:
+    """Give every signal that asks to stop to `handler`."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, handler)
 
 
 def train(command: TrainCommand) -> int:
-    """A new run."""
+    """A new run; with `--resume` the one of that name, if it is there."""
+    from muzero_ray.config_file import load_config
     from muzero_ray.runtime.build import probe
+    from muzero_ray.runtime.checkpoint import list_checkpoints
     from muzero_ray.runtime.run_output import RunOutput
 
     config = command.config
+    name = config.run.name or command.default_name + ("" if command.resume else time.strftime("-%Y%m%d-%H%M%S"))
+    folder = Path(config.run.runs_dir) / name
+    if command.resume and folder.exists():
+        if list_checkpoints(folder / "checkpoints"):
+            return resume(command.resumed(folder, load_config(folder / "config.yaml")))
+        set_aside(folder)
     shape = probe(config)  # what can not be built must leave no run behind
-    name = config.run.name or f"{command.label}-s{config.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return run(config, shape, RunOutput.create(config, Path(config.run.runs_dir) / name), None)
+    return run(config, shape, RunOutput.create(config, folder), None)
+
+
+def set_aside(folder: Path) -> None:
+    """Free the name of a run that ended before its first checkpoint: there is nothing to go on from."""
+    names = (folder.with_name(f"{folder.name}.abandoned-{number}") for number in itertools.count(1))
+    folder.rename(next(name for name in names if not name.exists()))
 
 
 def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
     from muzero_ray.runtime.build import probe
+    from muzero_ray.runtime.limits import describe_limits, open_limits
     from muzero_ray.runtime.run_output import RunOutput, open_run
 
     folder, config, checkpoint = open_run(command.run)
-    config = command.extended(config)
-    return run(config, probe(config), RunOutput.reopen(config, folder, checkpoint), checkpoint)
+    given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
+    config = open_limits(command.extended(config), checkpoint.state["book"], given)
+    shape = probe(config)
+    output = RunOutput.reopen(config, folder, checkpoint)
+    output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
+    return run(config, shape, output, checkpoint)
 
 
 def dispatch(command: Command) -> int:
@@ -182,6 +256,11 @@ def dispatch(command: Command) -> int:
             return train(command)
         case ResumeCommand():
             return resume(command)
+        case SubmitCommand():
+            from actors.jobs import submit
+
+            print(submit(command))
+            return 0
         case EvaluateCommand():
             from muzero_ray.runtime.commands import evaluate_run
 

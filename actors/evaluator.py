@@ -25,8 +25,9 @@ class EvaluatorWorker:
 
     def evaluate(self, episodes: int, seed: int, record: bool) -> tuple[WeightsVersion, Evaluation]:
         """Play `episodes` with the newest weights; returns their version beside the result."""
-        version = self._weights.fetch()
-        return version, self._evaluator.evaluate(episodes=episodes, seed=seed, record=record)
+        self._weights.fetch()
+        assert self._weights.version is not None
+        return self._weights.version, self._evaluator.evaluate(episodes=episodes, seed=seed, record=record)
 
     def evaluate_random(self, episodes: int, seed: int) -> Evaluation:
         """Uniformly random play under the same protocol."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from typing import Literal
 
 import ray
@@ -13,22 +15,34 @@ WeightsName = Literal["online", "target"]
 
 
 class ParameterServer:
-    """Holds one `Weights` per name. Objects die with the process that put them, so it puts what it hands out."""
+    """Holds one `Weights` per name. Objects die with the process that put them, so it puts what it hands out.
+
+    Ray restarts it, empty, under the same handle; `identity` tells. Whoever has no weights yet waits in `latest`.
+    """
 
     def __init__(self) -> None:
+        self._identity = secrets.token_hex(8)
         self._latest: dict[WeightsName, tuple[WeightsVersion, ray.ObjectRef]] = {}
+        self._published = {name: asyncio.Event() for name in ("online", "target")}
 
-    def publish(self, name: WeightsName, weights: Weights) -> None:
+    async def identity(self) -> str:
+        """Another one after each restart."""
+        return self._identity
+
+    async def publish(self, name: WeightsName, weights: Weights) -> None:
         """Replace `name`; weights of an older learner incarnation are ignored (a zombie's)."""
         held = self._latest.get(name)
         if held is not None and weights.version.incarnation < held[0].incarnation:
             return
         self._latest[name] = (weights.version, ray.put(weights))
+        self._published[name].set()
 
-    def latest(self, name: WeightsName, have: WeightsVersion | None) -> list[ray.ObjectRef]:
-        """`[ref]` of the newest weights, or `[]` if `have` is the newest or nothing was published yet.
+    async def latest(self, name: WeightsName, have: WeightsVersion | None) -> list[ray.ObjectRef]:
+        """`[ref]` of the newest weights, or `[]` if `have` is as new. With `have=None` it waits for the first.
 
         A list, because a bare ref would be resolved and its content copied through this process.
         """
+        if have is None:
+            await self._published[name].wait()
         held = self._latest.get(name)
         return [] if held is None or held[0] == have else [held[1]]

@@ -1,10 +1,17 @@
-"""What every worker process sets up first."""
+"""What every worker process sets up first, and how one tells itself from its predecessors."""
 
 from __future__ import annotations
 
+import ray
 import torch
 
 
 def limit_threads(threads: int) -> None:
     """Torch threads of this process: Ray sets OMP_NUM_THREADS from whole CPUs only."""
     torch.set_num_threads(threads)
+
+
+def restarted_by_ray() -> bool:
+    """Whether this actor's process stands in for one that died, under the same handle."""
+    context = ray.get_runtime_context()
+    return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)

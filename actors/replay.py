@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
+from actors.process import restarted_by_ray
 from muzero_ray.config import Config
-from muzero_ray.replay.buffer import ReplayBuffer, StaleGame
+from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runtime.build import TaskShape, build_buffer
 from muzero_ray.runtime.replay_archive import ReplayArchive
 from muzero_ray.runtime.run_book import replay_metrics
-from muzero_ray.types import Batch, FloatArray, GameHistory, ItemKeys, WeightsVersion
+from muzero_ray.types import Batch, FloatArray, GameHistory, GameId, ItemKeys, WeightsVersion
 
 
 class ReplayWorker:
     """Shell of `ReplayBuffer`; holds no handle. What to store or draw is the buffer's business.
 
-    The supervisor hands out budgets so that no caller ever has to wait in here.
+    The supervisor hands out budgets so that no caller ever has to wait in here. Ray restarts it under the same handle,
+    and sends again what was not answered: it comes back with every game it ever acknowledged, before it takes a call.
     """
 
     def __init__(self, config: Config, shape: TaskShape, archive: Path) -> None:
+        self._identity = secrets.token_hex(8)
         self._buffer: ReplayBuffer = build_buffer(config, shape)
         self._archive = ReplayArchive(archive)
+        if restarted_by_ray():
+            self._archive.recover(self._buffer)
+        self._incarnations: dict[int, int] = {}
+        for game_id in self._buffer.game_ids():
+            self._is_current(game_id)
+
+    def identity(self) -> str:
+        """Another one after each restart."""
+        return self._identity
 
     def add(self, game: GameHistory) -> bool:
-        """Store a copy; False if that id is here already."""
-        added = self._buffer.add(game)
-        if added:
-            self._archive.record(game)
-        return added
+        """Store a copy, on disk too before this returns.
+
+        False, and nothing done, if that id is here already, or if its actor was replaced since (a zombie's game).
+        """
+        return self._is_current(game.id) and self._archive.add(self._buffer, game)
+
+    def _is_current(self, game_id: GameId) -> bool:
+        """Whether no later incarnation of that actor was seen."""
+        newest = self._incarnations.get(game_id.actor, 0)
+        self._incarnations[game_id.actor] = max(newest, game_id.incarnation)
+        return game_id.incarnation >= newest
 
     def sample(self, batch_size: int, beta: float) -> Batch:
         return self._buffer.sample(batch_size, beta)
@@ -48,7 +68,7 @@ class ReplayWorker:
         return replay_metrics(self._buffer, learner_step)
 
     def save(self) -> dict[str, bytes]:
-        """Write new games to disk; returns the checkpoint's replay files."""
+        """Note where `recover` goes on from; returns the checkpoint's replay files."""
         return self._archive.save(self._buffer)
 
     def load(self, files: dict[str, bytes]) -> int:

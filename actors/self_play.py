@@ -1,4 +1,4 @@
-"""Self-play behind Ray: pulls weights, pushes finished segments, reports after each rollout."""
+"""Self-play behind Ray: follows the weights, pushes finished segments, reports after each rollout."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class SelfPlayWorker:
     ) -> None:
         limit_threads(config.actors.threads)
         self._self_play = build_self_play(config, shape, actor=actor, incarnation=incarnation)
-        self._weights = WeightsClient(params, "online", self._self_play.set_weights)
+        self._weights = WeightsClient(params, "online", self._self_play.prepare)
         self._replay = replay
         self._pushes: deque[ray.ObjectRef] = deque()
 
     def rollout(self, transitions: int, temperature: float, seconds: float) -> PlayStats:
         """Play `transitions`, or for `seconds`; every segment is acknowledged by replay before this returns."""
-        self._weights.fetch()
         stats = self._self_play.play(
             transitions,
             temperature=temperature,
             emit=self._push,
             seconds=seconds,
+            newer=self._weights.poll,
         )
         self._settle(0)
         return stats

@@ -1,8 +1,11 @@
-"""How an actor follows the weights: it asks for newer ones at the start of every call."""
+"""How an actor follows the weights: it asks for newer ones when a call starts, or in the background."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -13,25 +16,53 @@ from muzero_ray.types import Weights, WeightsVersion
 TIMEOUT = 60.0
 """Seconds after which a cross-actor call counts as hung."""
 
+INTERVAL = 1.0
+"""Seconds between two looks at the parameter server: the learner publishes once in this time."""
 
-class WeightsClient:
-    """Pulls one name's weights from the parameter server into `apply`."""
+SHARE = 0.02
+"""Of an actor's time that new weights may cost: what takes 0.1 s to prepare is looked for every 5 s."""
 
-    def __init__(self, params: ActorHandle, name: WeightsName, apply: Callable[[Weights], None]) -> None:
+Prepared = TypeVar("Prepared")
+
+
+class WeightsClient(Generic[Prepared]):
+    """Pulls one name's weights from the parameter server and hands out what `prepare` makes of them."""
+
+    def __init__(self, params: ActorHandle, name: WeightsName, prepare: Callable[[Weights], Prepared]) -> None:
         self._params = params
         self._name = name
-        self._apply = apply
-        self._have: WeightsVersion | None = None
+        self._prepare = prepare
+        self._cost = 0.0
+        self._look_at = 0.0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._job: Future[Prepared | None] | None = None
+        self.version: WeightsVersion | None = None
+        """Of the newest weights that were prepared."""
 
-    def fetch(self) -> WeightsVersion:
-        """Wait for the newest weights and apply them if they are new. Raises if none were ever published."""
-        self._take(ray.get(self._params.latest.remote(self._name, self._have), timeout=TIMEOUT))
-        if self._have is None:
-            raise RuntimeError(f"no {self._name!r} weights were published yet: the learner must start first")
-        return self._have
+    def fetch(self) -> Prepared | None:
+        """Wait for the newest weights; None if they are known already. Raises if none were ever published."""
+        refs = ray.get(self._params.latest.remote(self._name, self.version), timeout=TIMEOUT)
+        if not refs:
+            if self.version is None:
+                raise RuntimeError(f"no {self._name!r} weights were published yet: the learner must start first")
+            return None
+        weights: Weights = ray.get(refs[0], timeout=TIMEOUT)
+        begin = time.thread_time()
+        prepared = self._prepare(weights)
+        self._cost = time.thread_time() - begin
+        self.version = weights.version
+        return prepared
 
-    def _take(self, refs: list[ray.ObjectRef]) -> None:
-        if refs:
-            weights: Weights = ray.get(refs[0], timeout=TIMEOUT)
-            self._apply(weights)
-            self._have = weights.version
+    def poll(self) -> Prepared | None:
+        """Newer weights if the background has some ready. Only the first ones are waited for."""
+        if self.version is None:
+            return self.fetch()
+        if self._job is None:
+            if time.monotonic() >= self._look_at:
+                self._job = self._pool.submit(self.fetch)
+            return None
+        if not self._job.done():
+            return None
+        job, self._job = self._job, None
+        self._look_at = time.monotonic() + max(INTERVAL, self._cost / SHARE)
+        return job.result()

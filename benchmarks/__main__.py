@@ -1,8 +1,9 @@
-"""How fast is it, against what the machine allows? `python -m benchmarks [--only PART ...] [--quick] [--json FILE]`
+"""How fast is it, against what the machine allows? `python -m benchmarks [PART ...] [--quick] [--json FILE]`
 
-One torch thread, everything seeded. docs/performance.md says what each part measures and against which limit.
-Commands of their own: `python -m benchmarks.board_exact` (how exact is a board agent) and `python -m benchmarks.curves`
-(learning curves of runs).
+docs/performance.md says what each part measures, against which limit, and how to read the table.
+Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
+`python -m benchmarks.board_exact RUN` (how exact is a board agent), `python -m benchmarks.curves` (learning curves of
+runs) and `python -m benchmarks.page FILE` (results into docs/performance.md).
 """
 
 from __future__ import annotations
@@ -12,45 +13,64 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks import learner, replay, search
-from benchmarks.measure import FULL, QUICK, Effort, Row, machine, report, table
+from benchmarks import coordination, engine_quality, learner, replay, search, self_play, system, weights
+from benchmarks.bars import judge
+from benchmarks.measure import FULL, QUICK, Effort, Row, headline, load_rows, machine, report, table
 
-PARTS: dict[str, Callable[[Effort], Iterator[Row]]] = {
+Part = Callable[[Effort], Iterator[Row]]
+
+PARTS: dict[str, Part] = {
     "tree": search.tree,
     "search": search.searches,
-    "selfplay": learner.self_play,
+    "selfplay": self_play.self_play,
+    "weights": weights.weights,
     "learner": learner.learner,
     "replay": replay.replay,
+    "system": system.system,
+    "coordination": coordination.coordination,
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats, no replay of a million")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' '.join(PARTS)} (default: all)")
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="trained runs, for the quality of the engines")
+    parser.add_argument("--quick", action="store_true", help="a few short repeats, to see that everything works")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), help="default: %(default)s")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, print the table of such a file")
     chosen = parser.parse_args(arguments)
+    if chosen.table is not None:
+        result = json.loads(chosen.table.read_text())
+        print(headline(result))
+        print(table(judge(load_rows(result))))
+        return
+    for part in chosen.parts:
+        if part not in PARTS:
+            parser.error(f"there is no part {part!r}. Choose from: {' '.join(PARTS)}")
     torch.set_num_threads(1)
-    run(chosen.only, QUICK if chosen.quick else FULL, chosen.json)
+    parts = {name: PARTS[name] for name in chosen.parts or ([] if chosen.runs else PARTS)}
+    parts |= {f"quality of {folder.name}": partial(engine_quality.quality, folder) for folder in chosen.runs}
+    run(parts, QUICK if chosen.quick else FULL, chosen.json)
 
 
-def run(parts: list[str], effort: Effort, file: Path) -> None:
+def run(parts: dict[str, Part], effort: Effort, file: Path) -> None:
     """Measure `parts`, print their table and write everything to `file`."""
     environment = machine()
     rows: list[Row] = []
-    for part in parts:
+    for name, part in parts.items():
         begin = time.monotonic()
-        rows += PARTS[part](effort)
-        print(f"{part}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        rows += part(effort)
+        print(f"{name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    rows = judge(rows)
     result = report(rows, effort, environment)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=1) + "\n")
-    flags = " ".join(environment["flags"])
-    print(f"{environment['cpu']}, {environment['cores']} cores, {flags}; load {environment['load']}; {result['date']}")
+    print(headline(result))
     print(table(rows))
     print(f"written to {file}")
 

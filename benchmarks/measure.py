@@ -24,7 +24,7 @@ Trial = Callable[[], dict[str, float]]
 Samples = dict[str, list[float]]
 
 FLAGS = ("amx_bf16", "amx_int8", "amx_tile", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx512f", "avx2")
-PACKAGES = ("muzero-ray", "numpy", "numba", "torch", "openvino", "gymnasium", "ale-py", "zstandard")
+PACKAGES = ("muzero-ray", "numpy", "numba", "torch", "openvino", "ray", "gymnasium", "ale-py", "zstandard")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Effort:
     """How much to spend. repeats: samples per figure. seconds: at least this long for one sample of a rate.
 
     replay_sizes: transitions, the smallest first, which the others are compared with. recorded: real transitions played
-    for them. batch_sizes: of the searches.
+    for them. batch_sizes: of the searches. curve_steps: updates of a loss curve. slices, slice_seconds: how long the
+    whole system is watched. actors: numbers of them whose coordination is compared, the first with the others, each for
+    level_seconds, passes times over. observations: on which engines are compared.
     """
 
     repeats: int
@@ -40,10 +42,30 @@ class Effort:
     replay_sizes: tuple[int, ...]
     recorded: int
     batch_sizes: tuple[int, ...] = (1, 8, 16, 64)
+    curve_steps: int = 60
+    slices: int = 12
+    slice_seconds: float = 15.0
+    actors: tuple[int, ...] = (1, 4, 16, 64)
+    level_seconds: float = 15.0
+    passes: int = 2
+    observations: int = 1_000
 
 
 FULL = Effort(repeats=9, seconds=0.3, replay_sizes=(10_000, 100_000, 1_000_000), recorded=10_000)
-QUICK = Effort(repeats=3, seconds=0.1, replay_sizes=(10_000, 100_000), recorded=10_000)
+QUICK = Effort(
+    repeats=3,
+    seconds=0.1,
+    replay_sizes=(10_000, 100_000),
+    recorded=10_000,
+    batch_sizes=(1, 8),
+    curve_steps=4,
+    slices=2,
+    slice_seconds=5.0,
+    actors=(1, 4),
+    level_seconds=5.0,
+    passes=1,
+    observations=200,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,8 @@ class Row:
     """One figure: median, lowest and highest of its samples, in `unit`.
 
     ratio: median over turns of figure / baseline, both of the same turn; above 1 is good for rates, bad for times.
-    Without a baseline the figure is itself what others are compared with.
+    Without a baseline the figure is itself what others are compared with. bar, met: what is asked of it, in words, and
+    whether it is so (`benchmarks.bars`).
     """
 
     name: str
@@ -64,6 +87,8 @@ class Row:
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    bar: str | None = None
+    met: bool | None = None
 
 
 def take_turns(trials: Sequence[Trial], repeats: int) -> Samples:
@@ -160,29 +185,45 @@ def report(rows: Sequence[Row], effort: Effort, environment: dict[str, Any]) -> 
     }
 
 
+def load_rows(result: dict[str, Any]) -> list[Row]:
+    """The rows of a `report` that was written as JSON."""
+    return [Row(**{**row, "samples": tuple(row["samples"])}) for row in result["rows"]]
+
+
+def headline(result: dict[str, Any]) -> str:
+    """Where and when the figures of a `report` were taken, in one line."""
+    where = result["machine"]
+    return f"{where['cpu']}, {where['cores']} cores, {' '.join(where['flags'])}; load {where['load']}; {result['date']}"
+
+
 def table(rows: Sequence[Row]) -> str:
-    """Plain text, one line a row. `+-` is half the range of the samples, in percent of their median."""
-    cells = [("name", "figure", "+-", "unit", "ratio", "range", "against")]
+    """Markdown, padded to be read as it is. `+-` is half the range of the samples, in percent of their median."""
+    cells = [("name", "figure", "+-", "unit", "ratio", "range", "against", "bar", "met")]
     for row in rows:
         spread = 50 * (row.high - row.low) / row.figure if row.figure else 0.0
         ratio, span = "", ""
         if row.ratio is not None:
             ratio, span = f"{row.ratio:.3f}", f"{row.ratio_low:.3f}-{row.ratio_high:.3f}"
-        cells.append(
-            (row.name, _number(row.figure), f"{spread:.0f} %", row.unit, ratio, span, row.baseline or "(a baseline)")
-        )
+        met = "" if row.met is None else "yes" if row.met else "NO"
+        baseline = row.baseline or "(a baseline)"
+        figure = number(row.figure)
+        cells.append((row.name, figure, f"{spread:.0f} %", row.unit, ratio, span, baseline, row.bar or "", met))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     right = (1, 2, 4, 5)
-    return "\n".join(
-        "  ".join(
+    lines = [
+        "| "
+        + " | ".join(
             text.rjust(width) if column in right else text.ljust(width)
             for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+        )
+        + " |"
         for line in cells
-    )
+    ]
+    rule = "|".join("-" * (width + 1) + (":" if column in right else "-") for column, width in enumerate(widths))
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Four digits at least: 1,234,567  123.4  1.234."""
     if value >= 1000:
         return f"{value:,.0f}"

@@ -1,12 +1,14 @@
-"""Replay with real Breakout frames: inserting, drawing whole batches, and memory, at growing sizes."""
+"""Replay with real games: inserting, drawing batches, memory, at growing sizes; writing through, and coming back."""
 
 from __future__ import annotations
 
 import itertools
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -19,7 +21,8 @@ from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.frames import FrameCodec
 from muzero_ray.runtime.build import build_buffer, probe
 from muzero_ray.runtime.recorder import GameRecorder
-from muzero_ray.types import Batch, GameHistory, GameId, WeightsVersion
+from muzero_ray.runtime.replay_archive import ReplayArchive
+from muzero_ray.types import GameHistory, GameId, WeightsVersion
 
 SEED = 0
 BATCH = 256
@@ -37,6 +40,7 @@ class Filled:
         shape = probe(config)
         self._codec = FrameCodec(shape.spec.observation_shape, shape.spec.observation_dtype)
         self._source = endless(games)
+        self._batch_size = config.learner.batch_size
         process = psutil.Process()
         before = process.memory_info().rss
         self.buffer = build_buffer(config, shape)
@@ -66,6 +70,7 @@ class Filled:
             f"insert {self.size}": insert,
             f"pack {self.size}": pack,
             f"sample {self.size}": sample,
+            f"small {self.size}": milliseconds(lambda: self.buffer.sample(self._batch_size, beta=1.0), seconds),
             # One transition in for one out, as with samples_per_insert = 1.
             f"both {self.size}": 1e-3 * BATCH * insert + sample,
         }
@@ -76,9 +81,11 @@ def replay(effort: Effort) -> Iterator[Row]:
     config = load_preset("breakout")
     games = record_games(config, effort.recorded, SEED)
     filled = [Filled(config, games, size) for size in effort.replay_sizes]
-    batch = filled[0].buffer.sample(BATCH, beta=1.0)
     trials: list[Trial] = [partial(one.trial, effort.seconds) for one in filled]
-    trials.append(lambda: {"copy": milliseconds(lambda: _copy(batch), effort.seconds)})
+    copied = {"copy": BATCH, "small copy": config.learner.batch_size}
+    frames = {name: filled[0].buffer.sample(size, beta=1.0).frames for name, size in copied.items()}
+    # What no batch can be assembled faster than.
+    trials.append(lambda: {name: milliseconds(array.copy, effort.seconds) for name, array in frames.items()})
     samples = take_turns(trials, effort.repeats)
     smallest, frame = effort.replay_sizes[0], games[0].observations[0].nbytes
     steps = config.learner.unroll_steps
@@ -91,7 +98,9 @@ def replay(effort: Effort) -> Iterator[Row]:
             f"replay/insert/{size}", "us/transition", samples, f"insert {key}", f"pack {key}", "its zstd alone"
         )
         name = f"replay/sample/{size}/{BATCH}x({steps}+1)"
-        yield make_row(name, "ms", samples, f"sample {key}", "copy", "a copy of the batch")
+        yield make_row(name, "ms", samples, f"sample {key}", "copy", "a copy of its frames")
+        name = f"replay/sample/{size}/{config.learner.batch_size}x({steps}+1)"
+        yield make_row(name, "ms", samples, f"small {key}", "small copy", "a copy of its frames")
         yield make_row(f"replay/bytes/{size}", "B/transition", samples, f"bytes {key}", "frame", "its frame, raw")
         if size >= RESIDENT_FROM:
             name = f"replay/resident/{size}"
@@ -99,6 +108,55 @@ def replay(effort: Effort) -> Iterator[Row]:
         if size != smallest:
             name, first = f"replay/insert+sample/{size}", f"both {smallest}"
             yield make_row(name, "ms", samples, f"both {key}", first, f"the same at {smallest}")
+    del filled, trials
+    yield from _short_games(effort)
+    yield from _durable(config, games, effort)
+
+
+def _short_games(effort: Effort) -> Iterator[Row]:
+    """CartPole: games of some 20 steps and 16 bytes a frame, where finding them is the whole cost."""
+    config = load_preset("cartpole")
+    games = record_games(config, effort.recorded, SEED)
+    sizes = (effort.replay_sizes[0], effort.replay_sizes[-1])
+    samples = take_turns([partial(Filled(config, games, size).trial, effort.seconds) for size in sizes], effort.repeats)
+    small, large = (f"both {size}" for size in sizes)
+    name = f"replay/cartpole/insert+sample/{sizes[-1]}"
+    yield make_row(name, "ms", samples, large, small, f"the same at {sizes[0]}")
+
+
+def _durable(config: Config, games: list[GameHistory], effort: Effort) -> Iterator[Row]:
+    """Writing every game through to disk, and the time from the death of a replay process to the first batch."""
+    shape, count = probe(config), sum(game.owned for game in games)
+
+    def trial() -> dict[str, float]:
+        plain, buffer, recovered = (build_buffer(config, shape) for _ in range(3))
+        with tempfile.TemporaryDirectory() as folder:
+            archive = ReplayArchive(Path(folder))
+            begin = time.perf_counter()
+            for game in games:
+                plain.add(game)
+            middle = time.perf_counter()
+            for game in games:
+                archive.add(buffer, game)
+            end = time.perf_counter()
+            disk = sum(path.stat().st_size for path in Path(folder).iterdir()) / count
+            start = time.perf_counter()
+            ReplayArchive(Path(folder)).recover(recovered)
+            recovered.sample(config.learner.batch_size, beta=1.0)
+            back = time.perf_counter() - start
+        scale = 1e6 / count
+        return {
+            "through": scale * (end - middle),
+            "memory": scale * (middle - begin),
+            "recover": 1e5 * back / count,
+            "disk": disk,
+            "bytes": buffer.bytes / buffer.size,
+        }
+
+    samples = take_turns([trial], effort.repeats)
+    yield make_row("replay/write-through", "us/transition", samples, "through", "memory", "in memory only")
+    yield make_row("replay/recover", "s/100k", samples, "recover")
+    yield make_row("replay/disk", "B/transition", samples, "disk", "bytes", "in memory")
 
 
 def record_games(config: Config, transitions: int, seed: int) -> list[GameHistory]:
@@ -146,12 +204,8 @@ def endless(games: list[GameHistory]) -> Iterator[GameHistory]:
 
 def fill(buffer: ReplayBuffer, games: Iterator[GameHistory], transitions: int) -> None:
     """Insert `transitions`, by whole games."""
-    while buffer.total_inserted < transitions:
-        buffer.add(next(games))
-
-
-def _copy(batch: Batch) -> None:
-    """Read and write the observations once: what no batch can be assembled faster than."""
-    assert batch.next_observations is not None
-    batch.observations.copy()
-    batch.next_observations.copy()
+    inserted = 0
+    while inserted < transitions:
+        game = next(games)
+        buffer.add(game)
+        inserted += game.owned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,11 @@ import torch
 from numba import njit
 from torch import nn
 
+from benchmarks.engines import CONV_ENGINES, MLP_ENGINES, Engines
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
 from muzero_ray.config import NetworkConfig, SearchConfig, SupportConfig
 from muzero_ray.networks.build import make_network
-from muzero_ray.networks.engine import InferenceEngine, TorchEngine
+from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.search.policies import SearchFunction, make_search
 from muzero_ray.search.search import RecurrentFunction
@@ -27,11 +28,6 @@ SEED = 0
 TREE_SIMULATIONS = 50
 TREE_BATCHES, TREE_ACTIONS = (1, 64), (4, 18)
 SIMULATIONS = (16, 50)
-
-Engines = dict[str, Callable[[MuZeroNetwork], InferenceEngine]]
-MLP_ENGINES: Engines = {"torch-fp32": TorchEngine}
-CONV_ENGINES: Engines = {"torch-fp32": TorchEngine, "torch-bf16": partial(TorchEngine, bf16=True)}
-"""The first of each is the reference that the others are compared with."""
 
 _SUPPORT = SupportConfig(max=10.0, bins=21, transform=False)
 MLP = NetworkConfig(kind="mlp", hidden=64, layers=(64, 64), head_layers=(), value=_SUPPORT, reward=_SUPPORT)
@@ -75,8 +71,8 @@ def _compare_engines(
 ) -> Iterator[Row]:
     """Three rows per engine, and one more for each but the first: its search against the reference's."""
     trials: list[Trial] = []
-    for label, make_engine in engines.items():
-        engine = make_engine(network)
+    for label, choice in engines.items():
+        engine = choice.make(network)
         root = engine.initial(observations)
         search = _search("puct", simulations)
         trials.append(partial(_whole_search, label, search, engine, root, effort.seconds))
@@ -167,7 +163,7 @@ def _empty_step(_leaf: int, *_arrays: Any) -> None:
 
 def _empty_loop(batch: int, actions: int, outputs: list[NetworkOutput], seconds: float) -> dict[str, float]:
     """The loop of `search.search` around `_empty_step`: what no tree can be faster than, as long as Python calls it."""
-    space = Workspace(batch, TREE_SIMULATIONS + 1, actions, (1,))
+    space = Workspace(batch, TREE_SIMULATIONS + 1, actions, (1,), np.dtype(np.float32))
     arrays = space.step_arrays
     answers = itertools.cycle(outputs)
 

@@ -66,19 +66,20 @@ class LearnerWorker:
     def _sample(self, beta: float) -> ray.ObjectRef:
         return self._replay.sample.remote(self._batch_size, beta)
 
-    def publish(self) -> None:
-        """Hand the current weights to the parameter server; returns when it has them."""
+    def publish(self) -> int:
+        """Hand the current weights to the parameter server; returns the learner step when it has them."""
         version = WeightsVersion(self._incarnation, self._learner.step)
         sent = [self._params.publish.remote("online", Weights(version, self._learner.weights()))]
         if self._publish_target:
             sent.append(self._params.publish.remote("target", Weights(version, self._learner.target_weights())))
         ray.get(sent, timeout=TIMEOUT)
+        return self._learner.step
 
     def save(self) -> LearnerState:
         """Everything a checkpoint holds of the learner."""
         return self._learner.state()
 
-    def load(self, state: LearnerState) -> None:
-        """Go on from `state`, and publish it."""
+    def load(self, state: LearnerState) -> int:
+        """Go on from `state`, and publish it; returns its learner step."""
         self._learner.load_state(*state)
-        self.publish()
+        return self.publish()

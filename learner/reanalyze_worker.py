@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 from muzero_ray.config import Config
 from muzero_ray.runtime.build import TaskShape
 from muzero_ray.runtime.reanalyzer import Reanalyzer
-from muzero_ray.types import Weights
+from muzero_ray.types import Weights, WeightsVersion
 
 TIMEOUT = 120.0
 """Seconds after which replay or the parameter server counts as hung."""
@@ -25,15 +25,17 @@ class ReanalyzeWorker:
         self._reanalyzer = Reanalyzer(config, shape)
         self._replay = replay
         self._params = params
+        self._version: WeightsVersion | None = None
 
     def reanalyze(self, transitions: int, seconds: float) -> int:
         """Refresh about `transitions` positions, or for `seconds`; returns how many were."""
         begin = time.monotonic()
-        refs = ray.get(self._params.latest.remote("target", None), timeout=TIMEOUT)
-        if not refs:
+        if refs := ray.get(self._params.latest.remote("target", self._version), timeout=TIMEOUT):
+            weights: Weights = ray.get(refs[0], timeout=TIMEOUT)
+            self._reanalyzer.set_weights(weights)
+            self._version = weights.version
+        if self._version is None:
             return 0
-        weights: Weights = ray.get(refs[0], timeout=TIMEOUT)
-        self._reanalyzer.set_weights(weights)
         done = 0
         while done < transitions and time.monotonic() - begin < seconds:
             before = done

@@ -7,6 +7,7 @@ rules and messages for a config file and an option.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,13 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveIn
 from muzero_ray import config_file
 from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_options, split
 from muzero_ray.config import Config, FrozenConfig
-from muzero_ray.config_check import leaf_paths, nearest, validate
+from muzero_ray.config_check import dotted, leaf_paths, nearest, validate
 from muzero_ray.errors import ConfigError
 
 DEFAULT_ATARI_PRESET = "breakout"
+
+LIMITS = {"training_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
+"""Those of `run`, and the options of `resume` that raise them."""
 
 USAGE = """usage: python launch.py COMMAND ...
 
@@ -29,17 +33,59 @@ USAGE = """usage: python launch.py COMMAND ...
   play RUN               watch it play: writes videos
   resume RUN             go on with a stopped run
   presets                list the presets
+  submit PRESET          train on a Ray cluster, as a job: --address http://HEAD:8265, else as train
 
 `python launch.py COMMAND --help` lists the options of a command. RUN is a run's or a checkpoint's folder."""
 
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """config: complete and checked. preset: the one it started from. label: what the run's default name starts with."""
+    """config: complete and checked. preset: the one it started from. label: what the run's default name starts with.
+
+    resume: go on with the run of that name, if there is one.
+    """
 
     config: Config
     preset: str | None
     label: str
+    resume: bool = False
+
+    @property
+    def default_name(self) -> str:
+        """Of the run, but for the date."""
+        return f"{self.label}-s{self.config.run.seed}"
+
+    def resumed(self, run: Path, made_with: Config) -> ResumeCommand:
+        """How to go on with `run`, whose configuration is `made_with`: limits may differ, and where the cluster is.
+
+        Raises ConfigError if anything else does: it would be ignored.
+        """
+        asked, made = self.config.run, made_with.run
+        free = {name: getattr(made, name) for name in (*LIMITS, "address", "name", "runs_dir")}
+        same = self.config.model_copy(update={"run": asked.model_copy(update=free)})
+        values = [(path, _value(same, path), _value(made_with, path)) for path in leaf_paths(Config)]
+        if other := [(path, new, old) for path, new, old in values if new != old]:
+            path, new, old = other[0]
+            raise ConfigError(
+                f"--resume: run {run} was started with {dotted(path)}={old} (got {new}; {len(other)} settings differ). "
+                "Give what it was started with, or another --run.name"
+            )
+        changed = {name: value for name in LIMITS if (value := getattr(asked, name)) != getattr(made, name)}
+        budget = {option: changed.get(name) for name, option in LIMITS.items()}
+        return ResumeCommand(run=run, address=asked.address, **budget)
+
+
+@dataclass(frozen=True)
+class SubmitCommand:
+    """config: of the job's run, complete and checked. address: of the cluster's dashboard."""
+
+    config: Config
+    address: str
+
+    @property
+    def folder(self) -> Path:
+        """Of the run, on the head node."""
+        return Path(self.config.run.runs_dir) / str(self.config.run.name)
 
 
 class EvaluateCommand(FrozenConfig):
@@ -82,16 +128,11 @@ class ResumeCommand(FrozenConfig):
     minutes: PositiveFloat | None = None
     """Wall clock in total, that before the stop included (none: as configured)."""
     address: str | None = None
-    """Ray cluster to join: auto or ray://... (none: as configured)."""
+    """Ray cluster to join, from one of its nodes: auto or HOST:PORT (none: as configured)."""
 
     def extended(self, config: Config) -> Config:
         """The run's configuration under the budget asked for here."""
-        wanted = {
-            "training_steps": self.iterations,
-            "episodes": self.episodes,
-            "minutes": self.minutes,
-            "address": self.address,
-        }
+        wanted = {name: getattr(self, option) for name, option in LIMITS.items()} | {"address": self.address}
         data = config.model_dump()
         data["run"].update({name: value for name, value in wanted.items() if value is not None})
         return validate(Config, data, {})
@@ -102,7 +143,7 @@ class PresetsCommand:
     """List the presets."""
 
 
-Command = TrainCommand | EvaluateCommand | PlayCommand | ResumeCommand | PresetsCommand
+Command = TrainCommand | SubmitCommand | EvaluateCommand | PlayCommand | ResumeCommand | PresetsCommand
 
 
 def parse_args(argv: Sequence[str]) -> Command:
@@ -117,6 +158,7 @@ def parse_args(argv: Sequence[str]) -> Command:
         "play": lambda args: _parse_run("play", PlayCommand, args),
         "resume": lambda args: _parse_run("resume", ResumeCommand, args),
         "presets": _parse_presets,
+        "submit": _parse_submit,
     }
     if name not in parsers:
         raise ConfigError(f"unknown command (got {name!r}). {nearest(name, parsers)}")
@@ -137,7 +179,7 @@ def presets_table() -> str:
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
-def _parse_train(argv: list[str]) -> TrainCommand:
+def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     options = {
         "preset": one_option(
             str, "Name of a preset; `python launch.py presets` lists them.", None, positional="PRESET"
@@ -145,26 +187,28 @@ def _parse_train(argv: list[str]) -> TrainCommand:
         "config": one_option(Path, "Config file: a preset of your own, or a run's config.yaml.", None),
         "game": one_option(str, "Any ALE game by name, on the CPU-sized Atari preset unless another is named.", None),
         "serial": one_option(None, "One process, no Ray: reproducible to the byte.", False),
+        "resume": one_option(None, "Go on with the run of that name, if there is one (submit always does).", False),
     }
     shown = _guess_base(argv) if "-h" in argv or "--help" in argv else Config()
     options |= setting_options(Config, shown)
     description = (
-        "train PRESET | train --config FILE.yaml | train --game NAME\n\n"
+        f"{name} PRESET | {name} --config FILE.yaml | {name} --game NAME\n\n"
         f"Any setting can be given as --section.name value. Short forms: --serial {' '.join(SHORT_FORMS.values())}"
     )
-    flags: dict[str, tuple[str, ...]] = {f"--{name}": (name,) for name in ("config", "game", "serial")}
+    flags: dict[str, tuple[str, ...]] = {f"--{key}": (key,) for key in ("config", "game", "serial", "resume")}
     flags |= {flag(path): path for path in leaf_paths(Config)}
     flags |= {short: path for path, short in SHORT_FORMS.items()}
-    given, where = split("train", options, flags, argv, description)
+    given, where = split(name, options, flags, argv, description)
     preset, file, game = given.pop("preset", None), given.pop("config", None), given.pop("game", None)
     if preset is not None and file is not None:
         raise ConfigError(f"--config: can not be used with a preset (got {file} and {preset}). Give one of them")
+    resume = given.pop("resume", False)
     if given.pop("serial", False):
         given["run"]["serial"], where["run", "serial"] = True, "--serial"
     if preset is None and file is None:
         if game is None:
             raise ConfigError(
-                "train: needs a preset, --config FILE or --game NAME. "
+                f"{name}: needs a preset, --config FILE or --game NAME. "
                 f"{nearest('', [p.name for p in config_file.list_presets()])}"
             )
         preset = DEFAULT_ATARI_PRESET
@@ -176,7 +220,26 @@ def _parse_train(argv: list[str]) -> TrainCommand:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
     config = validate(Config, data, places)
-    return TrainCommand(config, preset, game or preset or _label(path))
+    return TrainCommand(config, preset, game or preset or _label(path), resume)
+
+
+def _parse_submit(argv: list[str]) -> SubmitCommand:
+    command = _parse_train(argv, "submit")
+    run = command.config.run
+    if run.address is None or not run.address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"submit: --address must be that of the cluster's dashboard (got {run.address}). "
+            "Give one such as http://head:8265"
+        )
+    if run.serial:
+        raise ConfigError("submit: --serial uses no cluster (got True). Leave it out, or use train")
+    if not Path(run.runs_dir).is_absolute():
+        raise ConfigError(
+            f"submit: --runs-dir must be absolute (got {run.runs_dir}): a job runs in a copy of the program that Ray "
+            "deletes. Name a folder of the head node, best on a disk that outlives it"
+        )
+    settings = run.model_copy(update={"address": "auto", "name": run.name or command.default_name})
+    return SubmitCommand(command.config.model_copy(update={"run": settings}), run.address)
 
 
 def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -239,6 +302,10 @@ def _guess_base(argv: list[str]) -> Config:
             return config_file.load_preset(DEFAULT_ATARI_PRESET)
         return config_file.load_preset(words[0])
     return Config()
+
+
+def _value(config: Config, path: Sequence[str]) -> Any:
+    return functools.reduce(getattr, path, config)
 
 
 def _label(path: Path) -> str:

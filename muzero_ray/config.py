@@ -230,8 +230,11 @@ class ActorsConfig(FrozenConfig):
     """Environments each actor steps side by side; their searches share network batches."""
     rollout_steps: PositiveInt = 400
     """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
+    engine: Literal["auto", "torch", "compiled"] = "auto"
+    """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or
+    torch where OpenVINO is not installed."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the networks that act; `bf16` pays for convolutions on CPUs with AMX or AVX512-BF16."""
+    """Of the convolutional networks that act; `bf16` pays on CPUs with AMX or AVX512-BF16."""
     num_cpus: PositiveFloat = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
     learner_cpus: PositiveFloat = 0.5
@@ -239,7 +242,7 @@ class ActorsConfig(FrozenConfig):
     learner_gpus: NonNegativeFloat = 0.0
     """GPUs Ray reserves for the learner."""
     threads: PositiveInt = 1
-    """Torch threads per self-play, reanalyze or evaluator process."""
+    """Threads that compute the network, per self-play, reanalyze or evaluator process."""
     learner_threads: PositiveInt = 1
     """Torch threads of the learner on CPU."""
 
@@ -277,7 +280,7 @@ class RunConfig(FrozenConfig):
     serial: bool = False
     """One process, no Ray: reproducible to the byte."""
     address: str | None = None
-    """Ray cluster to join: auto or ray://...; none starts a private one here."""
+    """Ray cluster to join, from one of its nodes: auto or HOST:PORT; none starts a private one here."""
     checkpoint_steps: PositiveInt = 1_000
     """Learner steps between checkpoints."""
     log_steps: PositiveInt = 100

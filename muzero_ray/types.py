@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
@@ -65,7 +66,7 @@ class Weights:
 class NetworkOutput(NamedTuple):
     """What a network says of `B` states, numpy, scalars in env units (supports already decoded).
 
-    hidden `[B, ...]` float32, reward `[B]` (0 from `initial`), value `[B]`, policy_logits `[B, A]`.
+    hidden `[B, ...]` in the dtype of the engine, reward `[B]` (0 from `initial`), value `[B]`, policy_logits `[B, A]`.
     """
 
     hidden: FloatArray
@@ -143,18 +144,18 @@ class ItemKeys:
 class Batch:
     """Training batch, ready for the learner. Values and rewards in env units.
 
-    observations: `[B, C, H, W]` uint8 or `[B, D]` float32, frames already stacked, at the root position.
-    next_observations: `[B, K, ...]` those after each unrolled step, or None when no consistency loss is used.
+    frames: `[B, N, C, H, W]` uint8 or `[B, N, D]` float32: the run of frames that each item needs, once, zeros where a
+    game has none. N = stack, or stack + K when a consistency loss is used. stack: frames the network sees at once.
     actions: `[B, K]` int32 (random legal-range filler past the end).
     target_value, target_reward: `[B, K + 1]`; target_reward[:, 0] is 0 and unused.
     target_policy: `[B, K + 1, A]`. policy_mask: `[B, K + 1]` 0 past the end of the game (value and reward keep
     training towards 0: absorbing state). value_mask: `[B, K + 1]`, for value and reward, 0 only past a truncation,
-    where nothing is known. observation_mask: `[B, K]` 1 where next_observations is a real frame.
+    where nothing is known. observation_mask: `[B, K]` 1 where next_observations shows a real frame.
     weights: `[B]` importance weights, max 1. keys: for priority updates.
     """
 
-    observations: Array
-    next_observations: Array | None
+    frames: Array
+    stack: int
     actions: IntArray
     target_value: FloatArray
     target_reward: FloatArray
@@ -164,3 +165,24 @@ class Batch:
     observation_mask: FloatArray
     weights: FloatArray
     keys: ItemKeys
+
+    @property
+    def observations(self) -> Array:
+        """`[B, stack * C, H, W]` or `[B, stack * D]`: what the network sees at the root. A read-only view."""
+        return stacked(self.frames, self.stack)[:, 0]
+
+    @property
+    def next_observations(self) -> Array | None:
+        """`[B, K, ...]`: the same after each unrolled step, or None. A read-only view."""
+        return stacked(self.frames, self.stack)[:, 1:] if self.frames.shape[1] > self.stack else None
+
+
+def stacked(frames: Array, stack: int) -> Array:
+    """Every `stack` successive frames joined along their first axis, oldest first; a read-only view.
+
+    frames: `[B, N, C, *rest]`. Returns `[B, N - stack + 1, stack * C, *rest]`.
+    """
+    batch, count, channels, *rest = frames.shape
+    shape = (batch, count - stack + 1, stack * channels, *rest)
+    # The stack's channels are neighbours in memory already; the next stack begins one frame later.
+    return as_strided(frames, shape, frames.strides, writeable=False)

@@ -21,6 +21,7 @@ import pytest
 import launch
 from muzero_ray.config_file import load_config
 from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.runtime.serial import SerialRunner
 from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
 
 ROOT = Path(launch.__file__).parent
@@ -58,7 +59,7 @@ def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(autouse=True, scope="module")
 def _signals_as_they_were() -> Iterator[None]:
     """Commands run inside this process set handlers; give them back."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in launch.STOP_SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -131,11 +132,14 @@ def test_resume_goes_on_under_a_larger_budget(cartpole_run: Path, tmp_path: Path
     after = load_checkpoint(folder)
     assert after.step == 45
     assert after.state["book"]["env_steps"] > before["env_steps"]
-    assert [row["learner_steps"] for row in rows(folder)][-3:] == [40, 45, 45]
+    assert [row["learner_steps"] for row in rows(folder)] == [10, 20, 30, 40, 45]
 
 
-def interrupt_after_a_row(folder: Path, *options: str) -> str:
-    """Start an endless run in `folder`, press Ctrl-C once it has written metrics; returns what it printed."""
+def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = signal.SIGINT) -> str:
+    """Start an endless run in `folder`, stop it once it has written metrics; returns what it printed.
+
+    Ctrl-C goes to all its processes, as from a terminal; other signals to the program alone.
+    """
     name = ["--runs-dir", folder.parent, "--run.name", folder.name]
     process = start("train", "cartpole", "--iterations", 10**6, *name, *options)
     try:
@@ -144,7 +148,7 @@ def interrupt_after_a_row(folder: Path, *options: str) -> str:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "no row of metrics was written"
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         out, err = process.communicate(timeout=200)
     finally:
         process.kill()
@@ -158,23 +162,58 @@ def interrupt_after_a_row(folder: Path, *options: str) -> str:
     return out
 
 
-def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "stopped"
-    interrupt_after_a_row(folder, *SMALL)
+    interrupt_after_a_row(folder, *SMALL, number=number)
     step = load_checkpoint(folder).step
     assert launch.main(["resume", str(folder), "--iterations", str(step + 5)]) == 0
     assert load_checkpoint(folder).step == step + 5
 
 
 @pytest.mark.ray
-def test_one_interrupt_of_the_distributed_program_does_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_interrupt_of_the_distributed_program_does_the_same(number: signal.Signals, tmp_path: Path) -> None:
     """A private Ray of its own; its processes get the Ctrl-C of the terminal too."""
     folder = tmp_path / "runs" / "stopped"
     distributed = [word for word in SMALL if word != "--serial"]
-    out = interrupt_after_a_row(folder, *distributed, "--actors", "1", "--actors.num-cpus", "0.2")
+    out = interrupt_after_a_row(folder, *distributed, "--actors", "1", "--actors.num-cpus", "0.2", number=number)
     assert "starting Ray" in out
     book = load_checkpoint(folder).state["book"]
     assert book["env_steps"] >= book["limiter"]["inserted"] >= 64
+
+
+def interrupt_in(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
+    """Replace a part of the serial runner by as many signals, then by a wait that only they can end."""
+
+    def interrupted(runner: SerialRunner) -> bool:
+        del runner
+        for _ in range(times):
+            handler = signal.getsignal(signal.SIGTERM)
+            assert callable(handler)
+            # Called, not sent: with the tests' Ray in this process, a signal would meet Ray's own handlers in C.
+            handler(signal.SIGTERM, None)
+        time.sleep(60)
+        raise AssertionError("the signal did not end it")
+
+    monkeypatch.setattr(SerialRunner, method, interrupted)
+
+
+def test_an_interrupted_final_evaluation_leaves_a_finished_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt_in(monkeypatch, "final_evaluation", 1)
+    name = ["--runs-dir", str(tmp_path), "--run.name", "run"]
+    assert launch.main(["train", "cartpole", "--iterations", "10", *name, *SMALL]) == launch.INTERRUPTED
+    assert load_checkpoint(tmp_path / "run").step == 10
+    assert f"Evaluate it with: python launch.py evaluate {tmp_path / 'run'}" in capsys.readouterr().out
+
+
+def test_the_second_interrupt_leaves_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_in(monkeypatch, "run", 2)
+    name = ["--runs-dir", str(tmp_path), "--run.name", "run"]
+    assert launch.main(["train", "cartpole", *name, *SMALL]) == launch.INTERRUPTED
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_board_game_is_scored_from_both_seats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+# Built once: `isinstance` with a union written in place makes the union at every step.
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+_FLAGS = (bool, np.bool_)
 
 
 class Environment(Protocol):
@@ -73,9 +78,11 @@ class CheckedEnvironment:
         """max_moves: truncate this many steps after `reset` (None: never)."""
         self.inner = inner
         self.spec = inner.spec
+        self._dtype = np.dtype(inner.spec.observation_dtype)
         self._max_moves = max_moves
         self._nothing_legal = np.zeros(inner.spec.num_actions, np.bool_)
         self._nothing_legal.flags.writeable = False
+        self._legal: BoolArray = self._nothing_legal
         self._seed: int | None = None
         self._moves = 0
         self._live = False
@@ -95,9 +102,9 @@ class CheckedEnvironment:
     def reset(self, seed: int) -> Array:
         """See Environment; raises EnvironmentFault."""
         self._seed, self._moves, self._live, self._terminated = seed, 0, False, False
-        self._frame = self._observed(self._guarded(lambda: self.inner.reset(seed), "reset"))
+        self._frame = self._observed(self._guarded("reset", self.inner.reset, seed))
+        self._legal = self._allowed()
         self._live = True
-        self._require_a_move()
         return self._frame
 
     def step(self, action: int) -> EnvStep:
@@ -105,7 +112,7 @@ class CheckedEnvironment:
         self._accept(action)
         self._live = False  # stays so if anything below is a fault
         self._moves += 1
-        step = self._guarded(lambda: self.inner.step(int(action)), "step")
+        step = self._guarded("step", self.inner.step, int(action))
         self._frame = self._observed(step.observation)
         reward = self._rewarded(step.reward)
         terminated = self._flag(step.terminated, "terminated")
@@ -113,14 +120,13 @@ class CheckedEnvironment:
         # A game that is over has no value left to bootstrap from, whatever limit it ran into on the same step.
         truncated = not terminated and (truncated or self._moves == self._max_moves)
         self._terminated = terminated
-        if not terminated:
-            self._require_a_move()
+        self._legal = self._nothing_legal if terminated else self._allowed()
         self._live = not (terminated or truncated)
         return EnvStep(self._frame, reward, terminated, truncated)
 
     def legal_actions(self) -> BoolArray:
-        """See Environment; raises EnvironmentFault."""
-        return self._nothing_legal if self._terminated else self._guarded(self.inner.legal_actions, "legal_actions")
+        """See Environment. Asked of the adapter, and checked, once for every state."""
+        return self._legal
 
     def to_play(self) -> int:
         """See Environment."""
@@ -128,7 +134,7 @@ class CheckedEnvironment:
 
     def render(self) -> Array | None:
         """See Environment; raises EnvironmentFault."""
-        picture = self._guarded(self.inner.render, "render")
+        picture = self._guarded("render", self.inner.render)
         if picture is not None and (picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3):
             raise self._fault("render returned a wrong picture", "uint8 (H, W, 3)", describe(picture))
         return picture
@@ -152,7 +158,7 @@ class CheckedEnvironment:
             raise self._fault("restore got a snapshot of another environment", self.spec.name, str(snapshot["env"]))
         self._seed, self._moves, self._live = int(snapshot["game"]["seed"]), int(snapshot["moves"]), False
         self._terminated = bool(snapshot["terminated"])
-        self._frame = self._observed(self._guarded(lambda: self.inner.restore(snapshot["game"]), "restore"))
+        self._frame = self._observed(self._guarded("restore", self.inner.restore, snapshot["game"]))
         if _digest(self._frame) != snapshot["frame"]:
             raise self._fault(
                 "replaying the seed and actions of a game led elsewhere: the environment does not draw all its chance "
@@ -160,6 +166,7 @@ class CheckedEnvironment:
                 f"the frame with digest {snapshot['frame']}",
                 _digest(self._frame),
             )
+        self._legal = self._nothing_legal if self._terminated else self._allowed()
         self._live = bool(snapshot["live"])
         return self._frame
 
@@ -174,22 +181,22 @@ class CheckedEnvironment:
         known = isinstance(action, int | np.integer) and not isinstance(action, bool)
         if not known or not 0 <= action < self.spec.num_actions:
             raise self._fault("action out of range", f"an integer in [0, {self.spec.num_actions})", repr(action))
-        legal = self.legal_actions()
-        if not legal[action]:
-            raise self._fault("illegal action", f"one of {np.flatnonzero(legal).tolist()}", repr(action))
+        if not self._legal[action]:
+            raise self._fault("illegal action", f"one of {np.flatnonzero(self._legal).tolist()}", repr(action))
 
-    def _require_a_move(self) -> None:
-        legal = self.legal_actions()
+    def _allowed(self) -> BoolArray:
+        """Legal actions of a state that is not terminal: at least one."""
+        legal = self._guarded("legal_actions", self.inner.legal_actions)
         if legal.dtype != np.bool_ or legal.shape != (self.spec.num_actions,):
             raise self._fault("wrong legal-action mask", f"bool ({self.spec.num_actions},)", describe(legal))
         if not legal.any():
-            self._live = False
             raise self._fault("no legal action in a game that is not over", "at least one, or terminated", "none")
+        return legal
 
     def _observed(self, frame: Array) -> Array:
-        wanted = f"{self.spec.observation_dtype} {self.spec.observation_shape}"
-        if not isinstance(frame, np.ndarray) or describe(frame) != wanted:
-            raise self._fault("wrong observation", wanted, describe(frame))
+        shape = self.spec.observation_shape
+        if not isinstance(frame, np.ndarray) or frame.dtype != self._dtype or frame.shape != shape:
+            raise self._fault("wrong observation", f"{self._dtype} {shape}", describe(frame))
         if frame.dtype.kind == "f" and not np.isfinite(frame).all():
             index = np.unravel_index(np.argmin(np.isfinite(frame)), frame.shape)
             where = ", ".join(str(int(i)) for i in index)
@@ -197,20 +204,20 @@ class CheckedEnvironment:
         return frame
 
     def _rewarded(self, reward: Any) -> float:
-        if not isinstance(reward, int | float | np.integer | np.floating | np.bool_):
+        if not isinstance(reward, _NUMBERS):
             raise self._fault("wrong reward", "one number", describe(reward))
         if not math.isfinite(reward):
             raise self._fault("reward is not finite", "a finite number", repr(float(reward)))
         return float(reward)
 
     def _flag(self, value: Any, name: str) -> bool:
-        if not isinstance(value, bool | np.bool_):
+        if not isinstance(value, _FLAGS):
             raise self._fault(f"wrong `{name}`", "True or False", describe(value))
         return bool(value)
 
-    def _guarded(self, call: Callable[[], T], name: str) -> T:
+    def _guarded(self, name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return call()
+            return call(*args, **kwargs)
         except BrokenContract as error:
             raise EnvironmentFault(f"{self._where()}: {error}") from error
         except Exception as error:

@@ -111,9 +111,10 @@ class GymnasiumEnvironment:
 
     def _take(self, raw: Any, info: Any) -> Array:
         """Check an observation against its space, before any conversion could hide a wrong type."""
-        wanted = f"{self._space.dtype} {self._space.shape}"
-        if not isinstance(raw, np.ndarray) or f"{raw.dtype} {raw.shape}" != wanted:
-            raise BrokenContract("wrong observation", expected=f"{wanted} as its space says", got=describe(raw))
+        space = self._space
+        if not isinstance(raw, np.ndarray) or raw.dtype != space.dtype or raw.shape != space.shape:
+            wanted = f"{space.dtype} {space.shape} as its space says"
+            raise BrokenContract("wrong observation", expected=wanted, got=describe(raw))
         if not isinstance(info, Mapping):
             raise BrokenContract("wrong info", expected="a dict", got=describe(info))
         self._legal = self._mask(info["action_mask"]) if "action_mask" in info else self._all_legal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,8 +15,12 @@ from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
 
 
 class InferenceEngine(Protocol):
-    """What search, self-play and reanalyze need of a network. `hidden` is opaque to them: `[B, ...]` float32 in a
-    layout of the engine's choice, to be stored, gathered by row and handed back."""
+    """What search, self-play and reanalyze need of a network.
+
+    `hidden` is opaque to them: `[B, ...]` float32 in a layout of the engine's choice, to be stored, gathered by row and
+    handed back. What `recurrent` returns may be memory of the engine that its next call writes over; `initial` returns
+    arrays of the caller's own. One thread serves: only `prepare` may run beside it, in one other thread.
+    """
 
     def initial(self, observations: Array) -> NetworkOutput:
         """h and f at stacked observations `[B, ...]`; rewards are 0."""
@@ -26,8 +30,19 @@ class InferenceEngine(Protocol):
         """g and f at `hidden` `[B, ...]` under `actions` `[B]`."""
         ...
 
+    def prepare(self, flat: FloatArray) -> Any:
+        """All costly work for the weights `[P]` (`networks.flat` order, copied); what is served stays as it is.
+
+        CheckpointError if `flat` is of another network.
+        """
+        ...
+
+    def adopt(self, prepared: Any) -> None:
+        """Serve what `prepare` of this engine returned from now on, in microseconds: for between two searches."""
+        ...
+
     def load(self, flat: FloatArray) -> None:
-        """Take over weights `[P]` in `networks.flat` order, by copy."""
+        """`adopt(prepare(flat))`."""
         ...
 
 
@@ -48,7 +63,7 @@ class TorchEngine:
 
     bf16 converts the copy once (autocast would cast the weights again at every call); latents and scalars leave as
     float32. Image latents are handed out as `[B, H, W, C]`, the memory order of channels_last, so that both ways are
-    free of copies. Not thread-safe with `load`.
+    free of copies.
     """
 
     def __init__(self, network: MuZeroNetwork, *, device: str = "cpu", bf16: bool = False) -> None:
@@ -61,9 +76,19 @@ class TorchEngine:
         self._decode_value = _Decoder(network.value_support, self._device)
         self._decode_reward = _Decoder(network.reward_support, self._device)
 
+    def prepare(self, flat: FloatArray) -> MuZeroNetwork:
+        """See InferenceEngine."""
+        net = copy.deepcopy(self._net)
+        load_flat(net, flat)
+        return net
+
+    def adopt(self, prepared: MuZeroNetwork) -> None:
+        """See InferenceEngine."""
+        self._net = prepared
+
     def load(self, flat: FloatArray) -> None:
-        """See InferenceEngine; CheckpointError if `flat` is of another network."""
-        load_flat(self._net, flat)
+        """See InferenceEngine."""
+        self.adopt(self.prepare(flat))
 
     def initial(self, observations: Array) -> NetworkOutput:
         """See InferenceEngine."""

@@ -33,14 +33,18 @@ def flatten_state(net: nn.Module) -> FloatArray:
     return out
 
 
-def load_flat(net: nn.Module, flat: FloatArray) -> None:
-    """Copy `flat` `[P]` into `net`, casting to its dtype and device. CheckpointError if P is another network's."""
-    expected = num_parameters(net)
+def check_flat(flat: FloatArray, expected: int) -> None:
+    """CheckpointError if `flat` is not of `expected` numbers."""
     if flat.shape != (expected,):
         raise CheckpointError(
             f"weights of shape {flat.shape} do not fit this network of {expected} numbers: they belong to another one. "
             "Use the configuration they were trained with"
         )
+
+
+def load_flat(net: nn.Module, flat: FloatArray) -> None:
+    """Copy `flat` `[P]` into `net`, casting to its dtype and device. CheckpointError if P is another network's."""
+    check_flat(flat, num_parameters(net))
     source = to_tensor(flat)
     offset = 0
     with torch.no_grad():

@@ -48,7 +48,7 @@ class ImageRepresentation(nn.Module):
     Strided convolutions shrink the image, the residual blocks come after. 16x starts like the Nature DQN (8x8 with
     stride 4, then 4x4 with stride 2): the paper's 3x3 convolutions with stride 2 spend most of their time on 48x48
     images, and training costs 1.7-2.7x as much with them (27 against 10 ms for 64 images of 96x96, 32 channels, one
-    CPU core). The paper also spends residual blocks on the larger images; one, at 24x24, made this function 2.3x dearer.
+    CPU core). The paper also spends residual blocks on the larger images: one, at 24x24, made all this 2.3x dearer.
     """
 
     def __init__(self, inputs: int, channels: int, blocks: int, downsample: int) -> None:

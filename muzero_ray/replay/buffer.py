@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from muzero_ray.config import Config
 from muzero_ray.errors import CheckpointError
@@ -17,18 +15,18 @@ from muzero_ray.replay.game_store import GameStore
 from muzero_ray.replay.history import validate
 from muzero_ray.replay.seen_ids import SeenIds
 from muzero_ray.replay.stored_game import (
+    StaleGame,
     StoredGame,
-    gather_observations,
+    gather_frames,
     gather_rows,
-    legal_actions,
     set_targets,
+    stale_game,
 )
 from muzero_ray.replay.sum_tree import Float64Array, SumTree
 from muzero_ray.replay.targets import unroll_targets
 from muzero_ray.types import (
     Array,
     Batch,
-    BoolArray,
     FloatArray,
     GameHistory,
     GameId,
@@ -39,21 +37,6 @@ from muzero_ray.types import (
 
 # Errors below this (env units) count as this much: nothing becomes impossible to draw.
 PRIORITY_FLOOR = 1e-3
-
-
-@dataclass(frozen=True)
-class StaleGame:
-    """What reanalyze needs of a game: its `S` searchable positions, that is T, or T + 1 if it was truncated.
-
-    game: its number in replay. observations: `[S, C, H, W]` uint8 or `[S, D]` float32, frames already stacked.
-    legal: `[S, A]`. to_play: `[S]`. version: the weights its present targets come from.
-    """
-
-    game: int
-    observations: Array
-    legal: BoolArray
-    to_play: NDArray[np.int8]
-    version: WeightsVersion
 
 
 class ReplayBuffer:
@@ -87,7 +70,6 @@ class ReplayBuffer:
         self._with_next = with_next_observations
         self._rng = rng
         self._seen = SeenIds()
-        self._inserted = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -110,11 +92,6 @@ class ReplayBuffer:
         return self._store.bytes
 
     @property
-    def total_inserted(self) -> int:
-        """Transitions ever inserted."""
-        return self._inserted
-
-    @property
     def priority_max(self) -> float:
         """Largest raw priority now (0 when empty or uniform). O(capacity): for logging."""
         return float(self._tree.largest() ** (1.0 / self._alpha)) if self._alpha > 0 else 0.0
@@ -128,19 +105,22 @@ class ReplayBuffer:
         """Ids of the kept games, oldest first."""
         return [game.id for game in self._store.games.values()]
 
+    def knows(self, game_id: GameId) -> bool:
+        """Whether a game of this id was ever added, kept or not."""
+        return game_id in self._seen
+
     def add(self, game: GameHistory) -> bool:
         """Keep a copy of `game`; False, and nothing done, if its id was ever added before.
 
         Its transitions start with their own |root value - n-step target| as priority. Raises ValueError for an invalid
         game or one unlike those before, ConfigError for one larger than the whole replay.
         """
-        if game.id in self._seen:
+        if self.knows(game.id):
             return False
         stored = self._insert(game)
         rows = stored.rows[: stored.owned]
         self._tree.set(self._store.leaves(stored), self._powered(np.abs(rows["root_value"] - rows["value"])))
         self._seen.add(game.id)
-        self._inserted += game.owned
         return True
 
     def _insert(self, game: GameHistory) -> StoredGame:
@@ -172,7 +152,6 @@ class ReplayBuffer:
         numbers, positions = self._store.locate(leaves)
         games = [self._store.games[number] for number in numbers.tolist()]
         ahead = self._unroll if self._with_next else 0
-        observations, following = gather_observations(games, positions, codec, stack=self._stack, ahead=ahead)
         targets = unroll_targets(
             gather_rows(games, positions, self._unroll + 1),
             steps_left=np.array([len(game) for game in games]) - positions,
@@ -180,8 +159,8 @@ class ReplayBuffer:
             filler=self._rng.integers(self._store.num_actions, size=(batch_size, self._unroll), dtype=np.int32),
         )
         return Batch(
-            observations=observations,
-            next_observations=following if self._with_next else None,
+            frames=gather_frames(games, positions, codec, stack=self._stack, ahead=ahead),
+            stack=self._stack,
             **targets._asdict(),
             weights=(weights / weights.max()).astype(np.float32),
             keys=ItemKeys(numbers, positions.astype(np.int32)),
@@ -203,22 +182,12 @@ class ReplayBuffer:
 
     def stale_games(self, count: int) -> list[StaleGame]:
         """Up to `count` games, those whose targets come from the oldest weights first."""
+        codec = self._store.codec
+        if codec is None:
+            return []
         games = self._store.games.items()
         oldest = heapq.nsmallest(count, games, key=lambda item: (item[1].target_version, item[0]))
-        return [self._stale(number, game) for number, game in oldest]
-
-    def _stale(self, number: int, game: StoredGame) -> StaleGame:
-        codec, count = self._store.codec, game.searched
-        assert codec is not None  # there is a game
-        start: LongArray = np.zeros(1, np.int64)
-        first, others = gather_observations([game], start, codec, stack=self._stack, ahead=count - 1)
-        return StaleGame(
-            game=number,
-            observations=np.concatenate([first, others[0]]),
-            legal=legal_actions(game)[:count],
-            to_play=game.rows["to_play"][:count].copy(),
-            version=game.target_version,
-        )
+        return [stale_game(number, game, codec, stack=self._stack) for number, game in oldest]
 
     def replace_targets(
         self, game: int, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
@@ -255,7 +224,6 @@ class ReplayBuffer:
             "rng": self._rng.bit_generator.state,
             "seen": self._seen.state(),
             "next_game": self._store.next_number,
-            "inserted": self._inserted,
         }
 
     def load_state(
@@ -280,7 +248,6 @@ class ReplayBuffer:
             raise CheckpointError(f"{self.size} transitions in the games, {len(arrays['priorities'])} priorities")
         self._tree.set(self._all_leaves(), arrays["priorities"])
         self._seen.load_state(meta["seen"])
-        self._inserted = meta["inserted"]
         self._rng.bit_generator.state = meta["rng"]
 
     def _all_leaves(self) -> LongArray:

@@ -17,21 +17,22 @@ _COMPRESS_FROM_BYTES = 1024
 # runs of 4 / 8 / 16 / 32 frames: 150 / 97 / 71 / 57 bytes a frame, 22 / 19 / 21 / 33 us for a window of 9 frames.
 # XOR against the previous frame made them no smaller: a match in the frame before already costs zstd next to nothing.
 _RUN_BYTES = 128 * 1024
+# As small as level 1 (66 bytes a frame of Breakout) and 17 % faster to read. -3: 93 bytes, and no faster.
+_LEVEL = -1
+_NO_OFFSETS = array("I")
 
 
 @dataclass(frozen=True, slots=True)
 class PackedFrames:
-    """Frames of one game: `raw` as they are, or `runs`, compressed one after another and cut at `offsets`."""
+    """Frames of one game: all as they are, or in runs, compressed one after another and cut at `offsets`."""
 
     count: int
-    raw: Array | None
-    runs: bytes
+    data: bytes
     offsets: array[int]
 
     @property
     def nbytes(self) -> int:
-        raw = 0 if self.raw is None else self.raw.nbytes
-        return raw + len(self.runs) + self.offsets.itemsize * len(self.offsets)
+        return len(self.data) + self.offsets.itemsize * len(self.offsets)
 
 
 class FrameCodec:
@@ -40,16 +41,17 @@ class FrameCodec:
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        frame_bytes = int(np.prod(shape)) * self.dtype.itemsize
-        self._compressed = frame_bytes >= _COMPRESS_FROM_BYTES
-        self._run = min(max(_RUN_BYTES // max(frame_bytes, 1), 4), 32)
-        self._compressor = zstandard.ZstdCompressor(level=1)
+        self._items = int(np.prod(shape))
+        self._frame_bytes = self._items * self.dtype.itemsize
+        self._compressed = self._frame_bytes >= _COMPRESS_FROM_BYTES
+        self._run = min(max(_RUN_BYTES // max(self._frame_bytes, 1), 4), 32)
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._decompressor = zstandard.ZstdDecompressor()
 
     def pack(self, frames: Array) -> PackedFrames:
         """Own copy of `frames` `[N, *shape]`."""
         if not self._compressed:
-            return PackedFrames(len(frames), np.array(frames, self.dtype, order="C", copy=True), b"", array("I"))
+            return PackedFrames(len(frames), frames.tobytes(), _NO_OFFSETS)
         runs = [
             self._compressor.compress(frames[start : start + self._run].tobytes())
             for start in range(0, len(frames), self._run)
@@ -57,14 +59,15 @@ class FrameCodec:
         offsets = array("I", [0])
         for run in runs:
             offsets.append(offsets[-1] + len(run))
-        return PackedFrames(len(frames), None, b"".join(runs), offsets)
+        return PackedFrames(len(frames), b"".join(runs), offsets)
 
     def read(self, packed: PackedFrames, start: int, stop: int, out: Array) -> None:
         """Write frames `start` to `stop` (0 <= start < stop <= count) into `out` `[stop - start, *shape]`."""
-        if packed.raw is not None:
-            out[:] = packed.raw[start:stop]
+        if not self._compressed:
+            frames = np.frombuffer(packed.data, self.dtype, (stop - start) * self._items, start * self._frame_bytes)
+            out[:] = frames.reshape(out.shape)
             return
-        runs = memoryview(packed.runs)
+        runs = memoryview(packed.data)
         for run in range(start // self._run, (stop - 1) // self._run + 1):
             data = self._decompressor.decompress(runs[packed.offsets[run] : packed.offsets[run + 1]])
             frames = np.frombuffer(data, self.dtype).reshape(-1, *self.shape)

@@ -7,10 +7,10 @@ import numpy as np
 from muzero_ray.errors import ConfigError
 from muzero_ray.replay.frames import FrameCodec
 from muzero_ray.replay.stored_game import StoredGame, store
-from muzero_ray.types import GameHistory, LongArray
+from muzero_ray.types import GameHistory, IntArray, LongArray
 
-# Per transition, beside the game itself: its game's number here, and in the sum tree up to 4 doubles.
-_INDEX_BYTES = 8 + 32
+# Per transition, beside the game itself: its game's number and its position here, and in the sum tree up to 4 doubles.
+_INDEX_BYTES = 8 + 4 + 32
 
 
 class GameStore:
@@ -25,6 +25,7 @@ class GameStore:
         self._n = n
         self._discount = discount
         self._leaf_game: LongArray = np.zeros(capacity, np.int64)
+        self._leaf_position: IntArray = np.zeros(capacity, np.int32)
         # Numbered in order of insertion: exactly `_oldest .. next_number - 1` are kept.
         self.games: dict[int, StoredGame] = {}
         self._oldest = 0
@@ -63,7 +64,9 @@ class GameStore:
             evicted.append(self._evict())
         self.codec, self.num_actions = codec, game.policies.shape[1]
         self.games[self.next_number] = stored
-        self._leaf_game[self.leaves(stored)] = self.next_number
+        leaves = self.leaves(stored)
+        self._leaf_game[leaves] = self.next_number
+        self._leaf_position[leaves] = np.arange(stored.owned)
         self.next_number += 1
         self.next_leaf = (self.next_leaf + stored.owned) % self.capacity
         self.size += stored.owned
@@ -76,9 +79,7 @@ class GameStore:
 
     def locate(self, leaves: LongArray) -> tuple[LongArray, LongArray]:
         """Game numbers and positions `[n]` of `leaves` `[n]`."""
-        numbers = self._leaf_game[leaves]
-        first = np.array([self.games[number].first_leaf for number in numbers.tolist()], np.int64)
-        return numbers, (leaves - first) % self.capacity
+        return self._leaf_game[leaves], self._leaf_position[leaves].astype(np.int64)
 
     def _check_kind(self, game: GameHistory) -> None:
         if self.codec is None:

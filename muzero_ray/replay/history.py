@@ -1,29 +1,10 @@
-"""Functions on `GameHistory`: frame stacking, size, and the checks replay makes before it keeps a game."""
+"""The checks replay makes before it keeps a game."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from muzero_ray.types import Array, GameHistory
-
-
-def stack(observations: Array, context: int, position: int, stack: int) -> Array:
-    """The newest `stack` frames at `position`, oldest first, joined along the first axis.
-
-    observations: `[context + T + 1, *frame]`. Frames before the first are zeros. Returns a new array
-    `[stack * C, H, W]` for images `(C, H, W)`, `[stack * D]` for vectors `(D,)`.
-    """
-    newest = context + position
-    frames = np.zeros((stack, *observations.shape[1:]), observations.dtype)
-    count = min(stack, newest + 1)
-    frames[stack - count :] = observations[newest + 1 - count : newest + 1]
-    return frames.reshape(-1, *observations.shape[2:])
-
-
-def nbytes(game: GameHistory) -> int:
-    """Bytes of the arrays of `game`, as they are (frames uncompressed)."""
-    arrays = (game.observations, game.actions, game.rewards, game.to_play, game.legal, game.policies, game.root_values)
-    return sum(array.nbytes for array in arrays)
+from muzero_ray.types import GameHistory
 
 
 def validate(game: GameHistory, *, num_players: int = 2) -> None:

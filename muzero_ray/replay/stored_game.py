@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from muzero_ray.replay.frames import FrameCodec, PackedFrames
 from muzero_ray.replay.targets import n_step_values
-from muzero_ray.types import Array, FloatArray, GameHistory, GameId, LongArray, WeightsVersion
+from muzero_ray.types import Array, BoolArray, FloatArray, GameHistory, GameId, LongArray, WeightsVersion, stacked
 
 # Python and numpy objects of one stored game, beside their data: measured with tracemalloc.
 _OBJECT_BYTES = 700
@@ -135,6 +135,34 @@ def restore(game: StoredGame, codec: FrameCodec) -> GameHistory:
     )
 
 
+@dataclass(frozen=True)
+class StaleGame:
+    """What reanalyze needs of a game: its `S` searchable positions, that is T, or T + 1 if it was truncated.
+
+    game: its number in replay. observations: `[S, C, H, W]` uint8 or `[S, D]` float32, frames already stacked.
+    legal: `[S, A]`. to_play: `[S]`. version: the weights its present targets come from.
+    """
+
+    game: int
+    observations: Array
+    legal: BoolArray
+    to_play: NDArray[np.int8]
+    version: WeightsVersion
+
+
+def stale_game(number: int, game: StoredGame, codec: FrameCodec, *, stack: int) -> StaleGame:
+    """Game `number` of replay, copied for reanalyze."""
+    count = game.searched
+    frames = gather_frames([game], np.zeros(1, np.int64), codec, stack=stack, ahead=count - 1)
+    return StaleGame(
+        game=number,
+        observations=stacked(frames, stack)[0].copy(),
+        legal=legal_actions(game)[:count],
+        to_play=game.rows["to_play"][:count].copy(),
+        version=game.target_version,
+    )
+
+
 def gather_rows(games: list[StoredGame], positions: LongArray, length: int) -> Array:
     """Rows `[B, length]` of `games` from `positions` on, all zero past the end of a game."""
     dtype = games[0].dtype
@@ -145,25 +173,18 @@ def gather_rows(games: list[StoredGame], positions: LongArray, length: int) -> A
     return np.frombuffer(b"".join(cut), dtype).reshape(len(games), length)
 
 
-def gather_observations(
-    games: list[StoredGame], positions: LongArray, codec: FrameCodec, *, stack: int, ahead: int
-) -> tuple[Array, Array]:
-    """Stacked frames at `positions` `[B, stack * C, H, W]` and at each of the next `ahead` ones `[B, ahead, ...]`.
+def gather_frames(games: list[StoredGame], positions: LongArray, codec: FrameCodec, *, stack: int, ahead: int) -> Array:
+    """Frames `[B, stack + ahead, ...]` from `stack - 1` before each of `positions` to `ahead` behind it, each once.
 
-    Missing frames, before a game's first and past its last, are zeros. For vectors `[B, stack * D]`.
+    Missing ones, before a game's first and past its last, are zeros.
     """
-    # One run of frames holds all stacks of a draw, overlapping: `stacks` is a view of `frames`, refilled each time.
-    frames = np.zeros((stack + ahead, *codec.shape), codec.dtype)
-    shape = (stack * codec.shape[0], *codec.shape[1:])
-    stacks = as_strided(frames, (ahead + 1, *shape), frames.strides, writeable=False)
-    current = np.empty((len(games), *shape), codec.dtype)
-    following = np.empty((len(games), ahead, *shape), codec.dtype)
-    for i, (game, position) in enumerate(zip(games, positions.tolist(), strict=True)):
-        start = game.context + position + 1 - stack
-        low, high = max(start, 0), min(start + len(frames), game.frames.count)
-        frames[: low - start] = 0
-        frames[high - start :] = 0
-        codec.read(game.frames, low, high, frames[low - start : high - start])
-        current[i] = stacks[0]
-        following[i] = stacks[1:]
-    return current, following
+    length = stack + ahead
+    frames = np.empty((len(games), length, *codec.shape), codec.dtype)
+    starts = (positions + 1 - stack).tolist()
+    for out, game, position in zip(frames, games, starts, strict=True):
+        start = game.context + position
+        low, high = max(-start, 0), min(game.frames.count - start, length)
+        out[:low] = 0
+        out[high:] = 0
+        codec.read(game.frames, start + low, start + high, out[low:high])
+    return frames

@@ -50,10 +50,6 @@ class SumTree:
         """Sum of all leaves."""
         return float(self._tree[1])
 
-    @property
-    def nbytes(self) -> int:
-        return self._tree.nbytes
-
     def get(self, leaves: LongArray) -> Float64Array:
         """Priorities of `leaves` `[n]`."""
         return self._tree[self._base + leaves]

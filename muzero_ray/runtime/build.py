@@ -12,7 +12,8 @@ from muzero_ray.config import Config
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.networks.build import make_network
-from muzero_ray.networks.engine import InferenceEngine, TorchEngine
+from muzero_ray.networks.engine import InferenceEngine
+from muzero_ray.networks.engines import make_engine
 from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.search.policies import SearchFunction, make_search
@@ -59,7 +60,8 @@ def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
         consistency=config.learner.consistency_weight > 0,
         seed=config.run.seed,
     )
-    return TorchEngine(network, bf16=config.actors.precision == "bf16")
+    actors = config.actors
+    return make_engine(network, engine=actors.engine, bf16=actors.precision == "bf16", threads=actors.threads)
 
 
 def build_search(config: Config, shape: TaskShape, *, simulations: int | None = None) -> SearchFunction:

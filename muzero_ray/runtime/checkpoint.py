@@ -117,6 +117,32 @@ def save_checkpoint(
     return root / str(step)
 
 
+def label_checkpoint(root: Path, step: int, score: float) -> None:
+    """Enter the score of the weights of `root/<step>`, measured after it was written; nothing if it is not there."""
+    path = root / str(step)
+    if not path.is_dir() or not math.isfinite(score):
+        return
+    try:
+        manifest = _read_manifest(path)
+        del manifest["sha256"]
+        temporary = path / f".tmp-{secrets.token_hex(6)}"
+        write_synced(temporary, _manifest_bytes({**manifest, "score": float(score)}))
+        temporary.replace(path / MANIFEST)
+        sync_folder(path)
+    except (CheckpointError, OSError) as error:
+        logger.warning("the score of checkpoint %s was not entered: %s", path, error)
+
+
+def abandon_later(root: Path, step: int) -> None:
+    """Rename checkpoints of later steps `<step>.abandoned`: the run goes on from `step`, they are never loaded."""
+    for other in list_checkpoints(root):
+        if _step_of(other) > step:
+            aside = root / f"{_step_of(other)}.abandoned"
+            _discard(aside)
+            other.rename(aside)
+            logger.warning("%s is later than step %d, from which this run went on: renamed %s", other, step, aside.name)
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """The newest good checkpoint of a run folder or its `checkpoints` folder, or exactly the one folder given.
 
@@ -240,12 +266,7 @@ def _step_of(folder: Path) -> int:
 
 def _publish(root: Path, temporary: Path, step: int) -> None:
     """Make `temporary` visible as `root/<step>`; a kill between any two lines leaves a loadable checkpoint."""
-    for other in list_checkpoints(root):
-        if _step_of(other) > step:
-            aside = root / f"{_step_of(other)}.abandoned"
-            _discard(aside)
-            other.rename(aside)
-            logger.warning("%s is later than step %d, from which this run went on: renamed %s", other, step, aside.name)
+    abandon_later(root, step)
     final = root / str(step)
     if final.exists():
         final.rename(root / f"{step}.replaced")

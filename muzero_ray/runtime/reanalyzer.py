@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from muzero_ray.config import Config
-from muzero_ray.replay.buffer import StaleGame
+from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runtime.build import TaskShape, build_engine, build_search
 from muzero_ray.training.reanalyze import reanalyze_games
 from muzero_ray.types import FloatArray, Weights, WeightsVersion

@@ -1,84 +1,167 @@
-"""Replay on disk: games in immutable chunks, everything that changes in two small files of each checkpoint."""
+"""Replay on disk: games in chunks as they come in; everything that changes in a snapshot, once per checkpoint.
+
+What a death costs. Of the replay process (kill -9): no game that was acknowledged. `recover` reads the last snapshot
+and the chunks written since; priorities and reanalyzed targets are those of the snapshot, and later games have the ones
+they came with. Of the machine, or of the whole run: all after the last checkpoint, from which the run goes on.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import safetensors.numpy
+from safetensors import SafetensorError
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import list_checkpoints, read_checkpoint_file
-from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore
+from muzero_ray.runtime.files import parse_object, read_regular
+from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, pack_records, unpack_records
 from muzero_ray.types import GameHistory, GameId
 
 logger = logging.getLogger(__name__)
 
 INDEX_FILE = "replay_index.json"
 ARRAYS_FILE = "replay_arrays.safetensors"
+SNAPSHOT_FILE = "snapshot"
+"""In the folder of the chunks: the two files above, and the number of the first chunk that they do not know."""
 
 GAMES_PER_CHUNK = 64
+_MAX_SNAPSHOT_BYTES = 1 << 34
 
 
 class ReplayArchive:
-    """Takes every game a buffer accepts, writes them to `folder` when saved, and brings a saved buffer back."""
+    """Writes every game to `folder` before the buffer has it, and brings a buffer back. One writer per folder."""
 
     def __init__(self, folder: Path) -> None:
         self._store = ReplayStore(folder)
         self._chunks: list[tuple[ChunkRef, list[GameId]]] = []
-        self._pending: list[tuple[GameId, bytes]] = []
+        self._open_ids: list[GameId] = []
 
-    def record(self, game: GameHistory) -> None:
-        """Keep `game`, encoded, for the next `save`."""
-        self._pending.append((game.id, encode_game(game)))
+    def add(self, buffer: ReplayBuffer, game: GameHistory) -> bool:
+        """`ReplayBuffer.add`, of a game that survives this process. Raises CheckpointError if the disk refuses it."""
+        if buffer.knows(game.id):
+            return False
+        self._store.append(encode_game(game))
+        try:
+            buffer.add(game)
+        except Exception:
+            self._store.undo()
+            raise
+        self._open_ids.append(game.id)
+        if len(self._open_ids) == GAMES_PER_CHUNK:
+            self._seal()
+        return True
+
+    def _seal(self) -> None:
+        if (ref := self._store.seal()) is not None:
+            self._chunks.append((ref, self._open_ids))
+            self._open_ids = []
 
     def save(self, buffer: ReplayBuffer) -> dict[str, bytes]:
-        """Write the games that are on no chunk yet; returns the checkpoint's replay files."""
-        kept = buffer.game_ids()
-        for start in range(0, len(self._pending), GAMES_PER_CHUNK):
-            ids, encoded = zip(*self._pending[start : start + GAMES_PER_CHUNK], strict=True)
-            self._chunks.append((self._store.append(encoded), list(ids)))
-        self._pending.clear()
-        live = set(kept)
+        """Make all games durable and note the rest as the point to recover from; returns the checkpoint's files."""
+        self._seal()
+        live = set(buffer.game_ids())
         self._chunks = [(ref, ids) for ref, ids in self._chunks if not live.isdisjoint(ids)]
         arrays, meta = buffer.state(games=False)
-        index = {"chunks": [{**asdict(ref), "ids": ids} for ref, ids in self._chunks], "buffer": meta}
-        return {INDEX_FILE: json.dumps(index).encode(), ARRAYS_FILE: safetensors.numpy.save(arrays)}
+        index = {
+            "chunks": [{**asdict(ref), "ids": ids} for ref, ids in self._chunks],
+            "next_chunk": self._store.next_number(),
+            "buffer": meta,
+        }
+        files = {INDEX_FILE: json.dumps(index).encode(), ARRAYS_FILE: safetensors.numpy.save(arrays)}
+        self._write_snapshot(files)
+        return files
 
     def load(self, buffer: ReplayBuffer, files: Mapping[str, bytes]) -> None:
-        """Make `buffer` what it was when `files` were saved. Raises CheckpointError if a part is missing or damaged."""
+        """Make `buffer` what it was when `files` were saved; what was written to the folder since is not of this run.
+
+        Raises CheckpointError if a part is missing or damaged.
+        """
         if INDEX_FILE not in files or ARRAYS_FILE not in files:
             raise CheckpointError(f"the checkpoint holds no {INDEX_FILE} and {ARRAYS_FILE}: replay can not be restored")
-        index = json.loads(files[INDEX_FILE])
-        arrays = safetensors.numpy.load(files[ARRAYS_FILE])
-        self._chunks = [
-            (_chunk_ref(entry), [GameId(*game_id) for game_id in entry["ids"]]) for entry in index["chunks"]
-        ]
-        kept = {GameId(*row[:3]) for row in arrays["index"].tolist()}
-        games: list[GameHistory] = []
-        for ref, ids in self._chunks:
-            encoded = self._store.read(ref)
-            games += [decode_game(data) for data, game_id in zip(encoded, ids, strict=True) if game_id in kept]
-        buffer.load_state(arrays, index["buffer"], games)
+        self._seal()  # games of before, if any: what is added from now on must not be among them
+        self._write_snapshot(files)
+        self._restore(buffer, files[INDEX_FILE], files[ARRAYS_FILE])
+
+    def recover(self, buffer: ReplayBuffer) -> None:
+        """After the death of a process that used this folder: everything that was ever acknowledged.
+
+        Raises CheckpointError if the snapshot, or a chunk it names, is damaged.
+        """
+        path = self._store.folder / SNAPSHOT_FILE
+        first = 0
+        if path.exists():
+            content = read_regular(path, _MAX_SNAPSHOT_BYTES)
+            records, end = unpack_records(content)
+            if len(records) != 3 or end != len(content):
+                raise CheckpointError(f"{path} is damaged. Resume the run: its checkpoint does not need this file")
+            first = int(records[0])
+            self._restore(buffer, records[1], records[2])
+        for ref, games, lost in self._store.salvage(first):
+            if lost:
+                logger.warning("replay: %d bytes behind the %d games of %s were cut off", lost, ref.count, ref.name)
+            found = [decode_game(data) for data in games]
+            for game in found:
+                buffer.add(game)
+            self._chunks.append((ref, [game.id for game in found]))
+
+    def _write_snapshot(self, files: Mapping[str, bytes]) -> None:
+        """Replace the snapshot. A torn one is never seen; it need not survive the machine, checkpoints do."""
+        first = str(self._store.next_number()).encode()
+        path = self._store.folder / SNAPSHOT_FILE
+        temporary = path.with_name(f".tmp-{SNAPSHOT_FILE}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(pack_records([first, files[INDEX_FILE], files[ARRAYS_FILE]]))
+            os.replace(temporary, path)
+        except OSError as error:
+            raise CheckpointError(f"{path} was not written: {error}. Free space there") from error
+
+    def _restore(self, buffer: ReplayBuffer, index_json: bytes, arrays_file: bytes) -> None:
+        try:
+            index = parse_object(index_json, Path(INDEX_FILE))
+            arrays = safetensors.numpy.load(arrays_file)
+            self._chunks = [_chunk(entry) for entry in index["chunks"]]
+            kept = {GameId(*row[:3]) for row in arrays["index"].tolist()}
+            games: list[GameHistory] = []
+            for ref, ids in self._chunks:
+                encoded = self._store.read(ref)
+                for data, game_id in zip(encoded, ids, strict=True):
+                    if game_id in kept:
+                        kept.remove(game_id)  # should two processes ever have written it, once is enough
+                        games.append(decode_game(data))
+            buffer.load_state(arrays, index["buffer"], games)
+        # Everything that a forged index can set off in the JSON and array layers; programming errors mostly pass.
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+            raise CheckpointError(f"{INDEX_FILE} and {ARRAYS_FILE} are damaged: {error!r}") from error
 
 
 def prune_chunks(folder: Path, checkpoints: Path) -> None:
-    """Delete chunks in `folder` that no checkpoint still there refers to; none if a checkpoint can not be read."""
+    """Delete chunks in `folder` that no checkpoint still there refers to; none if a checkpoint can not be read.
+
+    Chunks that came after the newest checkpoint stay. To be called right after a checkpoint was written.
+    """
     names: set[str] = set()
+    below: int | None = None
     for path in list_checkpoints(checkpoints):
         try:
-            index = json.loads(read_checkpoint_file(path, INDEX_FILE))
+            index = parse_object(read_checkpoint_file(path, INDEX_FILE), path / INDEX_FILE)
         except CheckpointError as error:
             logger.warning("no replay chunk is deleted while a checkpoint is damaged: %s", error)
             return
-        names.update(_chunk_ref(entry).name for entry in index["chunks"])
-    ReplayStore(folder).prune(names)
+        names.update(_chunk(entry)[0].name for entry in index["chunks"])
+        below = below if below is not None else int(index["next_chunk"])
+    ReplayStore(folder).prune(names, below or 0)
 
 
-def _chunk_ref(entry: dict[str, object]) -> ChunkRef:
-    return ChunkRef.parse({key: value for key, value in entry.items() if key != "ids"})
+def _chunk(entry: dict[str, Any]) -> tuple[ChunkRef, list[GameId]]:
+    ids = [GameId(*game_id) for game_id in entry["ids"]]
+    return ChunkRef.parse({key: value for key, value in entry.items() if key != "ids"}), ids

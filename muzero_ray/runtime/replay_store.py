@@ -1,16 +1,24 @@
-"""Games on disk as immutable chunks: whole and verified, or refused."""
+"""Games on disk as they come in: appended to a file that a dead process leaves readable, immutable once it is full."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import secrets
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime.files import PLAIN_NAME, check_entry, read_verified, sync_folder, write_synced
+from muzero_ray.runtime.files import check_entry, read_regular, read_verified, sync_folder
+
+MAGIC = b"MZCHUNK2"
+_RECORD = struct.Struct("<Q32s")  # length, SHA-256
+_NAME = re.compile(r"([0-9]{10})-[0-9a-f]{12}\.games")
+_MAX_CHUNK_BYTES = 1 << 34
 
 
 @dataclass(frozen=True)
@@ -38,68 +46,138 @@ class ChunkRef:
         return ChunkRef(**value)
 
 
+def pack_records(records: Collection[bytes]) -> bytes:
+    """A whole chunk: `MZCHUNK2`, then for each record its length (u64, little-endian), SHA-256 and bytes."""
+    return MAGIC + b"".join(_framed(record) for record in records)
+
+
+def unpack_records(content: bytes) -> tuple[list[bytes], int]:
+    """The whole records at the start of a chunk, and how many bytes they and the magic take: all, if it is whole."""
+    if content[: len(MAGIC)] != MAGIC:
+        return [], 0
+    records: list[bytes] = []
+    offset = len(MAGIC)
+    while offset + _RECORD.size <= len(content):
+        length, digest = _RECORD.unpack_from(content, offset)
+        start = offset + _RECORD.size
+        record = content[start : start + length]
+        if len(record) != length or hashlib.sha256(record).digest() != digest:
+            break
+        records.append(record)
+        offset = start + length
+    return records, offset
+
+
+def _framed(record: bytes) -> bytes:
+    return _RECORD.pack(len(record), hashlib.sha256(record).digest()) + record
+
+
 class ReplayStore:
-    """Immutable files of encoded games in one folder, written when a checkpoint is.
+    """Chunk files of encoded games in one folder; one writer.
 
-    A chunk is `MZCHUNK1`, the number of games (u64), then each game's length (u64) and bytes, little-endian. Its name
-    holds its hash, so writing the same games twice is harmless and a name never changes its meaning.
+    `append` hands a game to the operating system before it returns: the death of the process loses nothing. Only
+    `seal` waits for the disk, because a machine that goes down goes on from a checkpoint, and that names sealed chunks
+    only. Chunks are numbered upwards for ever, over all runs of the program on this folder.
     """
-
-    _MAGIC = b"MZCHUNK1"
-    _SUFFIX = ".games"
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._open: Path | None = None
+        self._sizes: list[int] = []  # of the open chunk, before each of its games
 
-    def append(self, games: Sequence[bytes], label: str = "chunk") -> ChunkRef:
-        """Write one chunk durably; `label` begins its file name. Raises CheckpointError if the disk refuses."""
-        parts = [self._MAGIC, struct.pack("<Q", len(games))]
-        for game in games:
-            parts += [struct.pack("<Q", len(game)), game]
-        content = b"".join(parts)
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"{label}-{digest[:16]}{self._SUFFIX}"
-        if not PLAIN_NAME.fullmatch(name):
-            raise ValueError(f"chunk label {label!r} is not a plain word (letters, digits, '.', '_', '-')")
-        temporary = self.folder / f".tmp-{secrets.token_hex(6)}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_synced(temporary, content)
-            temporary.replace(self.folder / name)
+    @property
+    def open_games(self) -> int:
+        """Games in the chunk that is being written."""
+        return len(self._sizes)
+
+    def append(self, game: bytes) -> None:
+        """Write `game`. Raises CheckpointError, and leaves no trace of it, if the disk refuses."""
+        with self._writing("a game"):
+            if self._open is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path = self.folder / f"{self.next_number():010d}-{secrets.token_hex(6)}.games"
+                path.write_bytes(MAGIC)
+                self._open = path
+            size = self._open.stat().st_size
+            try:
+                with self._open.open("ab", buffering=0) as file:
+                    frame = _framed(game)
+                    if file.write(frame) != len(frame):
+                        raise OSError("the disk took only a part of it")
+            except OSError:
+                os.truncate(self._open, size)
+                raise
+            self._sizes.append(size)
+
+    def undo(self) -> None:
+        """Take the last game of the open chunk back."""
+        assert self._open is not None
+        os.truncate(self._open, self._sizes.pop())
+
+    def seal(self) -> ChunkRef | None:
+        """Finish the open chunk, durably; None if there is none. Raises CheckpointError if the disk refuses."""
+        if self._open is None:
+            return None
+        with self._writing("a chunk"):
+            with self._open.open("rb") as file:
+                os.fsync(file.fileno())
+                content = file.read()
             sync_folder(self.folder)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise CheckpointError(
-                f"replay chunk was not written to {self.folder}: {error}. Free space there"
-            ) from error
-        return ChunkRef(name, digest, len(content), len(games))
+        ref = ChunkRef(self._open.name, hashlib.sha256(content).hexdigest(), len(content), len(self._sizes))
+        self._open, self._sizes = None, []
+        return ref
+
+    def next_number(self) -> int:
+        """One more than that of any chunk in the folder."""
+        return 1 + max((number for number, _ in self._chunks()), default=-1)
 
     def read(self, ref: ChunkRef) -> list[bytes]:
         """The games of a chunk, after its size and hash were verified. Raises CheckpointError."""
         check_entry(ref.name, ref.sha256, ref.bytes, "replay index")
         path = self.folder / ref.name
         content = read_verified(path, ref.bytes, ref.sha256)
-        games: list[bytes] = []
-        offset = 16
-        if content[:8] != self._MAGIC or content[8:16] != struct.pack("<Q", ref.count):
-            raise CheckpointError(f"{path} is no replay chunk of {ref.count} games")
-        while offset < len(content):
-            length = int.from_bytes(content[offset : offset + 8], "little")
-            games.append(content[offset + 8 : offset + 8 + length])
-            offset += 8 + length
-        if offset != len(content) or len(games) != ref.count:
-            raise CheckpointError(f"{path} does not hold {ref.count} whole games")
+        games, end = unpack_records(content)
+        if end != len(content) or len(games) != ref.count:
+            raise CheckpointError(f"{path} is no replay chunk of {ref.count} whole games")
         return games
 
-    def prune(self, keep: Collection[str]) -> int:
-        """Delete chunks whose name is not in `keep`, and leftovers of crashes. Returns how many chunks went.
+    def salvage(self, first: int) -> Iterator[tuple[ChunkRef, list[bytes], int]]:
+        """Chunks numbered `first` and up that a process left behind, in order: (chunk, its whole games, bytes cut off).
+
+        What follows the last whole game was never acknowledged and is cut off. What is left is durable then.
+        """
+        for number, path in sorted(self._chunks()):
+            if number < first or path == self._open:
+                continue
+            content = read_regular(path, _MAX_CHUNK_BYTES)
+            games, end = unpack_records(content)
+            with self._writing("the end of a chunk"), path.open("r+b") as file:
+                file.truncate(end)
+                os.fsync(file.fileno())
+                sync_folder(self.folder)
+            whole = content[:end]
+            ref = ChunkRef(path.name, hashlib.sha256(whole).hexdigest(), end, len(games))
+            yield ref, games, len(content) - end
+
+    def prune(self, keep: Collection[str], below: int) -> int:
+        """Delete chunks numbered less than `below` whose name is not in `keep`. Returns how many went.
 
         keep: the names in the replay index of every checkpoint still there, not only the newest: loading may walk back.
         """
-        removed = 0
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            stale = path.name.endswith(self._SUFFIX) and path.name not in keep
-            if stale or path.name.startswith(".tmp-"):
-                path.unlink(missing_ok=True)
-                removed += stale
-        return removed
+        stale = [path for number, path in self._chunks() if number < below and path.name not in keep]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
+
+    def _chunks(self) -> list[tuple[int, Path]]:
+        paths = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        return [(int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name))]
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{what} of the replay was not written to {self.folder}: {error}. Free space there"
+            ) from error

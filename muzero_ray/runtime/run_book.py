@@ -168,6 +168,14 @@ class RunBook:
         self.metrics.add("learner/steps_per_s", stats.steps)
         self.metrics.add("learner/skipped", stats.skipped)
 
+    def learner_at(self, step: int) -> None:
+        """The learner says that it is at `step`: back at a checkpoint, or ahead of reports that were lost.
+
+        Steps that will be made again are drawn for again, so the replay ratio stays what it is configured to be.
+        """
+        self.limiter.samples(step - self.learner_steps)
+        self.learner_steps = step
+
     def evaluated(self, result: Evaluation) -> bool:
         """Take a score; returns whether it is the best so far."""
         self.metrics.update(result.metrics())
@@ -189,8 +197,9 @@ class RunBook:
         }[task]
         return self.learner_steps // interval > self._done_at[task] // interval
 
-    def done(self, task: Task) -> None:
-        self._done_at[task] = self.learner_steps
+    def done(self, task: Task, step: int | None = None) -> None:
+        """`task` was done, with the learner at `step` (none: as it is now)."""
+        self._done_at[task] = self.learner_steps if step is None else step
 
     def stop_reason(self) -> str | None:
         """Which limit of the run is reached, or None."""

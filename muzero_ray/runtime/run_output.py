@@ -11,8 +11,16 @@ from typing import Any
 from muzero_ray.config import Config
 from muzero_ray.config_file import dump_config, load_config
 from muzero_ray.errors import ConfigError
-from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from muzero_ray.runtime.checkpoint import (
+    Checkpoint,
+    abandon_later,
+    label_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from muzero_ray.runtime.evaluation import Evaluation
+from muzero_ray.runtime.metrics import AXES
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
 from muzero_ray.runtime.run_book import RunBook
@@ -52,6 +60,9 @@ class RunOutput:
             title=f"muzero_ray  {folder.name}",
         )
         self._seconds_before = seconds_before
+        self._last_row = _last_row(self._metrics.path)
+        self._scored: tuple[int, float] | None = None
+        """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
 
     @staticmethod
     def create(config: Config, folder: Path) -> RunOutput:
@@ -70,20 +81,24 @@ class RunOutput:
     def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
         """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
 
-        `config`, with the budget it was given now, becomes the run's.
+        Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
         """
+        abandon_later(folder / "checkpoints", checkpoint.step)
         (folder / "config.yaml").write_text(dump_config(config))
         truncate_metrics(folder / METRICS_FILE, int(checkpoint.state["metrics_rows"]))
         scores = folder / SCORES_FILE
         if scores.exists():
             lines = scores.read_text().splitlines(keepends=True)
             scores.write_text("".join(line for line in lines if json.loads(line)["learner_step"] <= checkpoint.step))
-        return RunOutput(
+        output = RunOutput(
             folder,
             config,
             wandb_id=checkpoint.state["wandb_id"],
             seconds_before=float(checkpoint.state["book"]["seconds"]),
         )
+        if checkpoint.score is not None:
+            output._scored = checkpoint.step, checkpoint.score
+        return output
 
     def __enter__(self) -> RunOutput:
         self._progress.__enter__()
@@ -102,6 +117,21 @@ class RunOutput:
     def resume_command(self) -> str:
         return f"python launch.py resume {self.folder}"
 
+    @property
+    def way_on(self) -> str:
+        """What a person can do once the run has stopped."""
+        if list_checkpoints(self._root):
+            return f"go on with: {self.resume_command}"
+        return "there is no checkpoint yet: start it again under another --run.name"
+
+    @property
+    def _root(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The newest good one of this run; None before the first."""
+        return load_checkpoint(self._root) if list_checkpoints(self._root) else None
+
     def message(self, text: str) -> None:
         """An event a person should see."""
         self._progress.message(text)
@@ -111,17 +141,29 @@ class RunOutput:
         self._progress.update(book.snapshot())
 
     def write_row(self, book: RunBook) -> None:
-        """One row of metrics: everything since the last."""
-        row = book.row()
+        """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
+        if book.learner_steps != self._last_row.get("learner_steps"):
+            self._write(book.row())
+
+    def _write(self, row: dict[str, float]) -> None:
         self._metrics.write(row)
+        self._last_row = row
         self._progress.update(row)
 
-    def scored(self, book: RunBook, evaluation: Evaluation, step: int) -> None:
-        """A score of the weights of learner step `step`, on its own row and as a line of scores.jsonl."""
+    def scored(self, book: RunBook, evaluation: Evaluation, step: int, env_steps: int | None = None) -> None:
+        """A score of the weights of learner step `step`: in the next row, in scores.jsonl, and of that checkpoint.
+
+        env_steps: when those weights were made (none: now).
+        """
         book.evaluated(evaluation)
-        self._record_score("evaluation", evaluation, step, book.env_steps)
+        self._record_score("evaluation", evaluation, step, book.env_steps if env_steps is None else env_steps)
+        self._label(step, evaluation)
         self.message(f"evaluation at learner step {step}: {evaluation.summary()}")
         self.show(book)
+
+    def _label(self, step: int, evaluation: Evaluation) -> None:
+        self._scored = step, evaluation.mean
+        label_checkpoint(self._root, step, evaluation.mean)
 
     def checkpoint(
         self,
@@ -139,26 +181,33 @@ class RunOutput:
             "metrics_rows": self._metrics.sync(),
             "wandb_id": self._metrics.run_id,
         }
-        root = self.folder / "checkpoints"
+        scored_step, score = self._scored or (None, None)
         save_checkpoint(
-            root,
+            self._root,
             book.learner_steps,
             model=model,
             optimizer={name: array for name, array in arrays.items() if name not in model},
             state=state,
             extra_files={**replay_files, **(self_play_files or {})},
             keep=KEEP_CHECKPOINTS,
-            best=book.last_score,
+            best=score if scored_step == book.learner_steps else None,
         )
-        prune_chunks(self.replay_folder, root)
+        prune_chunks(self.replay_folder, self._root)
 
     def finished(self, book: RunBook, evaluation: Evaluation, baseline: Evaluation, step: int) -> None:
-        """The final scores: a row, the episodes as a table, the video, and a closing summary."""
+        """The final scores: in the last row, the episodes as a table, the video, and a closing summary."""
         book.evaluated(evaluation)
         self._record_score("final", evaluation, step, book.env_steps)
         self._record_score("random", baseline, step, book.env_steps)
+        self._label(step, evaluation)
         self._progress.update({"random_score": baseline.mean})
-        self.write_row(book)
+        row = book.row()
+        if row["learner_steps"] == self._last_row.get("learner_steps"):
+            scores = {name: value for name, value in row.items() if name in AXES or name.startswith("eval/")}
+            row = {**row, **self._last_row, **scores}
+            truncate_metrics(self._metrics.path, self._metrics.rows - 1)
+            self._metrics.rows -= 1
+        self._write(row)
         self._metrics.log_table(
             "eval/episodes_table",
             ("episode", "seed", "return", "length"),
@@ -208,6 +257,13 @@ class RunOutput:
         }
         with (self.folder / SCORES_FILE).open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _last_row(path: Path) -> dict[str, float]:
+    """Of a metrics file; empty if there is none."""
+    lines = path.read_bytes().splitlines()
+    row = json.loads(lines[-1]) if lines else {}
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def learner_state(checkpoint: Checkpoint) -> LearnerState:

@@ -22,6 +22,7 @@ from muzero_ray.types import (
     Array,
     BoolArray,
     EnvStep,
+    FloatArray,
     GameHistory,
     GameId,
     NetworkOutput,
@@ -36,6 +37,13 @@ class Episode(NamedTuple):
 
     score: float
     length: int
+
+
+class PreparedWeights(NamedTuple):
+    """Weights as the engine will serve them."""
+
+    version: WeightsVersion
+    prepared: Any
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,14 @@ class SelfPlay:
         return self._version
 
     def set_weights(self, weights: Weights) -> None:
-        self._engine.load(weights.flat)
+        self._adopt(self.prepare(weights))
+
+    def prepare(self, weights: Weights) -> PreparedWeights:
+        """The costly part of `set_weights`, for `play`'s `newer`; may run in another thread meanwhile."""
+        return PreparedWeights(weights.version, self._engine.prepare(weights.flat))
+
+    def _adopt(self, weights: PreparedWeights) -> None:
+        self._engine.adopt(weights.prepared)
         self._version = weights.version
 
     def play(
@@ -138,12 +153,14 @@ class SelfPlay:
         temperature: float,
         emit: Callable[[GameHistory], None],
         seconds: float | None = None,
+        newer: Callable[[], PreparedWeights | None] | None = None,
     ) -> PlayStats:
         """Make moves in all environments until `transitions` are played (rounded up to a whole round of moves).
 
-        seconds: leave after the round in which this much time has passed.
+        seconds: leave after the round in which this much time has passed. newer: asked before each round for weights to
+        go on with; it must not wait, but for the first ones.
         """
-        if self._version is None:
+        if self._version is None and newer is None:
             raise RuntimeError("set_weights must come before play")
         if not self._started:
             for lane in range(len(self._environments)):
@@ -158,8 +175,11 @@ class SelfPlay:
 
         rounds = 0
         while tally.transitions < transitions and (seconds is None or time.monotonic() - begin < seconds):
+            if newer is not None and (weights := newer()) is not None:
+                self._adopt(weights)
             self._round(temperature, hand_out, tally)
             rounds += 1
+        assert self._version is not None
         return tally.stats(
             seconds=time.monotonic() - begin,
             simulations=rounds * self._simulations * len(self._environments),
@@ -177,36 +197,35 @@ class SelfPlay:
             root, self._engine.recurrent, self._legal, self._rng, explore=True, temperature=temperatures
         )
         tally.searched(time.monotonic() - search_begin, root, result, self._legal)
-        steps = [self._move(lane, result) for lane in range(len(self._environments))]
+        moves = zip(result.action.tolist(), result.policy_target, result.root_value.tolist(), strict=True)
+        steps = [self._move(lane, *move) for lane, move in enumerate(moves)]
+        self._moves += 1
         tally.transitions += len(steps)
         for lane, recorder in enumerate(self._recorders):
             if not (steps[lane].terminated or steps[lane].truncated) and recorder.segment_ready():
                 emit(recorder.cut(self._next_id()))
         self._end_games(steps, emit, tally)
 
-    def _move(self, lane: int, result: SearchResult) -> EnvStep:
+    def _move(self, lane: int, action: int, policy: FloatArray, root_value: float) -> EnvStep:
         """Play one environment's chosen action and record it."""
         assert self._version is not None
         environment = self._environments[lane]
-        action, player = int(result.action[lane]), environment.to_play()
+        player = environment.to_play()
         step = environment.step(action)
-        over = step.terminated or step.truncated
-        legal = np.zeros_like(self._legal[lane]) if step.terminated else environment.legal_actions()
+        legal = environment.legal_actions()
         self._recorders[lane].record(
             action=action,
             reward=step.reward,
-            policy=result.policy_target[lane].copy(),
-            root_value=float(result.root_value[lane]),
+            policy=policy,
+            root_value=root_value,
             version=self._version,
             frame=step.observation,
             to_play=environment.to_play(),
             legal=legal,
         )
         self._stacker.push(lane, step.observation)
-        self._moves[lane] += 1
         self._scores[lane] += step.reward if player == 0 else -step.reward
-        if not over:
-            self._legal[lane] = legal
+        self._legal[lane] = legal
         return step
 
     def _end_games(self, steps: Sequence[EnvStep], emit: Callable[[GameHistory], None], tally: _Tally) -> None:
@@ -293,23 +312,18 @@ class _Tally:
         self.inserted = 0
         self.episodes: list[Episode] = []
         self._search_seconds = 0.0
-        self._sums = np.zeros(3)
-        self._rounds = 0
+        self._depths: list[FloatArray] = []
+        self._logits: list[FloatArray] = []
+        self._targets: list[FloatArray] = []
 
     def searched(self, seconds: float, root: NetworkOutput, result: SearchResult, legal: BoolArray) -> None:
         self._search_seconds += seconds
-        target = result.policy_target
-        log_target = np.log(np.maximum(target, 1e-9))
-        logits = np.where(legal, root.policy_logits, -np.inf)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_prior = np.maximum(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), -50.0)
-        entropy = -(target * log_target).sum(axis=1).mean()
-        kl = (target * (log_target - log_prior)).sum(axis=1).mean()
-        self._sums += (float(result.depth.mean()), float(entropy), float(kl))
-        self._rounds += 1
+        self._depths.append(result.depth)
+        self._logits.append(np.where(legal, root.policy_logits, -np.inf))
+        self._targets.append(result.policy_target)
 
     def stats(self, *, seconds: float, simulations: int, version: WeightsVersion) -> PlayStats:
-        depth, entropy, kl = (self._sums / max(self._rounds, 1)).tolist()
+        depth, entropy, kl = self._means() if self._targets else (0.0, 0.0, 0.0)
         return PlayStats(
             transitions=self.transitions,
             inserted=self.inserted,
@@ -322,3 +336,16 @@ class _Tally:
             kl_prior=kl,
             version=version,
         )
+
+    def _means(self) -> tuple[float, float, float]:
+        """Depth, entropy of the policy targets, and their KL divergence from the priors, over all searches.
+
+        Taken once per call: a dozen numpy functions on a few rows cost as much as an environment's step.
+        """
+        target, logits = np.concatenate(self._targets), np.concatenate(self._logits)
+        log_target = np.log(np.maximum(target, 1e-9))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_prior = np.maximum(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), -50.0)
+        entropy = -(target * log_target).sum(axis=1).mean()
+        kl = (target * (log_target - log_prior)).sum(axis=1).mean()
+        return float(np.concatenate(self._depths).mean()), float(entropy), float(kl)

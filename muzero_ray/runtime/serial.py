@@ -82,8 +82,7 @@ class SerialRunner:
             self._book.played(stats)
 
     def _keep(self, game: GameHistory) -> None:
-        if self._buffer.add(game):
-            self._archive.record(game)
+        self._archive.add(self._buffer, game)
 
     def _train(self) -> None:
         steps = self._book.train_budget()

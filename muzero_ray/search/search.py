@@ -15,6 +15,8 @@ import numpy as np
 
 from muzero_ray.errors import NumericsError
 from muzero_ray.search import tree as kernels
+from muzero_ray.search.gumbel import gumbel_step, root_sigma
+from muzero_ray.search.puct import puct_step
 from muzero_ray.search.workspace import Workspace, WorkspaceCache
 from muzero_ray.types import BoolArray, FloatArray, IntArray, NetworkOutput, SearchResult
 
@@ -70,7 +72,7 @@ def puct_search(
     _plant(workspace, root, np.where(legal, prior, np.float32(-1.0)), value_bounds, min_value_range)
     pb_c = _pb_c_table(simulations + 1, pb_c_base, pb_c_init)
     step_settings = (discount, pb_c, value_bounds is None, _UNVISITED[unvisited])
-    _simulate(workspace, recurrent_fn, simulations, kernels.puct_step, step_settings)
+    _simulate(workspace, recurrent_fn, simulations, puct_step, step_settings)
     visits, q = _root_children(workspace)
     root_value = _finite((workspace.nodes["value_sum"][:, 0] / (simulations + 1)).astype(np.float32))
     greedy = np.where(visits == visits.max(axis=1, keepdims=True), q, -np.inf).argmax(axis=1)
@@ -114,11 +116,11 @@ def gumbel_search(
     considered = np.minimum(considered_actions, np.count_nonzero(legal, axis=1))
     schedule = _considered_visits(considered_actions, simulations)[considered]
     step_settings = (discount, keys, schedule, c_visit, c_scale)
-    _simulate(workspace, recurrent_fn, simulations, kernels.gumbel_step, step_settings)
+    _simulate(workspace, recurrent_fn, simulations, gumbel_step, step_settings)
     visits, _ = _root_children(workspace)
     root_value = np.empty_like(workspace.value)
     sigma = np.empty_like(keys)
-    kernels.root_sigma(_tree(workspace), c_visit, c_scale, root_value, sigma)
+    root_sigma(_tree(workspace), c_visit, c_scale, root_value, sigma)
     most_visited = visits == visits.max(axis=1, keepdims=True)
     action = np.where(most_visited, keys + sigma, -np.inf).argmax(axis=1)
     target = _softmax(logits + sigma)
@@ -185,7 +187,7 @@ def _finite(root_value: FloatArray) -> FloatArray:
 def _workspace(workspaces: WorkspaceCache | None, root: NetworkOutput, simulations: int) -> Workspace:
     cache = WorkspaceCache() if workspaces is None else workspaces
     batch, num_actions = root.policy_logits.shape
-    return cache.get(batch, simulations + 1, num_actions, root.hidden.shape[1:])
+    return cache.get(batch, simulations + 1, num_actions, root.hidden)
 
 
 def _tree(workspace: Workspace) -> kernels.Tree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ NODE = np.dtype(
         ("slot", np.int32),  # of the edge from the parent
         ("edges", np.int32),  # visited children
         ("visits", np.int32),  # own expansion included
+        ("choice", np.int32),  # child that the next descent goes to, 0: open the next unvisited (Gumbel only)
         ("next_action", np.int32),  # unvisited child with the largest prior, -1: none
         ("next_prior", np.float32),
         ("open_prior", np.float32),  # prior mass of all unvisited children
@@ -54,20 +56,21 @@ class Workspace:
 
     nodes `[B, N]`, edges `[B, N, S]`, rows `[B]`: records above. priors `[B, N, A]`: of unvisited children, -1 once
     visited or where illegal; raw logits until a node is entered. latents `[N, B, H]`: the pool of hidden states,
-    flattened. hidden `[B, H]`, actions `[B]`: what the network is asked next; `hidden_view` is hidden in the
-    network's shape `[B, ...]`. reward `[B]`, value `[B]`, logits `[B, A]`: its newest answer.
+    as bytes. hidden `[B, H]`, actions `[B]`: what the network is asked next. `latents_view`, `hidden_view`: of the
+    network's dtype, `[N, B, ...]` and `[B, ...]`. reward `[B]`, value `[B]`, logits `[B, A]`: its newest answer.
     """
 
-    def __init__(self, batch: int, nodes: int, num_actions: int, hidden_shape: tuple[int, ...]) -> None:
-        size = int(np.prod(hidden_shape))
+    def __init__(
+        self, batch: int, nodes: int, num_actions: int, hidden_shape: tuple[int, ...], hidden_dtype: np.dtype[Any]
+    ) -> None:
         self.nodes: Array = np.zeros((batch, nodes), NODE)
         self.edges: Array = np.zeros((batch, nodes, min(num_actions, nodes - 1)), EDGE)
         self.rows: Array = np.zeros(batch, ROW)
         self.priors: FloatArray = np.zeros((batch, nodes, num_actions), np.float32)
-        self.latents: FloatArray = np.empty((nodes, batch, size), np.float32)
-        self.latents_view: FloatArray = self.latents.reshape(nodes, batch, *hidden_shape)
-        self.hidden: FloatArray = np.empty((batch, size), np.float32)
-        self.hidden_view: FloatArray = self.hidden.reshape(batch, *hidden_shape)
+        self.latents_view: Array = np.empty((nodes, batch, *hidden_shape), hidden_dtype)
+        self.latents: Array = self.latents_view.reshape(nodes, batch, -1).view(np.uint8)
+        self.hidden_view: Array = np.empty((batch, *hidden_shape), hidden_dtype)
+        self.hidden: Array = self.hidden_view.reshape(batch, -1).view(np.uint8)
         self.actions: IntArray = np.zeros(batch, np.int32)
         self.reward: FloatArray = np.zeros(batch, np.float32)
         self.value: FloatArray = np.zeros(batch, np.float32)
@@ -85,14 +88,15 @@ class WorkspaceCache:
 
     def __init__(self, size: int = 2) -> None:
         self._size = size
-        self._kept: OrderedDict[tuple[int, ...], Workspace] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], Workspace] = OrderedDict()
 
-    def get(self, batch: int, nodes: int, num_actions: int, hidden_shape: tuple[int, ...]) -> Workspace:
-        key = (batch, nodes, num_actions, *hidden_shape)
+    def get(self, batch: int, nodes: int, num_actions: int, hidden: Array) -> Workspace:
+        """hidden `[B, ...]`: what latents are like."""
+        key = (batch, nodes, num_actions, hidden.shape, hidden.dtype)
         workspace = self._kept.pop(key, None)
         if workspace is None:
             while len(self._kept) >= self._size:
                 self._kept.popitem(last=False)
-            workspace = Workspace(batch, nodes, num_actions, hidden_shape)
+            workspace = Workspace(batch, nodes, num_actions, hidden.shape[1:], hidden.dtype)
         self._kept[key] = workspace
         return workspace

@@ -19,6 +19,9 @@ from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, p
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch, FloatArray
 
+MEAN_RATE = 1e-3
+"""Share by which an update moves the mean of the inputs, once that many updates are averaged."""
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -88,6 +91,7 @@ class Learner:
         priorities = np.where(finite, errors_np, np.float32(0.0))
         if not (np.isfinite(numbers).all() and finite.all()):
             return self._skip(numbers, priorities)
+        self._network.track_mean(self._tensor(batch.observations), max(1 / (self.step + 1), MEAN_RATE))
         lr = self._schedule(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr

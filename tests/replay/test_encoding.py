@@ -10,7 +10,6 @@ from hypothesis import given, settings
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.encoding import decode_game, encode_game
-from muzero_ray.replay.history import nbytes
 from muzero_ray.types import GameHistory
 from tests.replay.games import cut, make_game
 
@@ -23,6 +22,10 @@ def assert_same(one: GameHistory, other: GameHistory) -> None:
             assert a.tobytes() == b.tobytes()
         else:
             assert (a, type(a)) == (b, type(b))
+
+
+ARRAYS = ("actions", "rewards", "to_play", "legal", "policies", "root_values")
+"""Of a game, beside the observations."""
 
 
 def rewrite(data: bytes, change, payload: bytes | None = None) -> bytes:
@@ -116,7 +119,7 @@ def test_a_bomb_is_refused_before_it_goes_off(monkeypatch: pytest.MonkeyPatch) -
         return header
 
     # A zstd frame header that keeps this promise of 8 TiB, and nothing behind it.
-    promise = (8 << 40) + nbytes(game) - game.observations.nbytes
+    promise = (8 << 40) + sum(getattr(game, name).nbytes for name in ARRAYS)
     promised = rewrite(data, huge)
     promised = promised[: promised.index(b"}") + 1] + b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", promise)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from muzero_ray.replay.history import stack
 from tests.replay.games import assert_item, cut, make_buffer, make_game
 
 
@@ -61,15 +60,3 @@ def test_filler_actions_cover_the_legal_range() -> None:
     filler = buffer.sample(400, 1.0).actions[:, 1:]
     assert set(filler.ravel().tolist()) == set(range(5))
     assert filler.dtype == np.int32
-
-
-@pytest.mark.parametrize("frame", [(2,), (3, 5, 5)])
-def test_stack_pads_with_zeros_and_uses_the_context(frame: tuple[int, ...]) -> None:
-    game = make_game(np.random.default_rng(0), 9, frame=frame)
-    frames = game.observations
-    zero = np.zeros_like(frames[0])
-    np.testing.assert_array_equal(stack(frames, 0, 0, 3), np.concatenate([zero, zero, frames[0]]))
-    np.testing.assert_array_equal(stack(frames, 0, 5, 3), np.concatenate(frames[3:6]))
-    # The same game seen from a segment that starts at 4 with two frames of context.
-    np.testing.assert_array_equal(stack(frames[2:], 2, 0, 3), np.concatenate(frames[2:5]))
-    np.testing.assert_array_equal(stack(frames[2:], 2, 0, 4), np.concatenate([zero, *frames[2:5]]))

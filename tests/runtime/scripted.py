@@ -137,8 +137,14 @@ class ScriptedEngine:
         del hidden, actions
         raise AssertionError("the scripted search looks no further than the root")
 
+    def prepare(self, flat: FloatArray) -> FloatArray:
+        return flat.copy()
+
+    def adopt(self, prepared: FloatArray) -> None:
+        self.flat = prepared
+
     def load(self, flat: FloatArray) -> None:
-        self.flat = flat
+        self.adopt(self.prepare(flat))
 
 
 class ScriptedSearch:

@@ -150,6 +150,21 @@ def test_newest_three_and_the_best_are_kept(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "5").score is None
 
 
+def test_a_score_measured_later_is_entered_and_kept_for(tmp_path: Path) -> None:
+    for step in range(3):
+        _save(tmp_path, step)
+    module.label_checkpoint(tmp_path, 1, 9.0)
+    module.label_checkpoint(tmp_path, 7, 99.0)  # not there
+    module.label_checkpoint(tmp_path, 2, float("nan"))
+    assert [load_checkpoint(tmp_path / str(step)).score for step in range(3)] == [None, 9.0, None]
+    for step in range(3, 7):
+        _save(tmp_path, step)
+    assert _steps(tmp_path) == ["6", "5", "4", "1"]
+    (tmp_path / "5" / MANIFEST).write_bytes(b"damaged")
+    module.label_checkpoint(tmp_path, 5, 1.0)  # a warning, no error: the run goes on
+    assert (tmp_path / "5" / MANIFEST).read_bytes() == b"damaged"
+
+
 def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
     for step in (99, 900, 1000):
         _save(tmp_path, step)

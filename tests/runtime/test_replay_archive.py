@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +12,15 @@ import pytest
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.buffer import ReplayBuffer
-from muzero_ray.runtime.checkpoint import save_checkpoint
-from muzero_ray.runtime.replay_archive import ARRAYS_FILE, GAMES_PER_CHUNK, INDEX_FILE, ReplayArchive, prune_chunks
+from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from muzero_ray.runtime.replay_archive import (
+    ARRAYS_FILE,
+    GAMES_PER_CHUNK,
+    INDEX_FILE,
+    SNAPSHOT_FILE,
+    ReplayArchive,
+    prune_chunks,
+)
 from muzero_ray.types import ItemKeys, WeightsVersion
 from tests.replay.games import ACTIONS, make_buffer, make_game
 
@@ -19,13 +29,17 @@ def fill(buffer: ReplayBuffer, archive: ReplayArchive, games: int, rng: np.rando
     """Add games of 5 steps, as the runners do."""
     for seq in range(first, first + games):
         game = make_game(rng, 5, seq=seq, frame=(1, 4, 4), dtype=np.uint8)
-        assert buffer.add(game)
-        archive.record(game)
+        assert archive.add(buffer, game)
 
 
-def assert_equal(one: ReplayBuffer, other: ReplayBuffer) -> None:
-    """In everything that is kept, and in what they draw next."""
+def assert_equal(one: ReplayBuffer, other: ReplayBuffer, *, priorities: bool = True) -> None:
+    """In all that is kept, and in what they draw next; without `priorities`: in the games and their places."""
     (arrays, meta), (other_arrays, other_meta) = one.state(), other.state()
+    if not priorities:
+        assert meta["next_game"] == other_meta["next_game"]
+        for name in ("index", "games", "game_ends"):
+            np.testing.assert_array_equal(arrays[name], other_arrays[name], err_msg=name)
+        return
     assert meta == other_meta
     for name in arrays:
         np.testing.assert_array_equal(arrays[name], other_arrays[name], err_msg=name)
@@ -37,7 +51,7 @@ def assert_equal(one: ReplayBuffer, other: ReplayBuffer) -> None:
 
 
 def chunks(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.glob("*.games")}
 
 
 def test_a_saved_buffer_comes_back_exactly(tmp_path: Path) -> None:
@@ -97,16 +111,148 @@ def test_chunks_go_when_no_checkpoint_needs_them(tmp_path: Path) -> None:
     folder, root = tmp_path / "replay", tmp_path / "checkpoints"
     rng = np.random.default_rng(0)
     buffer, archive = make_buffer(capacity=50), ReplayArchive(folder)  # ten games of five steps
-    written: list[set[str]] = []
     for step in range(4):
-        fill(buffer, archive, 5, rng, first=5 * step)
-        before = chunks(folder) if folder.exists() else set()
+        fill(buffer, archive, 5, rng, first=10 * step)
         files = archive.save(buffer)
-        written.append(chunks(folder) - before)
+        fill(buffer, archive, 5, rng, first=10 * step + 5)  # while the checkpoint is written
         save_checkpoint(root, step, model={}, optimizer={}, state={}, extra_files=files, keep=2)
         prune_chunks(folder, root)
-    # Steps 2 and 3 are kept. Step 2 holds the games of its own save and of step 1's, step 3 of 2's and its own.
-    assert chunks(folder) == written[1] | written[2] | written[3]
+    # Steps 2 and 3 are kept, each with the ten games of one chunk; the five games after step 3 are in another.
+    assert sorted(int(name[:10]) for name in chunks(folder)) == [2, 3, 4]
+    restored = make_buffer(capacity=50)
+    ReplayArchive(folder).recover(restored)
+    assert_equal(buffer, restored, priorities=False)
+    for path in list_checkpoints(root):
+        ReplayArchive(folder).load(make_buffer(capacity=50), load_checkpoint(path).files)
+
+
+def test_a_process_that_died_loses_no_game_and_adds_none_twice(tmp_path: Path) -> None:
+    """At every stage: nothing saved yet, just saved, saved and games since, and after a first recovery."""
+    rng = np.random.default_rng(3)
+    buffer, archive = make_buffer(capacity=400), ReplayArchive(tmp_path)
+    for stage, count in enumerate([3, 70, 0, 50]):
+        fill(buffer, archive, count, rng, first=100 * stage)
+        recovered, successor = make_buffer(capacity=400), ReplayArchive(tmp_path)
+        successor.recover(recovered)
+        assert recovered.game_ids() == buffer.game_ids()
+        assert_equal(buffer, recovered, priorities=False)
+        again = make_game(np.random.default_rng(9), 5, seq=100 * stage, frame=(1, 4, 4), dtype=np.uint8)
+        if count:
+            assert not successor.add(recovered, again)  # pushed again: it was never told
+        # The successor takes over, saves every second time, and dies in its turn.
+        buffer, archive = recovered, successor
+        if stage % 2:
+            keys = buffer.sample(32, 0.4).keys
+            buffer.update_priorities(keys, rng.uniform(0.0, 3.0, 32).astype(np.float32))
+            archive.save(buffer)
+            recovered = make_buffer(capacity=400)
+            ReplayArchive(tmp_path).recover(recovered)
+            assert_equal(buffer, recovered)
+
+
+def test_games_of_a_run_that_was_given_up_do_not_come_back(tmp_path: Path) -> None:
+    """A resumed run goes on from its checkpoint, and may use the same ids again for other games."""
+    rng = np.random.default_rng(3)
+    buffer, archive = make_buffer(), ReplayArchive(tmp_path)
+    fill(buffer, archive, 5, rng)
+    files = archive.save(buffer)
+    fill(buffer, archive, 20, rng, first=5)
+    buffer, archive = make_buffer(), ReplayArchive(tmp_path)
+    archive.load(buffer, files)
+    assert buffer.games == 5
+    fill(buffer, archive, 2, rng, first=5)
+    recovered = make_buffer()
+    ReplayArchive(tmp_path).recover(recovered)
+    assert_equal(buffer, recovered, priorities=False)
+    assert recovered.games == 7
+
+
+def test_what_is_added_after_loading_is_recovered(tmp_path: Path) -> None:
+    """Even where the process had games of its own before: Ray restarts one that the run then loads into."""
+    rng = np.random.default_rng(3)
+    buffer, archive = make_buffer(), ReplayArchive(tmp_path)
+    fill(buffer, archive, 5, rng)
+    files = archive.save(buffer)
+    fill(buffer, archive, 5, rng, first=5)
+    archive.load(buffer, files)
+    fill(buffer, archive, 2, rng, first=20)
+    recovered = make_buffer()
+    ReplayArchive(tmp_path).recover(recovered)
+    assert_equal(buffer, recovered, priorities=False)
+    assert recovered.games == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (INDEX_FILE, lambda _: b"[]"),
+        (INDEX_FILE, lambda _: b"{}"),
+        (INDEX_FILE, lambda data: data.replace(b'"ids"', b'"id"')),
+        (INDEX_FILE, lambda data: data.replace(b"[[0, 0, 0]", b"[[0, 0]")),
+        (INDEX_FILE, lambda data: data.replace(b"[[0, 0, 0]", b"[[0, 0, 0], 7")),
+        (INDEX_FILE, lambda data: data.replace(b'"next_game": 5', b'"next_game": "x"')),
+        (INDEX_FILE, lambda data: data.replace(b'"bit_generator"', b'"bits"')),
+        (INDEX_FILE, lambda data: data.replace(b'"seen": [[', b'"seen": [[], [')),
+        (ARRAYS_FILE, lambda data: data[:-1]),
+        (ARRAYS_FILE, lambda data: data.replace(b'"index"', b'"other"')),
+        (ARRAYS_FILE, lambda data: data.replace(b'"priorities"', b'"precedence"')),
+        (ARRAYS_FILE, lambda data: data.replace(b"[5,7]", b"[7,5]")),
+        (ARRAYS_FILE, lambda data: data.replace(b"[5,7]", b"[35] ")),
+    ],
+)
+def test_a_forged_index_is_refused(name: str, change: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    buffer, archive = make_buffer(), ReplayArchive(tmp_path)
+    fill(buffer, archive, 5, np.random.default_rng(0))
+    files = archive.save(buffer)
+    forged = change(files[name])
+    assert forged != files[name]
+    with pytest.raises(CheckpointError):
+        ReplayArchive(tmp_path).load(make_buffer(), {**files, name: forged})
+
+
+def test_kill_9_at_random_instants(tmp_path: Path) -> None:
+    """A real process that saves now and then. What it said it has is there afterwards, and all it has is whole."""
+    rng = np.random.default_rng(0)
+    acknowledged: list[int] = []
+    for _ in range(4):
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.runtime.replay_process", str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(int(rng.integers(1, 150))):
+                acknowledged.append(int(process.stdout.readline()))
+            process.kill()
+            acknowledged += [int(line) for line in process.stdout.read().splitlines(keepends=True) if line[-1] == "\n"]
+    buffer = make_buffer(capacity=100_000)
+    ReplayArchive(tmp_path).recover(buffer)
+    found = [game_id.seq for game_id in buffer.game_ids()]
+    assert found == list(range(len(found)))
+    # Each death may leave one that nobody was told of.
+    assert set(acknowledged) <= set(found)
+    assert len(acknowledged) <= len(found) <= len(acknowledged) + 4
+
+
+def test_a_damaged_snapshot_is_refused(tmp_path: Path) -> None:
+    buffer, archive = make_buffer(), ReplayArchive(tmp_path)
+    fill(buffer, archive, 5, np.random.default_rng(0))
+    archive.save(buffer)
+    path = tmp_path / SNAPSHOT_FILE
+    content = path.read_bytes()
+    for damaged in (content[:-1], content[:100], b"", content[:-5] + b"x" + content[-4:]):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="Resume the run"):
+            ReplayArchive(tmp_path).recover(make_buffer())
+
+
+def test_a_game_that_the_buffer_refuses_is_not_on_disk_either(tmp_path: Path) -> None:
+    buffer, archive = make_buffer(), ReplayArchive(tmp_path)
+    fill(buffer, archive, 2, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="replay holds"):
+        archive.add(buffer, make_game(np.random.default_rng(0), 5, seq=2, frame=(7,)))
+    fill(buffer, archive, 1, np.random.default_rng(0), first=2)
+    recovered = make_buffer()
+    ReplayArchive(tmp_path).recover(recovered)
+    assert_equal(buffer, recovered, priorities=False)
 
 
 def test_nothing_is_deleted_while_a_checkpoint_can_not_be_read(tmp_path: Path) -> None:

@@ -276,3 +276,26 @@ def test_replay_metrics_read_the_buffer() -> None:
     assert (metrics["replay/size"], metrics["replay/games"], metrics["replay/bytes"]) == (40, 2, buffer.bytes)
     assert metrics["replay/target_age"] == (10 * 20 + 30 * 12) / 40
     assert metrics["replay/priority_max"] == pytest.approx(buffer.priority_max)
+
+
+def test_a_restored_learner_draws_again_for_the_steps_it_makes_again() -> None:
+    book = book_of(replay={"min_size": 64, "samples_per_insert": 2.0}, learner={"batch_size": 16})
+    book.played(played(64 + 80))
+    assert book.train_budget() == 10
+    book.trained(trained(10, 10))
+    assert book.train_budget() == 0
+    book.learner_at(4)  # its last checkpoint
+    assert (book.learner_steps, book.train_budget()) == (4, 6)
+    book.learner_at(7)  # what it did in a call whose answer was lost
+    assert (book.learner_steps, book.train_budget()) == (7, 3)
+    book.learner_at(7)
+    assert book.limiter.sampled == 7 * 16
+
+
+def test_an_evaluation_is_done_as_of_the_weights_it_scored() -> None:
+    book = book_of(evaluation={"interval_steps": 10})
+    book.learner_steps = 35
+    book.done("evaluate", 20)
+    assert book.due("evaluate")  # that of step 30 is still to come
+    book.done("evaluate", 30)
+    assert not book.due("evaluate")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muzero_ray.runtime.self_play import FrameStacker, PlayStats, SelfPlay
+from muzero_ray.runtime.self_play import FrameStacker, PlayStats, PreparedWeights, SelfPlay
 from muzero_ray.types import Array, GameHistory, Weights, WeightsVersion
 from tests.runtime.scripted import (
     FRAME,
@@ -216,6 +216,33 @@ def test_a_segment_is_stamped_with_the_weights_that_played_its_first_move() -> N
         lane = where(segment.observations[0])[0]
         before = [e for e in world.environments[lane].diary if (e.game, e.move) < (game, move)]
         assert segment.version.step == 101 + len(before) // 5
+
+
+def test_newer_weights_are_adopted_before_the_round_that_finds_them() -> None:
+    swapped, at_once = make_world(), make_world()
+    rounds = 0
+
+    def newer() -> PreparedWeights | None:
+        nonlocal rounds
+        rounds += 1
+        step = {2: 200, 5: 300}.get(rounds)
+        flat = np.full(1, rounds, np.float32)
+        return None if step is None else swapped.self_play.prepare(Weights(WeightsVersion(0, step), flat))
+
+    lanes = len(swapped.environments)
+    stats = swapped.self_play.play(6 * lanes, temperature=1.0, emit=swapped.emitted.append, newer=newer)
+    assert rounds == 6
+    assert stats.version == swapped.self_play.version == (0, 300)
+    assert swapped.engine.flat == [5.0]
+    # The same as stopping for them.
+    for moves, step in ((1, None), (3, 200), (2, 300)):
+        if step is not None:
+            at_once.self_play.set_weights(Weights(WeightsVersion(0, step), np.zeros(1, np.float32)))
+        at_once.self_play.play(moves * lanes, temperature=1.0, emit=at_once.emitted.append)
+    games, state = swapped.self_play.state()
+    expected_games, expected_state = at_once.self_play.state()
+    assert games == expected_games
+    assert state["versions"] == expected_state["versions"]
 
 
 def test_reset_seeds_and_actions_come_from_the_seed_the_actor_and_its_incarnation() -> None:

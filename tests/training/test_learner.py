@@ -32,8 +32,8 @@ def make_batch(kind: str, seed: int = 0) -> Batch:
         return np.asarray(x, np.float32)
 
     return Batch(
-        observations=look(B),
-        next_observations=look(B, K),
+        frames=look(B, 1 + K),
+        stack=1,
         actions=rng.integers(0, A, (B, K)).astype(np.int32),
         target_value=floats(rng.normal(0, 5, (B, K + 1))),
         target_reward=floats(rng.normal(0, 2, (B, K + 1))),
@@ -112,7 +112,7 @@ def test_importance_weights_scale_each_sample() -> None:
     """Items with weights (1, ..., 1, 0, ..., 0) train like the first half alone, at half the loss."""
     batch = make_batch("mlp")
     weights = np.repeat(np.array([1, 0], np.float32), B // 2)
-    twice = {
+    twice: dict[str, Any] = {
         name: np.concatenate([x[: B // 2]] * 2)
         for name, x in vars(batch).items()
         if isinstance(x, np.ndarray) and name != "weights"
@@ -186,7 +186,7 @@ def test_target_weights_are_the_moving_average() -> None:
 
 @pytest.mark.parametrize(
     ("field", "poison"),
-    [("observations", np.nan), ("target_value", np.nan), ("target_value", np.inf), ("target_reward", np.nan)],
+    [("frames", np.nan), ("target_value", np.nan), ("target_value", np.inf), ("target_reward", np.nan)],
 )
 def test_broken_batches_are_skipped_then_stop_the_run(field: str, poison: float) -> None:
     trained = learner(max_skipped=3)
@@ -224,8 +224,8 @@ def test_read_only_batches_train_and_next_observations_are_demanded() -> None:
     parts = 0.25 * losses["loss/value"] + losses["loss/policy"] + losses["loss/reward"]
     assert losses["loss/total"] == pytest.approx(parts + 2.0 * losses["loss/consistency"], rel=1e-5)
     with pytest.raises(ValueError, match="next_observations"):
-        learner(consistency_weight=2.0).train_step(replace(batch, next_observations=None))
-    without = learner().train_step(replace(batch, next_observations=None)).losses
+        learner(consistency_weight=2.0).train_step(replace(batch, frames=batch.frames[:, :1]))
+    without = learner().train_step(replace(batch, frames=batch.frames[:, :1])).losses
     assert "loss/consistency" not in without
 
 

@@ -1,0 +1,123 @@
+"""How the driver gets its Ray: a private one that nobody else may use, or a cluster that it joins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+import psutil
+
+from muzero_ray.errors import ConfigError, MuZeroRayError
+
+CODE = ("actors", "learner", "muzero_ray")
+"""Packages that workers need; a cluster gets them from here, so that its nodes need the requirements only."""
+
+LEAST_STORE_BYTES = 80 << 20
+"""Of Ray's object store; with less it does not start."""
+
+
+def connect(address: str | None, namespace: str) -> str | None:
+    """Start a private Ray (address None), or join the cluster at `address` (`auto` or `HOST:PORT`) from a node of it.
+
+    Returns what a person should be warned of. Raises ConfigError for an address that can not be joined, MuZeroRayError
+    if a private Ray would let in whoever knows no token.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    token = token_file()
+    if address is None:
+        make_token(token)
+        os.environ["RAY_AUTH_MODE"] = "token"
+    else:
+        use_token(token)
+    # Only now: Ray reads these variables once, when it is first imported.
+    import ray
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    if address is None:
+        ray.init(
+            address="local",
+            namespace=namespace,
+            log_to_driver=False,
+            include_dashboard=False,
+            object_store_memory=object_store_bytes(),
+        )
+    else:
+        _join(address, namespace)
+    if get_authentication_mode() == AuthenticationMode.TOKEN:
+        return None
+    if address is None:
+        ray.shutdown()
+        raise MuZeroRayError(
+            "RAY_AUTH_MODE=token came too late, Ray was imported before: it would let in anybody. Set it first"
+        )
+    return (
+        "this cluster asks for no token: whoever reaches its ports can run programs on it. Set RAY_AUTH_MODE=token on "
+        "every node before `ray start` (SECURITY.md)"
+    )
+
+
+def _join(address: str, namespace: str) -> None:
+    """`ray.init` on a node of a cluster, whose other nodes get this program's code."""
+    import ray
+
+    if "://" in address:
+        raise ConfigError(
+            f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
+            "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
+        )
+    root = Path(__file__).resolve().parents[1]
+    code = {"py_modules": [str(root / package) for package in CODE], "excludes": ["__pycache__"]}
+    try:
+        ray.init(address=address, namespace=namespace, log_to_driver=False, runtime_env=code)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"run.address={address}: can not join that cluster ({reason[:300]}). Start its nodes with `ray start` "
+            "(docs/cluster.md); without --address a private Ray is used"
+        ) from error
+
+
+def token_file() -> Path:
+    """Where Ray looks for the token, unless RAY_AUTH_TOKEN holds it."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+
+
+def use_token(file: Path) -> None:
+    """Show the token, if there is one, to the cluster that is joined. It has to come before Ray is imported."""
+    if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def make_token(file: Path) -> None:
+    """See to it that there is a token, and that nobody else can read it. Ray's own would be readable by everyone."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(handle, "w") as opened:
+                opened.write(secrets.token_hex(32))
+        if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            file.chmod(0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"Ray's token file {file} can not be made private ({error.strerror}). Name another with RAY_AUTH_TOKEN_PATH"
+        ) from error
+
+
+def object_store_bytes() -> int:
+    """Shared memory of a private Ray: weights, batches and segments on their way.
+
+    A tenth of the memory, at least 1 GiB if that is there, and never more than /dev/shm has free (beyond it Ray writes
+    to the disk). Pages count only once they are used.
+    """
+    memory = psutil.virtual_memory().total
+    wanted = max(memory // 10, min(1 << 30, memory // 4))
+    shared = Path("/dev/shm")
+    free = shutil.disk_usage(shared).free * 9 // 10 if shared.is_dir() else wanted
+    return max(min(wanted, free), LEAST_STORE_BYTES)

@@ -1,0 +1,98 @@
+"""A training run as a job of a Ray cluster: what is sent, and what is said when that can not be done."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from actors.cluster import CODE, token_file, use_token
+from muzero_ray.cli import SubmitCommand
+from muzero_ray.config_file import dump_config
+from muzero_ray.errors import ConfigError, MuZeroRayError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+CONFIG_FILE = "job.yaml"
+
+ENTRYPOINT = ("python", "launch.py", "train", "--config", CONFIG_FILE, "--resume")
+"""Its configuration says where the cluster is: `run.address` is `auto`."""
+
+RUN_KEY = "muzero_run"
+"""Under which a job's metadata name its run's folder."""
+
+REACH_SECONDS = 5.0
+
+
+def submit(command: SubmitCommand) -> str:
+    """Start the run as a job, or go on with it if its folder is there; returns what to tell a person.
+
+    Raises ConfigError if the dashboard does not answer, MuZeroRayError if it refuses or the run is already running.
+    """
+    use_token(token_file())
+    _reach(command.address)
+    # Ray would take them instead of what was asked for.
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        os.environ.pop(name, None)
+    from ray.exceptions import RayError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(command.address)
+        _refuse_second(client, command)
+        with tempfile.TemporaryDirectory() as folder:
+            job = client.submit_job(
+                entrypoint=shlex.join(ENTRYPOINT),
+                runtime_env={"working_dir": str(package(Path(folder), command))},
+                metadata={RUN_KEY: str(command.folder)},
+            )
+    except (ConnectionError, RuntimeError, RayError) as error:
+        raise MuZeroRayError(
+            f"submit: the dashboard at {command.address} refused ({' '.join(str(error).split())[:300]}). If it is "
+            "about a token: RAY_AUTH_TOKEN must hold the cluster's (docs/cluster.md)"
+        ) from error
+    where = f"--address {command.address}"
+    return (
+        f"job {job} trains in {command.folder} on the head node; the same command goes on with it\n"
+        f"follow: ray job logs --follow {job} {where}\nstop:   ray job stop {job} {where}"
+    )
+
+
+def package(folder: Path, command: SubmitCommand) -> Path:
+    """Put into `folder` what a job needs: the program and its whole configuration, and nothing else. Returns it."""
+    root = Path(__file__).resolve().parents[1]
+    for name in CODE:
+        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(root / "launch.py", folder)
+    (folder / CONFIG_FILE).write_text(dump_config(command.config))
+    return folder
+
+
+def _reach(address: str) -> None:
+    """ConfigError within seconds, where Ray would try for minutes."""
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--address: no dashboard answers there (got {address}: {error.strerror or error}). It is on port 8265 of "
+            "the head node if Ray was installed as ray[default]; from elsewhere open a tunnel first: "
+            "ssh -L 8265:localhost:8265 HEAD, and give http://localhost:8265"
+        ) from error
+
+
+def _refuse_second(client: JobSubmissionClient, command: SubmitCommand) -> None:
+    """Two drivers would write to one folder."""
+    for job in client.list_jobs():
+        if (job.metadata or {}).get(RUN_KEY) == str(command.folder) and not job.status.is_terminal():
+            raise MuZeroRayError(
+                f"submit: run {command.folder} is training already, as job {job.submission_id}. Stop that first, or "
+                "choose another --run.name"
+            )

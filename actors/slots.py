@@ -1,0 +1,155 @@
+"""A process's place: who holds it, whether it runs, when it last answered, how often it died."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from muzero_ray.errors import MuZeroRayError
+
+Kind = Literal["replay", "params", "learner", "evaluator", "reanalyze", "self_play"]
+
+MAX_BACKOFF = 60.0
+"""Seconds; the pause before a replacement gets work doubles from 1 up to this."""
+
+LOST = (RayActorError, ObjectLostError, GetTimeoutError, OutOfMemoryError, NodeDiedError, WorkerCrashedError)
+"""What Ray raises when a process is gone or hangs."""
+
+
+class ProcessLost(Exception):
+    """The process that was asked is gone or hangs."""
+
+
+class OtherLost(Exception):
+    """The process that was asked lives; another, which it needs, did not answer it."""
+
+
+def answer(ref: ray.ObjectRef, timeout: float) -> Any:
+    """`ray.get`, telling apart who failed: ProcessLost, OtherLost, or the MuZeroRayError that a worker raised."""
+    try:
+        return ray.get(ref, timeout=timeout)
+    except RayTaskError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, RayTaskError):  # one for each process that it came through
+            cause = cause.cause
+        if isinstance(cause, MuZeroRayError):
+            raise cause from None
+        if isinstance(cause, LOST):
+            raise OtherLost(_reason(cause)) from error
+        raise
+    except LOST as error:
+        raise ProcessLost(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """One line: the exception of a constructor that failed, or else what Ray says first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if getattr(error, "actor_init_failed", False) else lines[0]
+
+
+@dataclass(eq=False)
+class Slot:
+    """One process's place: who holds it now, and what it is doing."""
+
+    kind: Kind
+    index: int
+    handle: ActorHandle
+    restarts: int = 0
+    """Its incarnation within this part of the run."""
+    failures: int = 0
+    """Deaths since its last useful answer. That a replacement has started is no such answer."""
+    blocked: int = 0
+    """Calls since then that failed through another's death."""
+    retry_at: float = 0.0
+    """Monotonic time before which it gets no work."""
+    answered: float | None = None
+    """Monotonic time of its last answer."""
+    identity: str | None = None
+    """Of a service: which process answered last."""
+    fresh: bool = True
+    """Its process holds nothing yet but what its constructor was given."""
+    ready: ray.ObjectRef | None = field(init=False)
+    """Pending while Ray has not found it a place, or its constructor runs; None from then on. It says which node."""
+    node: str | None = None
+    """Id of the node that its process runs on, once it does."""
+    call: ray.ObjectRef | None = None
+    method: str = ""
+    reserved: int = 0
+    """Transitions of the budget that its call may use up."""
+    started: float = 0.0
+    """Monotonic time of its last call, or of being placed."""
+
+    def __post_init__(self) -> None:
+        self.hold(self.handle)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.index}" if self.kind == "self_play" else self.kind
+
+    @property
+    def waits_for(self) -> ray.ObjectRef | None:
+        return self.ready if self.ready is not None else self.call
+
+    def hold(self, handle: ActorHandle) -> None:
+        """Give the place to `handle`."""
+        self.handle = handle
+        self.ready = handle.__ray_call__.remote(node_of)
+        self.node = None
+        self.fresh = True
+        self.release()
+        self.started = time.monotonic()
+
+    def send(self, method: str, *arguments: Any, reserved: int = 0) -> None:
+        """Call `method`; `waits_for` is then its answer."""
+        self.call = getattr(self.handle, method).remote(*arguments)
+        self.method, self.reserved, self.started = method, reserved, time.monotonic()
+
+    def release(self) -> None:
+        """Its call is over."""
+        self.call, self.reserved = None, 0
+
+    def forgive(self) -> None:
+        """It did what it is there for: whatever happened before is over."""
+        self.failures = self.blocked = 0
+
+    def is_free(self, now: float) -> bool:
+        return self.waits_for is None and self.retry_at <= now
+
+    def row(self, now: float) -> str:
+        """Its line of the truth table."""
+        state = "waits for a place" if self.ready is not None else self.method if self.call is not None else "idle"
+        last = f"{now - self.answered:.0f} s ago" if self.answered is not None else "never"
+        wait = f", next try in {self.retry_at - now:.0f} s" if self.retry_at > now else ""
+        return (
+            f"  {self.name:<14}{state:<18} answered {last}, restarts {self.restarts}, "
+            f"failures {self.failures}, blocked {self.blocked}{wait}"
+        )
+
+
+def node_of(_: object) -> str:
+    """Id of the node that the asked actor is on."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def is_gone(node: str | None) -> bool:
+    """Whether that node has left the cluster."""
+    return node is not None and not any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return float(min(2.0 ** (failures - 1), MAX_BACKOFF))

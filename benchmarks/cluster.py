@@ -1,0 +1,131 @@
+"""The distributed program on a private Ray of this machine, and what its processes use of the CPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from actors.cluster import object_store_bytes
+from actors.program import Program
+from actors.supervisor import Supervisor
+from launch import build_program
+from muzero_ray.config import Config
+from muzero_ray.runtime.build import probe
+from muzero_ray.runtime.run_book import RunBook, TrainStats
+from muzero_ray.runtime.run_output import RunOutput
+
+START_TIMEOUT = 600.0
+"""Seconds for all processes to start: each imports torch, a few at a time."""
+
+
+@contextlib.contextmanager
+def private_ray() -> Iterator[None]:
+    """A local Ray with a CPU for each core, without dashboard; it ends with the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        num_cpus=psutil.cpu_count(),
+        object_store_memory=object_store_bytes(),
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class WatchedBook(RunBook):
+    """Adds up how long the learner's calls took."""
+
+    train_seconds = 0.0
+
+    def trained(self, stats: TrainStats) -> None:
+        super().trained(stats)
+        self.train_seconds += stats.seconds
+
+
+class RunningProgram:
+    """The processes of a run of `config`, all of them up, and supervisors to drive them."""
+
+    def __init__(self, config: Config, program: Program, output: RunOutput) -> None:
+        self.config = config
+        self.program = program
+        self._output = output
+        ray.get([slot.handle.__ray_ready__.remote() for slot in program.slots], timeout=START_TIMEOUT)
+
+    def run(self, book: RunBook, watch: Callable[[], None]) -> None:
+        """Train until `watch`, in a thread beside the supervisor, returns; calls in flight end, a checkpoint follows.
+
+        What `watch` raises is raised here.
+        """
+        supervisor = Supervisor(self.program, book, self.config, self._output)
+        errors: list[BaseException] = []
+
+        def watch_then_stop() -> None:
+            try:
+                watch()
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                supervisor.request_stop()
+
+        thread = threading.Thread(target=watch_then_stop, daemon=True)
+        thread.start()
+        supervisor.run()
+        thread.join()
+        if errors:
+            raise errors[0]
+
+    def processes(self) -> dict[str, list[psutil.Process]]:
+        """By kind of worker; `driver` is this process, `ray` all else that it has started."""
+        found: dict[str, list[psutil.Process]] = {"driver": [psutil.Process()]}
+        for slot in self.program.slots:
+            pid: Any = ray.get(slot.handle.__ray_call__.remote(lambda _worker: os.getpid()), timeout=START_TIMEOUT)
+            found.setdefault(slot.kind, []).append(psutil.Process(int(pid)))
+        known = {process.pid for processes in found.values() for process in processes}
+        found["ray"] = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
+        return found
+
+
+@contextlib.contextmanager
+def running_program(config: Config) -> Iterator[RunningProgram]:
+    """Start the program of a new run, in a folder that is deleted afterwards; what it says goes to stderr."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        output = RunOutput.create(config, Path(folder) / "run")
+        with output:
+            program = build_program(config, probe(config), RunBook(config), output)
+            try:
+                yield RunningProgram(config, program, output)
+            finally:
+                for slot in program.slots:
+                    ray.kill(slot.handle)
+
+
+def cpu_seconds(processes: dict[str, list[psutil.Process]]) -> dict[str, float]:
+    """CPU time of each kind so far, all threads, user and system."""
+    return {kind: sum(_times(process) for process in held) for kind, held in processes.items()}
+
+
+def _times(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:  # an idle worker that Ray has let go
+        return 0.0
+    return float(times.user + times.system)
+
+
+def sleep_until(moment: float) -> float:
+    """Until `moment` of `time.monotonic()`; returns when it really was."""
+    time.sleep(max(0.0, moment - time.monotonic()))
+    return time.monotonic()

@@ -1,0 +1,198 @@
+"""Coordination alone: the real program with a network and an environment of fixed latency that take no CPU.
+
+What is missing from a linear gain in actors is then Ray, replay, the supervisor and the Python around a move.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count, cycle
+from typing import Any
+from unittest import mock
+
+import psutil
+import ray
+from ray.actor import ActorHandle
+
+from actors.slots import Slot
+from benchmarks.cluster import RunningProgram, private_ray, running_program
+from benchmarks.engines import changed, engines_for, fresh_player
+from benchmarks.measure import Effort, Row, Samples, make_row
+from benchmarks.replay import record_games
+from benchmarks.self_play import play
+from benchmarks.stubs import NETWORK_SECONDS, UPDATE_SECONDS, SleepingLearner, SleepingSelfPlay
+from muzero_ray.config import Config
+from muzero_ray.config_file import load_preset
+from muzero_ray.replay.rate_limiter import RateLimiter
+from muzero_ray.runtime.build import probe
+from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.types import GameHistory, GameId
+
+SEED = 0
+LANES, SIMULATIONS, STEP_SECONDS = 2, 4, 0.2
+ROLLOUT_STEPS = 6
+"""Transitions: about two seconds of an actor. What the supervisor has to do is per call, and real ones take longer."""
+
+NEVER, PLENTY = 10**9, 10**8
+FILL_SECONDS, INTAKE_SECONDS = 1.0, 3.0
+FOREIGN_ACTOR = 1 << 20
+"""Stamped on segments that no actor of the program has played."""
+
+TIMEOUT = 120.0
+
+
+def coordination(effort: Effort) -> Iterator[Row]:
+    """1 to 64 actors by default; all are up from the start, those that are not needed wait for a call."""
+    with private_ray():
+        yield from coordinate(effort)
+
+
+def coordinate(effort: Effort) -> Iterator[Row]:
+    """Ray must be up."""
+    preset = load_preset("breakout")
+    source = _Segments(record_games(preset, effort.recorded, SEED))
+    config = _config(preset, max(effort.actors))
+    samples: Samples = {}
+    with (
+        mock.patch("actors.self_play.SelfPlayWorker", SleepingSelfPlay),
+        mock.patch("learner.learner.LearnerWorker", SleepingLearner),
+        running_program(config) as running,
+    ):
+        source.push(running.program.one("replay").handle, 2, FILL_SECONDS)  # so that there are batches to draw
+        slots = running.program.slots
+        for _ in range(effort.passes):
+            for actors in effort.actors:
+                running.program.slots = [slot for slot in slots if slot.kind != "self_play" or slot.index < actors]
+                for key, value in _level(running, config, actors, effort.level_seconds).items():
+                    samples.setdefault(key, []).append(value)
+            samples.setdefault("cores", []).append(float(psutil.cpu_count() or 1))
+            # A round of moves: the root, the simulations, and one step after the other.
+            round_seconds = NETWORK_SECONDS * (1 + SIMULATIONS) + STEP_SECONDS * LANES
+            samples.setdefault("sleeps", []).append(LANES / round_seconds)
+        running.program.slots = slots
+        yield from _rows(samples, effort)
+        yield _intake(running, preset, source, max(effort.actors), effort)
+
+
+def _config(preset: Config, actors: int) -> Config:
+    """Breakout's preset with its frames, its learner's batches and its weights, but where time passes in sleep."""
+    latency = {"latency": STEP_SECONDS}
+    config = changed(preset, "env", kind="gymnasium", id="benchmarks.slow_env:Slow-v0", kwargs=latency)
+    limits = dict.fromkeys(("training_steps", "log_steps", "checkpoint_steps"), NEVER)
+    config = changed(config, "run", wandb="disabled", minutes=None, **limits)
+    config = changed(config, "evaluation", interval_steps=NEVER)
+    config = changed(config, "search", simulations=SIMULATIONS)
+    config = changed(config, "replay", min_size=config.learner.batch_size, segment_length=20)
+    shares = {"num_cpus": 0.001, "learner_cpus": 0.001}  # none of them computes
+    return changed(config, "actors", count=actors, envs_per_actor=LANES, rollout_steps=ROLLOUT_STEPS, **shares)
+
+
+def _level(running: RunningProgram, config: Config, actors: int, seconds: float) -> dict[str, float]:
+    """`actors` actors and the learner at full speed: neither waits for the other's budget."""
+    book = RunBook(config)
+    book.limiter = RateLimiter(1.0, 0, config.learner.batch_size, slack=NEVER)
+    book.limiter.inserts(PLENTY)
+    players = [slot for slot in running.program.of("self_play") if slot.index < actors]
+    learner = running.program.one("learner")
+    busy: list[float] = []
+
+    def watch() -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while not (book.learner_steps and book.env_steps >= actors * ROLLOUT_STEPS):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{actors} actors did not get going in {TIMEOUT:.0f} s")
+            time.sleep(0.1)
+        psutil.cpu_percent()  # since here
+        time.sleep(seconds)
+        busy.append(psutil.cpu_percent() / 100)
+
+    running.run(book, watch)
+    rates = [_rate(log, seconds) for log in _logs(players)]
+    (updates,) = _logs([learner])
+    return {
+        f"play {actors}": sum(rates),
+        f"train {actors}": _rate([(at, 1) for at in updates], seconds),
+        f"cpus {actors}": busy[0] * (psutil.cpu_count() or 1),
+    }
+
+
+def _logs(slots: list[Slot]) -> list[Any]:
+    """What the stubs noted since the last look."""
+    logs: list[Any] = ray.get([slot.handle.take_log.remote() for slot in slots], timeout=TIMEOUT)
+    return logs
+
+
+def _rate(ends: list[tuple[float, int]], seconds: float) -> float:
+    """Work per second from the end of the first call to the end of the last, all pauses between calls included.
+
+    Who was so starved that it ended fewer than two calls did that in `seconds`, or in more.
+    """
+    if len(ends) < 2:
+        return sum(work for _, work in ends) / seconds
+    return sum(work for _, work in ends[1:]) / (ends[-1][0] - ends[0][0])
+
+
+def _rows(samples: Samples, effort: Effort) -> Iterator[Row]:
+    """The fewest actors against their sleeps, all others against the fewest."""
+    first, *others = effort.actors
+    samples["sleeps play"] = [first * rate for rate in samples["sleeps"]]
+    samples["sleeps train"] = [1.0 / UPDATE_SECONDS for _ in samples["sleeps"]]
+    place, alone = f"coordination-first/{first}", "its sleeps alone"
+    yield make_row(f"{place}/self-play", "steps/s", samples, f"play {first}", "sleeps play", alone)
+    yield make_row(f"{place}/learner", "batches/s", samples, f"train {first}", "sleeps train", alone)
+    yield make_row(f"{place}/cpus", "cores", samples, f"cpus {first}", "cores", "all cores")
+    for actors in others:
+        place, times = f"coordination/{actors}", actors / first
+        samples["linear"] = [rate * times for rate in samples[f"play {first}"]]
+        against = f"{times:g} x that of {first}"
+        yield make_row(f"{place}/self-play", "steps/s", samples, f"play {actors}", "linear", against)
+        against = f"with {first} actor(s)"
+        yield make_row(f"{place}/learner", "batches/s", samples, f"train {actors}", f"train {first}", against)
+        yield make_row(f"{place}/cpus", "cores", samples, f"cpus {actors}", "cores", "all cores")
+
+
+def _intake(running: RunningProgram, preset: Config, source: _Segments, actors: int, effort: Effort) -> Row:
+    """Real Breakout segments into the program's replay, as fast as it acknowledges them, while its learner draws
+    batches; against what `actors` real actors play, by one of them alone on its core."""
+    shape = probe(preset)
+    player = fresh_player(list(engines_for(preset).values())[-1], preset, shape)
+    learner = running.program.one("learner").handle
+    samples: Samples = {"taken": [], "played": []}
+    play("", player, effort.seconds)
+    for _ in range(effort.repeats):
+        samples["played"].append(actors * play("one", player, effort.seconds)["one"])
+        training: ray.ObjectRef[Any] = learner.train.remote(NEVER, 1.0, INTAKE_SECONDS)
+        samples["taken"].append(source.push(running.program.one("replay").handle, actors, INTAKE_SECONDS))
+        ray.get(training, timeout=TIMEOUT)
+    player.close()
+    against = f"{actors} x one actor alone"
+    return make_row("coordination/replay-intake", "transitions/s", samples, "taken", "played", against)
+
+
+class _Segments:
+    """Real segments, again and again, under ids of their own."""
+
+    def __init__(self, games: list[GameHistory]) -> None:
+        self._games = cycle(games)
+        self._ids = count()
+
+    def push(self, replay: ActorHandle[Any], pending: int, seconds: float) -> float:
+        """Transitions/s that `replay` acknowledges, with `pending` segments on their way, for at least one segment."""
+        begin = time.monotonic()
+        sent: deque[tuple[int, ray.ObjectRef[Any]]] = deque()
+        taken = 0
+        while True:
+            enough = taken > 0 and time.monotonic() - begin > seconds
+            if sent and (enough or len(sent) >= pending):
+                owned, answer = sent.popleft()
+                if not ray.get(answer, timeout=TIMEOUT):
+                    raise RuntimeError("replay did not take a new segment")
+                taken += owned
+            elif enough:
+                return taken / (time.monotonic() - begin)
+            else:
+                game = replace(next(self._games), id=GameId(FOREIGN_ACTOR, 0, next(self._ids)))
+                sent.append((game.owned, replay.add.remote(game)))

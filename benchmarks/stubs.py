@@ -1,0 +1,97 @@
+"""The real self-play and learner shells around a network that sleeps: all that is left is coordination."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from actors.self_play import SelfPlayWorker
+from learner.learner import LearnerWorker
+from muzero_ray.runtime import build
+from muzero_ray.runtime.self_play import PlayStats
+from muzero_ray.training.learner import Learner, TrainResult
+from muzero_ray.types import Array, Batch, FloatArray, IntArray, NetworkOutput
+
+NETWORK_SECONDS = 0.04
+"""Of each call of the network that acts."""
+
+UPDATE_SECONDS = 0.1
+"""Of each update of the learner."""
+
+
+class SleepingEngine:
+    """See InferenceEngine: fixed time, no CPU, an answer that prefers nothing."""
+
+    def __init__(self, actions: int) -> None:
+        self._actions = actions
+
+    def initial(self, observations: Array) -> NetworkOutput:
+        return self._answer(len(observations))
+
+    def recurrent(self, hidden: FloatArray, _actions: IntArray) -> NetworkOutput:
+        return self._answer(len(hidden))
+
+    def _answer(self, rows: int) -> NetworkOutput:
+        time.sleep(NETWORK_SECONDS)
+        zeros: FloatArray = np.zeros(rows, np.float32)
+        return NetworkOutput(zeros[:, None], zeros, zeros, np.zeros((rows, self._actions), np.float32))
+
+    def prepare(self, flat: FloatArray) -> FloatArray:
+        return flat.copy()
+
+    def adopt(self, prepared: FloatArray) -> None:
+        """There is nothing to serve from them."""
+
+    def load(self, flat: FloatArray) -> None:
+        self.adopt(self.prepare(flat))
+
+
+class SleepingSelfPlay(SelfPlayWorker):
+    """The shell, its environments, recorders and search as they are. It notes when each rollout ended."""
+
+    def __init__(self, config: Any, shape: Any, *arguments: Any, **options: Any) -> None:
+        engine = SleepingEngine(shape.spec.num_actions)
+        with mock.patch.object(build, "build_engine", return_value=engine):
+            super().__init__(config, shape, *arguments, **options)
+        self._ended: list[tuple[float, int]] = []
+
+    def rollout(self, *arguments: Any, **options: Any) -> PlayStats:
+        stats = super().rollout(*arguments, **options)
+        self._ended.append((time.monotonic(), stats.transitions))
+        return stats
+
+    def take_log(self) -> list[tuple[float, int]]:
+        """(monotonic time of its end, transitions) of each rollout since the last look."""
+        log, self._ended = self._ended, []
+        return log
+
+
+class SleepingLearner(LearnerWorker):
+    """The shell, its sampling and publishing as they are, and a learner whose updates sleep. It notes their times."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._ended: list[float] = []
+        make = build.build_learner
+
+        def make_sleeping(*settings: Any, **more: Any) -> Learner:
+            made = make(*settings, **more)
+
+            def train_step(batch: Batch) -> TrainResult:
+                time.sleep(UPDATE_SECONDS)
+                made.step += 1
+                self._ended.append(time.monotonic())
+                return TrainResult({}, np.ones(len(batch.actions), np.float32), skipped=False)
+
+            made.train_step = train_step  # type: ignore[method-assign]
+            return made
+
+        with mock.patch("learner.learner.build_learner", make_sleeping):
+            super().__init__(*arguments, **options)
+
+    def take_log(self) -> list[float]:
+        """Monotonic times of the ends of its updates since the last look."""
+        log, self._ended = self._ended, []
+        return log

@@ -1,0 +1,125 @@
+"""The whole program on Ray, Breakout preset: are the cores busy with what counts, and does the learner ever wait?"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psutil
+import ray
+
+from benchmarks.cluster import RunningProgram, WatchedBook, cpu_seconds, private_ray, running_program
+from benchmarks.engines import changed
+from benchmarks.measure import Effort, Row, Samples, make_row
+from muzero_ray.config import Config
+from muzero_ray.config_file import load_preset
+from muzero_ray.training.learner import Learner
+
+USEFUL = ("self_play", "learner", "reanalyze", "evaluator")
+"""Kinds of workers that search or train; what they spend on Ray and on environments is theirs, too."""
+
+FIRST_UPDATE_TIMEOUT = 600.0
+
+
+class Reading(NamedTuple):
+    """One look at the running program; counters since its start, seconds of CPU by kind."""
+
+    at: float
+    cpu: dict[str, float]
+    env_steps: int
+    learner_steps: int
+    train_seconds: float
+    machine: float
+    """CPU seconds of everything on this machine."""
+
+
+def system(effort: Effort) -> Iterator[Row]:
+    """Breakout preset from its first update on. Quick: replay is not filled as far before that."""
+    config = changed(load_preset("breakout"), "run", wandb="disabled", minutes=60.0)
+    if effort.slice_seconds < 10:
+        config = changed(config, "replay", min_size=config.learner.batch_size)
+    with private_ray():
+        yield from whole_system(config, effort)
+
+
+def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
+    """Runs `config`, looks every `effort.slice_seconds`; Ray must be up."""
+    readings: list[Reading] = []
+    with running_program(config) as running:
+        book = WatchedBook(config)
+        learner = running.program.one("learner").handle
+        ray.get(learner.__ray_call__.remote(_time_updates), timeout=FIRST_UPDATE_TIMEOUT)
+        running.run(book, lambda: _watch(running, book, effort, readings))
+        in_updates = ray.get(learner.__ray_call__.remote(_seconds_in_updates), timeout=FIRST_UPDATE_TIMEOUT)
+    # Of all calls since the start, those of the drain included: the time in them that was no update.
+    samples: Samples = {"wait": [max(book.train_seconds - in_updates, 0.0)], "calls": [book.train_seconds]}
+    samples |= _slices(readings)
+    yield make_row("system/busy", "cores", samples, "busy", "cores", "all cores")
+    # On a machine with other users the first can not be near 1, however well the program does.
+    yield make_row("system/busy-of-ours", "cores", samples, "busy", "ours", "what others left of them")
+    yield make_row("system/machine", "cores", samples, "machine", "cores", "all cores")
+    for kind in readings[0].cpu:
+        yield make_row(f"system/cpu/{kind}", "cores", samples, f"cpu {kind}", "cores", "all cores")
+    yield make_row("system/env-steps", "steps/s", samples, "env steps")
+    yield make_row("system/learner-steps", "steps/s", samples, "learner steps")
+    yield make_row("system/learner-wait", "s", samples, "wait", "calls", "its calls")
+    yield make_row("system/learner-in-calls", "s/s", samples, "in calls")
+
+
+def _watch(running: RunningProgram, book: WatchedBook, effort: Effort, readings: list[Reading]) -> None:
+    processes = running.processes()
+    deadline = time.monotonic() + FIRST_UPDATE_TIMEOUT
+    while not book.learner_steps:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no update in {FIRST_UPDATE_TIMEOUT:.0f} s, {book.env_steps} env steps were played")
+        time.sleep(0.1)
+    for look in range(effort.slices + 1):
+        if look:
+            time.sleep(effort.slice_seconds)
+        busy = psutil.cpu_times()
+        machine = sum(busy) - busy.idle - getattr(busy, "iowait", 0.0)
+        cpu = cpu_seconds(processes)
+        steps = book.env_steps, book.learner_steps, book.train_seconds
+        readings.append(Reading(time.monotonic(), cpu, *steps, machine))
+
+
+def _slices(readings: list[Reading]) -> Samples:
+    """What was done between two readings, per second."""
+    cores = float(psutil.cpu_count() or 1)
+    samples: Samples = {}
+    for before, after in itertools.pairwise(readings):
+        seconds = after.at - before.at
+        cpu = {kind: (after.cpu[kind] - before.cpu[kind]) / seconds for kind in after.cpu}
+        machine = (after.machine - before.machine) / seconds
+        figures = {
+            "busy": sum(cpu.get(kind, 0.0) for kind in USEFUL),
+            "machine": machine,
+            "cores": cores,
+            "ours": cores - max(machine - sum(cpu.values()), 0.0),
+            "env steps": (after.env_steps - before.env_steps) / seconds,
+            "learner steps": (after.learner_steps - before.learner_steps) / seconds,
+            "in calls": (after.train_seconds - before.train_seconds) / seconds,
+        } | {f"cpu {kind}": value for kind, value in cpu.items()}
+        for key, value in figures.items():
+            samples.setdefault(key, []).append(value)
+    return samples
+
+
+def _time_updates(_worker: Any) -> None:
+    """In the learner's process: add up the time in its updates."""
+    update = Learner.train_step
+    Learner.benchmark_seconds = 0.0  # type: ignore[attr-defined]
+
+    def timed(self: Learner, *arguments: Any) -> Any:
+        begin = time.monotonic()
+        result = update(self, *arguments)
+        Learner.benchmark_seconds += time.monotonic() - begin  # type: ignore[attr-defined]
+        return result
+
+    Learner.train_step = timed  # type: ignore[assignment,method-assign]
+
+
+def _seconds_in_updates(_worker: Any) -> float:
+    return float(Learner.benchmark_seconds)  # type: ignore[attr-defined]

@@ -1,0 +1,89 @@
+"""New weights: what publishing, preparing and adopting them costs, and whether a move waits for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from actors.weights_client import INTERVAL, SHARE
+from benchmarks.engines import engines_for, fresh_player, fresh_weights
+from benchmarks.measure import Effort, Row, Samples, Trial, make_row, milliseconds, take_turns
+from benchmarks.self_play import discard
+from muzero_ray.config import Config
+from muzero_ray.config_file import load_preset
+from muzero_ray.runtime.build import build_learner, probe
+from muzero_ray.runtime.self_play import PreparedWeights, SelfPlay
+from muzero_ray.types import Weights
+
+
+def weights(effort: Effort) -> Iterator[Row]:
+    """CartPole and Breakout presets, every engine that can run them."""
+    for task in ("cartpole", "breakout"):
+        yield from _refreshes(task, load_preset(task), effort)
+
+
+def _refreshes(task: str, config: Config, effort: Effort) -> Iterator[Row]:
+    shape = probe(config)
+    fresh, learner = fresh_weights(config, shape), build_learner(config, shape)
+    players = {label: fresh_player(choice, config, shape) for label, choice in engines_for(config).items()}
+    trials: list[Trial] = [lambda: {"publish": milliseconds(learner.weights, effort.seconds)}]
+    for label, player in players.items():
+        trials.append(partial(_refresh, label, player, fresh, effort.seconds))
+    samples = take_turns(trials, effort.repeats)
+    yield make_row(f"weights-publish/{task}/{fresh.flat.nbytes // 1000}kB", "ms", samples, "publish")
+    for label, player in players.items():
+        yield from _rows(f"{task}/{label}", label, samples)
+        player.close()
+
+
+def _rows(place: str, label: str, samples: Samples) -> Iterator[Row]:
+    interval, move = f"{label} interval", f"{label} move"
+    yield make_row(f"weights-prepare/{place}", "ms", samples, f"{label} prepare", move, "a median move")
+    yield make_row(f"weights-interval/{place}", "ms", samples, interval, f"{label} least", "the least interval")
+    yield make_row(f"weights-share/{place}", "ms CPU", samples, f"{label} cost", interval, "the interval")
+    yield make_row(f"weights-gap/{place}", "ms", samples, f"{label} gap", move, "a median move")
+    yield make_row(f"weights-gap-without/{place}", "ms", samples, f"{label} calm", move, "a median move")
+
+
+def _refresh(label: str, player: SelfPlay, fresh: Weights, seconds: float) -> dict[str, float]:
+    """Moves without a refresh for `seconds`, then moves while a thread prepares weights, which `play` adopts between
+    two of them, as in an actor. Times in ms: `gap` is the longest from one move's end to the next one's during the
+    refresh, `calm` the longest of as many moves before it, `cost` the CPU time of a refresh in all threads, `interval`
+    what an actor would wait between two."""
+    ends = [time.monotonic()]
+    while ends[-1] - ends[0] < seconds or len(ends) < 4:
+        ends.append(_move(player))
+    calm = 1000 * np.diff(ends)
+
+    with ThreadPoolExecutor(1) as pool:
+        ends = [time.monotonic()]
+        job = pool.submit(player.prepare, fresh)
+        while not job.done():
+            ends.append(_move(player))
+        ends.append(_move(player, job.result))
+    during = [1000 * (after - before) for before, after in pairwise(ends)]
+
+    begin, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
+    player.prepare(fresh)
+    prepare, cost = time.perf_counter() - begin, time.process_time() - processor
+    return {
+        f"{label} move": float(np.median(calm)),
+        f"{label} calm": float(calm[-len(during) :].max()),
+        f"{label} gap": max(during),
+        f"{label} prepare": 1000 * prepare,
+        f"{label} cost": 1000 * cost,
+        # The rule of `actors.weights_client`, which sees the time of its own thread only.
+        f"{label} interval": 1000 * max(INTERVAL, (time.thread_time() - thread) / SHARE),
+        f"{label} least": 1000 * INTERVAL,
+    }
+
+
+def _move(player: SelfPlay, newer: Callable[[], PreparedWeights] | None = None) -> float:
+    """One move in every environment; returns when it ended."""
+    player.play(1, temperature=1.0, emit=discard, newer=newer)
+    return time.monotonic()

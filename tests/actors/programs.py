@@ -1,0 +1,75 @@
+"""Small distributed runs on the shared cluster, and the means to kill their processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.program import Program
+from actors.slots import Slot
+from actors.supervisor import Supervisor
+from launch import build_program
+from muzero_ray.config import Config
+from muzero_ray.runtime.build import probe
+from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.runtime.run_output import RunOutput
+from tests.runtime.small_runs import small_config
+
+
+def ray_config(**sections: dict[str, Any]) -> Config:
+    """Every kind of worker, and one self-play actor, so that a run can not end without it."""
+    run = {"serial": False, "training_steps": 30, "log_steps": 10, "checkpoint_steps": 15}
+    base: dict[str, dict[str, Any]] = {
+        "run": small_config().run.model_dump() | run,
+        "actors": {"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2, "learner_cpus": 0.2},
+        "reanalyze": {"share": 0.5, "simulations": 2},
+        "replay": {"capacity": 2000},
+    }
+    return small_config(**{name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})
+
+
+@contextlib.contextmanager
+def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Program, RunBook, RunOutput]]:
+    """A started program in `folder`, a new run or the next part of one; its processes are killed in the end."""
+    checkpoint = load_checkpoint(folder) if folder.exists() else None
+    output = RunOutput.reopen(config, folder, checkpoint) if checkpoint else RunOutput.create(config, folder)
+    book = RunBook(config)
+    if checkpoint:
+        book.load_state(checkpoint.state["book"])
+    with output:
+        program = build_program(config, probe(config), book, output)
+        supervisor = Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
+        try:
+            yield supervisor, program, book, output
+        finally:
+            for slot in program.slots:
+                ray.kill(slot.handle)
+
+
+def pid_of(slot: Slot) -> int:
+    pid: int = ray.get(slot.handle.__ray_call__.remote(lambda _: os.getpid()), timeout=120)
+    return pid
+
+
+def on_progress(output: RunOutput, action: Callable[[RunBook], None]) -> None:
+    """Call `action` whenever the supervisor shows how far it is."""
+    show = output.show
+
+    def show_and_act(book: RunBook) -> None:
+        show(book)
+        action(book)
+
+    output.show = show_and_act  # type: ignore[method-assign]
+
+
+def messages(output: RunOutput) -> list[str]:
+    """Filled, from now on, with what a person would be told."""
+    said: list[str] = []
+    output.message = said.append  # type: ignore[method-assign]
+    return said

@@ -1,0 +1,151 @@
+"""Real kills in a running job. It reaches its target; what was acknowledged is there, and there once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import safetensors.numpy
+
+import actors.program
+from actors.replay import ReplayWorker
+from actors.slots import Slot
+from muzero_ray.runtime.build import build_learner, probe
+from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
+from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.types import GameHistory, GameId
+from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
+from tests.replay.games import make_game
+from tests.runtime.small_runs import rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+STEPS, INTERVAL = 120, 20
+
+KILLS = {25: "replay", 45: "params", 65: "learner", 85: "self_play"}
+"""Learner step -> who is killed once it is reached."""
+
+
+def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> None:
+    config = ray_config(run={"training_steps": STEPS, "checkpoint_steps": INTERVAL})
+    folder = tmp_path / "run"
+    died_at: dict[str, int] = {}
+    with running(config, folder) as (supervisor, program, _, output):
+        said = messages(output)
+        pids: dict[str, int] = {}
+
+        def kill(book: RunBook) -> None:
+            if book.learner_steps and not pids:
+                pids.update({kind: pid_of(program.of(kind)[0]) for kind in KILLS.values()})  # type: ignore[arg-type]
+            for step, kind in KILLS.items():
+                if book.learner_steps >= step and kind not in died_at:
+                    died_at[kind] = book.learner_steps
+                    os.kill(pids[kind], signal.SIGKILL)
+
+        on_progress(output, kill)
+        assert supervisor.run()
+        assert died_at.keys() == set(KILLS.values())
+        assert {kind: program.of(kind)[0].restarts for kind in died_at} == dict.fromkeys(died_at, 1)  # type: ignore[arg-type]
+        assert program.restarts == 4
+        replay_size = ray.get(program.one("replay").handle.metrics.remote(0), timeout=60)["replay/size"]
+        (restored,) = [match for text in said if (match := re.match(r"learner restored at step (\d+)", text))]
+        supervisor.final_evaluation()
+    # The learner repeated one interval at most.
+    assert died_at["learner"] - INTERVAL <= int(restored[1]) <= died_at["learner"]
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.step == STEPS
+    steps = [row["learner_steps"] for row in rows(folder)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
+    # Every acknowledged game is there once: nothing was evicted, and the book counts what was acknowledged.
+    index = safetensors.numpy.load(checkpoint.files[ARRAYS_FILE])["index"]
+    ids = [tuple(row) for row in index[:, :3].tolist()]
+    assert len(set(ids)) == len(ids)
+    written = [tuple(i) for c in json.loads(checkpoint.files[INDEX_FILE])["chunks"] for i in c["ids"]]
+    assert sorted(written) == sorted(ids)
+    book = checkpoint.state["book"]
+    assert book["limiter"]["inserted"] <= replay_size
+    assert book["limiter"]["sampled"] == STEPS * config.learner.batch_size
+    # Weights of the restored learner were taken, though its step was lower.
+    assert index[:, 3].max() == 1
+    assert (folder / "scores.jsonl").read_text().count('"final"') == 1
+
+
+def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP: it lives, holds its connections, and never answers."""
+    monkeypatch.setattr(actors.program, "TIMEOUT", 8.0)
+    config = ray_config(run={"training_steps": 60, "checkpoint_steps": INTERVAL}, reanalyze={"share": 0.0})
+    with running(config, tmp_path / "run") as (supervisor, program, _, output):
+        stopped: dict[str, int] = {}
+
+        def stop(book: RunBook) -> None:
+            for step, slot in ((5, program.one("replay")), (25, program.one("learner"))):
+                if book.learner_steps >= step and slot.kind not in stopped:
+                    stopped[slot.kind] = pid_of(slot)
+                    os.kill(stopped[slot.kind], signal.SIGSTOP)
+
+        on_progress(output, stop)
+        assert supervisor.run()
+        assert stopped.keys() == {"replay", "learner"}
+        assert program.one("replay").restarts >= 1
+        assert program.one("learner").restarts >= 1
+        assert pid_of(program.one("replay")) != stopped["replay"]
+    assert load_checkpoint(tmp_path / "run").step == 60
+
+
+def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_path: Path) -> None:
+    config = ray_config(reanalyze={"share": 0.0})
+    zero = tmp_path / "run" / "checkpoints" / "0"
+    with running(config, tmp_path / "run") as (supervisor, program, book, output):
+        learner, victims = program.one("learner"), list[int]()
+
+        def kill_then_stop(_: RunBook) -> None:
+            if not victims and learner.ready is None:
+                victims.append(pid_of(learner))
+                os.kill(victims[0], signal.SIGKILL)
+            elif zero.exists():
+                supervisor.request_stop()
+
+        on_progress(output, kill_then_stop)
+        assert "there is no checkpoint yet" in output.way_on
+        assert not supervisor.run()
+        assert (len(victims), book.learner_steps) == (1, 0)
+        assert output.resume_command in output.way_on
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.step == 0
+    fresh = build_learner(config, probe(config)).state()[0]
+    for name, array in checkpoint.model.items():
+        np.testing.assert_array_equal(array, fresh[name])
+
+
+def test_replay_refuses_the_games_of_who_was_replaced_and_comes_back_whole(tmp_path: Path) -> None:
+    config = ray_config()
+    rng = np.random.default_rng(0)
+
+    def game(incarnation: int, seq: int) -> GameHistory:
+        return replace(make_game(rng, 6), id=GameId(0, incarnation, seq))
+
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    slot = Slot("replay", 0, ray.remote(ReplayWorker).options(**options).remote(config, probe(config), tmp_path))
+
+    def add(*games: GameHistory) -> list[bool]:
+        return ray.get([slot.handle.add.remote(one) for one in games], timeout=120)  # type: ignore[no-any-return]
+
+    try:
+        late = game(0, 1)
+        assert add(game(0, 0), game(1, 0)) == [True, True]
+        assert add(late) == [False]
+        before = ray.get(slot.handle.metrics.remote(0), timeout=60)
+        os.kill(pid_of(slot), signal.SIGKILL)
+        assert ray.get(slot.handle.metrics.remote(0), timeout=120) == before
+        assert add(late, game(1, 0), game(1, 1)) == [False, False, True]
+    finally:
+        ray.kill(slot.handle)

@@ -1,0 +1,193 @@
+"""The truth table with processes that do nothing but die, hang, wait and answer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+
+import actors.program
+from actors.program import MAX_BLOCKED, MAX_FAILURES, Program
+from actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
+from muzero_ray.errors import CheckpointError, MuZeroRayError
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+WAIT = 0.2
+
+
+class Worker:
+    """Does as it is told."""
+
+    def __init__(self, incarnation: int = 0, broken: bool = False) -> None:
+        if broken:
+            raise KeyError("no such game")
+        self.incarnation = incarnation
+
+    def work(self) -> int:
+        return self.incarnation
+
+    def die(self) -> None:
+        os._exit(1)
+
+    def hang(self) -> None:
+        time.sleep(600)
+
+    def refuse(self) -> None:
+        raise CheckpointError("the disk is full")
+
+    def ask(self, other: Any, method: str) -> Any:
+        return ray.get(getattr(other, method).remote(), timeout=1)
+
+
+class Output:
+    """What the truth table needs of a run's."""
+
+    way_on = "Go on with: resume"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
+def spawn(kind: Any, index: int, restarts: int) -> Any:
+    del kind, index
+    return ray.remote(Worker).options(num_cpus=0).remote(restarts)
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
+    """One evaluator and one self-play actor; who failed may work again at once."""
+    monkeypatch.setattr(actors.program, "backoff", lambda _: 0.0)
+    result = Program(
+        [Slot("evaluator", 0, spawn("evaluator", 0, 0)), Slot("self_play", 0, spawn("self_play", 0, 0))],
+        spawn,
+        Output(),  # type: ignore[arg-type]
+    )
+    yield result
+    for slot in result.slots:
+        ray.kill(slot.handle)
+
+
+def placed(program: Program) -> None:
+    deadline = time.monotonic() + 60
+    while any(slot.ready is not None for slot in program.slots):
+        assert time.monotonic() < deadline
+        assert list(program.collect(WAIT)) == []
+
+
+def call(program: Program, slot: Slot, method: str, *arguments: Any) -> Any:
+    """The outcome of one call."""
+    deadline = time.monotonic() + 60
+    slot.send(method, *arguments)
+    while time.monotonic() < deadline:
+        for answered, result in program.collect(WAIT):
+            assert answered is slot
+            return result
+    raise AssertionError("no outcome")
+
+
+def said(program: Program) -> list[str]:
+    return program._output.said  # type: ignore[attr-defined, no-any-return]
+
+
+def test_who_dies_is_replaced_by_its_next_incarnation(program: Program) -> None:
+    placed(program)
+    slot = program.one("self_play")
+    assert call(program, slot, "work") == 0
+    assert isinstance(call(program, slot, "die"), ProcessLost)
+    assert slot.ready is not None  # no calls to it yet
+    assert not slot.is_free(time.monotonic())
+    placed(program)
+    assert call(program, slot, "work") == 1
+    assert (slot.restarts, program.restarts, program.one("evaluator").restarts) == (1, 1, 0)
+    assert said(program)[0].startswith("self_play 0 lost (")
+
+
+def test_a_new_process_that_is_ready_has_proved_nothing(program: Program) -> None:
+    """Else a worker that dies of each call would be replaced for ever."""
+    slot = program.one("self_play")
+    for _ in range(MAX_FAILURES):
+        placed(program)
+        assert isinstance(call(program, slot, "die"), ProcessLost)
+    placed(program)
+    with pytest.raises(MuZeroRayError, match=rf"self_play 0 failed {MAX_FAILURES + 1} times in a row") as caught:
+        call(program, slot, "die")
+    assert slot.restarts == MAX_FAILURES
+    lines = str(caught.value).splitlines()
+    assert lines[-1] == "Go on with: resume"
+    # The worst first, each with its line of the table.
+    assert lines[1].split()[:2] == ["self_play", "0"]
+    assert f"restarts {MAX_FAILURES}, failures {MAX_FAILURES + 1}" in lines[1]
+    assert lines[2].split()[0] == "evaluator"
+
+
+def test_who_does_not_answer_in_time_is_replaced(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed(program)
+    monkeypatch.setattr(actors.program, "TIMEOUT", 1.0)
+    slot = program.one("self_play")
+    assert str(call(program, slot, "hang")) == "no answer to hang for 1 s"
+    monkeypatch.setattr(actors.program, "TIMEOUT", 60.0)
+    placed(program)
+    assert call(program, slot, "work") == 1
+
+
+def test_who_waits_for_a_place_is_no_failure(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed(program)
+    monkeypatch.setattr(actors.program, "TIMEOUT", 0.5)
+    monkeypatch.setattr(actors.program, "PLACING_SECONDS", 0.5)
+    unplaceable = Slot("self_play", 1, ray.remote(Worker).options(num_cpus=64).remote())
+    program.slots.append(unplaceable)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        assert list(program.collect(WAIT)) == []
+    assert (unplaceable.failures, unplaceable.restarts) == (0, 0)
+    assert said(program) == ["1 of 2 self-play actors placed"]
+    program.slots.remove(unplaceable)
+    ray.kill(unplaceable.handle)
+    assert list(program.collect(WAIT)) == []
+    assert said(program)[1:] == ["all workers are placed"]
+
+
+def test_the_death_of_another_is_not_held_against_who_reports_it(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors.program, "MAX_BLOCKED", 3)
+    placed(program)
+    slot = program.one("self_play")
+    other = spawn("replay", 0, 0)
+    assert isinstance(call(program, slot, "ask", other, "hang"), OtherLost)  # no answer
+    assert isinstance(call(program, slot, "ask", other, "die"), OtherLost)
+    assert isinstance(call(program, slot, "ask", other, "work"), OtherLost)  # it is dead
+    assert (slot.failures, slot.restarts, slot.blocked) == (0, 0, 3)
+    assert call(program, slot, "work") == 0
+    with pytest.raises(MuZeroRayError, match="self_play 0 got no answer from others 4 times in a row"):
+        call(program, slot, "ask", other, "work")
+    assert MAX_BLOCKED > MAX_FAILURES
+
+
+def test_errors_for_the_user_come_through_as_they_are(program: Program) -> None:
+    placed(program)
+    slot, other = program.one("self_play"), program.one("evaluator")
+    for arguments in (("refuse",), ("ask", other.handle, "refuse")):
+        with pytest.raises(MuZeroRayError) as caught:
+            call(program, slot, *arguments)
+        assert type(caught.value) is CheckpointError
+        assert str(caught.value) == "the disk is full"
+        slot.release()
+
+
+def test_a_constructor_that_fails_is_reported_by_its_exception() -> None:
+    handle = ray.remote(Worker).options(num_cpus=0).remote(0, broken=True)
+    with pytest.raises(ProcessLost, match=r"^KeyError: 'no such game'$"):
+        answer(handle.__ray_ready__.remote(), 60)
+
+
+def test_pauses_double_up_to_a_minute() -> None:
+    assert [backoff(failures) for failures in range(1, 10)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]

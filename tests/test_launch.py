@@ -1,0 +1,57 @@
+"""What `launch.py` decides before anything runs: whether workers fit, how much memory Ray gets."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+import launch
+from actors import cluster
+from muzero_ray.config import Config
+from muzero_ray.errors import ConfigError
+
+
+def config(count: int, *, reanalyze: float = 0.0) -> Config:
+    """0.5 CPUs for each worker but the evaluator, which takes 0.1."""
+    return Config.model_validate({"actors": {"count": count}, "reanalyze": {"share": reanalyze}})
+
+
+def test_workers_that_fit_need_no_word() -> None:
+    assert launch.check_cpus(config(2), 2.0, private=True) is None
+    assert launch.check_cpus(config(3), 0.1 + 4 * 0.5, private=True) is None
+    assert launch.check_cpus(config(2, reanalyze=1.0), 0.1 + 4 * 0.5, private=False) is None
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_workers_that_do_not_fit_are_announced_with_the_remedy(private: bool) -> None:
+    text = launch.check_cpus(config(8), 2.0, private=private)
+    assert text is not None
+    assert "4.6 CPUs are needed and 2 are free: 2 of 8 self-play actors start" in text
+    assert "--actors" in text
+    text = launch.check_cpus(config(8, reanalyze=0.5), 2.0, private=private)
+    assert text is not None
+    assert "1 of 8" in text
+
+
+def test_a_machine_on_which_nothing_would_ever_start_is_refused_but_a_cluster_may_grow() -> None:
+    with pytest.raises(ConfigError, match=r"actors.learner_cpus=0.5 and actors.num_cpus=0.5 need 1.1 CPUs"):
+        launch.check_cpus(config(2), 1.0, private=True)
+    text = launch.check_cpus(config(2), 0.0, private=False)
+    assert text is not None
+    assert "0 of 2" in text
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "shared_gib", "expected_gib"),
+    [(64, 32, 6.4), (8, 4, 1.0), (2, 1, 0.5), (64, 1, 0.9), (64, 0, cluster.LEAST_STORE_BYTES / 2**30)],
+)
+def test_the_object_store_follows_memory_and_shared_memory(
+    memory_gib: float, shared_gib: float, expected_gib: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, disk = namedtuple("memory", "total"), namedtuple("disk", "free")
+    monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: memory(int(memory_gib * 2**30)))
+    monkeypatch.setattr(cluster.shutil, "disk_usage", lambda _: disk(int(shared_gib * 2**30)))
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)
+    assert cluster.object_store_bytes() / 2**30 == pytest.approx(expected_gib, rel=1e-6)
