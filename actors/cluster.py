@@ -35,7 +35,7 @@ def connect(address: str | None, namespace: str) -> str | None:
         use_token(token)
     # Only now: Ray reads these variables once, when it is first imported.
     import ray
-    from ray._raylet import AuthenticationMode, get_authentication_mode
+    from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
     if address is None:
         ray.init(
@@ -76,8 +76,8 @@ def _join(address: str, namespace: str) -> None:
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"run.address={address}: can not join that cluster ({reason[:300]}). Start its nodes with `ray start` "
-            "(docs/cluster.md); without --address a private Ray is used"
+            f"run.address={address}: can not join that cluster ({reason[:300]}). Start it first, with "
+            "`ray start`, and under the same token (docs/cluster.md); without --address a private Ray is used"
         ) from error
 
 
