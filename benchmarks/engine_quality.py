@@ -19,10 +19,9 @@ from benchmarks.bars import judge
 from benchmarks.engines import engines_for
 from benchmarks.measure import FULL, Effort, Row, Samples, make_row, table
 from muzero_ray.config import Config
-from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.flat import load_flat
-from muzero_ray.runtime.build import TaskShape, build_learner, build_search, environment_factory, probe
+from muzero_ray.runtime.build import TaskShape, build_learner, build_network, build_search, environment_factory, probe
 from muzero_ray.runtime.evaluation import evaluation_protocol, play_episodes
 from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.run_output import learner_state, open_run
@@ -53,13 +52,7 @@ def quality(run: Path, effort: Effort) -> Iterator[Row]:
     shape = probe(config)
     learner = build_learner(config, shape)
     learner.load_state(*learner_state(checkpoint))
-    network = make_network(
-        config.network,
-        observation_shape=shape.observation_shape,
-        num_actions=shape.spec.num_actions,
-        consistency=config.learner.consistency_weight > 0,
-        seed=config.run.seed,
-    )
+    network = build_network(config, shape)
     load_flat(network, learner.weights())
     (_, reference), *others = engines_for(config).items()
     exact = reference.make(network)

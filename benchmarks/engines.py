@@ -8,12 +8,11 @@ from importlib.util import find_spec
 from typing import Literal
 
 from muzero_ray.config import Config
-from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.engines import REMEDY, make_engine
 from muzero_ray.networks.flat import flatten_state
 from muzero_ray.networks.model import MuZeroNetwork
-from muzero_ray.runtime.build import TaskShape, build_self_play
+from muzero_ray.runtime.build import TaskShape, build_network, build_self_play
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.types import Weights, WeightsVersion
 
@@ -57,14 +56,7 @@ def changed(config: Config, part: str, **changes: object) -> Config:
 
 def fresh_weights(config: Config, shape: TaskShape) -> Weights:
     """Those of a run before its first update."""
-    network = make_network(
-        config.network,
-        observation_shape=shape.observation_shape,
-        num_actions=shape.spec.num_actions,
-        consistency=config.learner.consistency_weight > 0,
-        seed=config.run.seed,
-    )
-    return Weights(WeightsVersion(0, 0), flatten_state(network))
+    return Weights(WeightsVersion(0, 0), flatten_state(build_network(config, shape)))
 
 
 def fresh_player(choice: Choice, config: Config, shape: TaskShape) -> SelfPlay:

@@ -14,6 +14,7 @@ from muzero_ray.envs.registry import make_environment
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.engines import make_engine
+from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.search.policies import SearchFunction, make_search
@@ -51,15 +52,20 @@ def probe(config: Config) -> TaskShape:
     return shape
 
 
-def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
-    """A network for acting. Its weights mean nothing until the first `load`."""
-    network = make_network(
+def build_network(config: Config, shape: TaskShape) -> MuZeroNetwork:
+    """The network as the learner starts with it, on the CPU."""
+    return make_network(
         config.network,
         observation_shape=shape.observation_shape,
         num_actions=shape.spec.num_actions,
         consistency=config.learner.consistency_weight > 0,
         seed=config.run.seed,
     )
+
+
+def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
+    """A network for acting. Its weights mean nothing until the first `load`."""
+    network = build_network(config, shape)
     actors = config.actors
     return make_engine(network, engine=actors.engine, bf16=actors.precision == "bf16", threads=actors.threads)
 
