@@ -58,11 +58,11 @@ class Runner(Protocol):
 def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOutput) -> Program:
     """Every process of a run, and who holds whose handle.
 
-    Replay and parameter server hold none; self-play, learner and reanalyze hold {replay, params}; the evaluator
-    {params}. Those that a run can not do without are made first: they get their places when CPUs are scarce. Replay
-    writes to the run's folder, so it is on the driver's node, and the learner beside it unless only another node can
-    ever hold it (a GPU). Ray restarts the two services; the supervisor replaces the others, so that each replacement
-    has an incarnation of its own.
+    Replay and parameter server hold none; self-play holds {its shard of replay, params}, learner and reanalyze {all
+    shards, params}, the evaluator {params}. Those that a run can not do without are made first: they get their places
+    when CPUs are scarce. Every shard writes to the run's folder, so it is on the driver's node, and the learner beside
+    it unless only another node can ever hold it (a GPU). Ray restarts the services; the supervisor replaces the
+    others, so that each replacement has an incarnation of its own.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -81,7 +81,10 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     # 0 CPUs: a head node that offers none has a place for them too. What was not answered is sent again (calls may be
     # repeated: games have ids, weights versions).
     service: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    replay = ray.remote(ReplayWorker).options(**service).remote(config, shape, output.replay_folder)
+    replays = [
+        ray.remote(ReplayWorker).options(**service).remote(config, shape, shard, output.replay_folder)
+        for shard in range(config.replay.shards)
+    ]
     params = ray.remote(ParameterServer).options(**service).remote()
     cpus = config.actors
 
@@ -89,20 +92,20 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
         incarnation = book.incarnation(restarts)
         if kind == "self_play":
             worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
-            return worker.remote(config, shape, index, incarnation, replay, params)
+            return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params)
         if kind == "learner":
             worker = ray.remote(LearnerWorker).options(
                 num_cpus=cpus.learner_cpus, num_gpus=cpus.learner_gpus, scheduling_strategy=near
             )
-            return worker.remote(config, shape, incarnation, replay, params)
+            return worker.remote(config, shape, incarnation, replays, params)
         if kind == "reanalyze":
-            return ray.remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replay, params)
+            return ray.remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replays, params)
         return ray.remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params)
 
     places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
     places += [("reanalyze", 0)] if config.reanalyze.share > 0 else []
     places += [("self_play", index) for index in range(cpus.count)]
-    slots = [Slot("replay", 0, replay), Slot("params", 0, params)]
+    slots = [*(Slot("replay", shard, replay) for shard, replay in enumerate(replays)), Slot("params", 0, params)]
     slots += [Slot(kind, index, spawn(kind, index)) for kind, index in places]
     return Program(slots, spawn, output)
 

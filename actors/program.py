@@ -1,7 +1,7 @@
 """Every process of a run as one truth table: what dies or hangs is replaced, and what keeps dying ends the run.
 
-The two services (replay, parameter server) are restarted by Ray under the same handle, so whoever holds it notices no
-more than a pause; every other worker is replaced here, with an incarnation of its own.
+The services (replay shards, parameter server) are restarted by Ray under the same handle, so whoever holds it notices
+no more than a pause; every other worker is replaced here, with an incarnation of its own.
 """
 
 from __future__ import annotations

@@ -7,25 +7,25 @@ from pathlib import Path
 
 from actors.process import restarted_by_ray
 from muzero_ray.config import Config
-from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.replay.buffer import Draw, ReplayBuffer
 from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runtime.build import TaskShape, build_buffer
-from muzero_ray.runtime.replay_archive import ReplayArchive
+from muzero_ray.runtime.replay_archive import ReplayArchive, shard_folder
 from muzero_ray.runtime.run_book import replay_metrics
-from muzero_ray.types import Batch, FloatArray, GameHistory, GameId, ItemKeys, WeightsVersion
+from muzero_ray.types import FloatArray, GameHistory, GameId, ItemKeys, WeightsVersion
 
 
 class ReplayWorker:
-    """Shell of `ReplayBuffer`; holds no handle. What to store or draw is the buffer's business.
+    """Shell of `ReplayBuffer`, a shard of the replay; holds no handle. What to store or draw is the buffer's business.
 
     The supervisor hands out budgets so that no caller ever has to wait in here. Ray restarts it under the same handle,
     and sends again what was not answered: it comes back with every game it ever acknowledged, before it takes a call.
     """
 
-    def __init__(self, config: Config, shape: TaskShape, archive: Path) -> None:
+    def __init__(self, config: Config, shape: TaskShape, shard: int, folder: Path) -> None:
         self._identity = secrets.token_hex(8)
-        self._buffer: ReplayBuffer = build_buffer(config, shape)
-        self._archive = ReplayArchive(archive)
+        self._buffer: ReplayBuffer = build_buffer(config, shape, shard)
+        self._archive = ReplayArchive(shard_folder(folder, shard))
         if restarted_by_ray():
             self._archive.recover(self._buffer)
         self._incarnations: dict[int, int] = {}
@@ -49,11 +49,16 @@ class ReplayWorker:
         self._incarnations[game_id.actor] = max(newest, game_id.incarnation)
         return game_id.incarnation >= newest
 
-    def sample(self, batch_size: int, beta: float) -> Batch:
-        return self._buffer.sample(batch_size, beta)
+    def draw(self, batch_size: int, beta: float) -> Draw:
+        return self._buffer.draw(batch_size, beta)
 
-    def update_priorities(self, keys: ItemKeys, priorities: FloatArray) -> None:
+    def mass(self) -> float:
+        return self._buffer.mass
+
+    def update_priorities(self, keys: ItemKeys, priorities: FloatArray) -> float:
+        """Returns the `mass` after it."""
         self._buffer.update_priorities(keys, priorities)
+        return self._buffer.mass
 
     def stale_games(self, count: int) -> list[StaleGame]:
         return self._buffer.stale_games(count)

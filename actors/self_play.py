@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 
 import ray
@@ -14,17 +15,21 @@ from muzero_ray.runtime.build import TaskShape, build_self_play
 from muzero_ray.runtime.self_play import PlayStats
 from muzero_ray.types import GameHistory
 
+NICER = 4
+"""Than the other workers: where cores are shared, learner and replay go first, and self-play takes all that is left."""
+
 MAX_PUSHES = 2
 """Unacknowledged segments an actor may have on their way to replay."""
 
 
 class SelfPlayWorker:
-    """Shell of `SelfPlay`; holds the handles {replay, params}."""
+    """Shell of `SelfPlay`; holds the handles {its shard of replay, params}."""
 
     def __init__(
         self, config: Config, shape: TaskShape, actor: int, incarnation: int, replay: ActorHandle, params: ActorHandle
     ) -> None:
         limit_threads(config.actors.threads)
+        os.nice(NICER)
         self._self_play = build_self_play(config, shape, actor=actor, incarnation=incarnation)
         self._weights = WeightsClient(params, "online", self._self_play.prepare)
         self._replay = replay

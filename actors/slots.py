@@ -97,7 +97,7 @@ class Slot:
 
     @property
     def name(self) -> str:
-        return f"{self.kind} {self.index}" if self.kind == "self_play" else self.kind
+        return f"{self.kind} {self.index}" if self.kind in ("self_play", "replay") else self.kind
 
     @property
     def waits_for(self) -> ray.ObjectRef | None:

@@ -16,7 +16,8 @@ import psutil
 from actors.program import TIMEOUT, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config import Config
-from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.runtime.replay_archive import join_shards, split_shards
+from muzero_ray.runtime.run_book import RunBook, joint_replay_metrics
 from muzero_ray.runtime.run_output import RunOutput, learner_state
 
 CALL_SECONDS = 5.0
@@ -61,9 +62,12 @@ class Supervisor:
         self._book = book
         self._config = config
         self._output = output
-        self._replay_files = replay_files
-        self._replay, self._params = program.one("replay"), program.one("params")
+        self._replays, self._params = program.of("replay"), program.one("params")
+        saved = split_shards(replay_files, len(self._replays)) if replay_files is not None else []
+        self._to_load = dict(enumerate(saved))
+        """What shards of replay have still to be given: their files of the checkpoint."""
         self._learner, self._evaluator = program.one("learner"), program.one("evaluator")
+        self._services = (*self._replays, self._params)
         self._stop_requested = False
         self._started = False
         self._publish = True
@@ -106,7 +110,7 @@ class Supervisor:
         """Give every free process what its budget allows."""
         book, now = self._book, time.monotonic()
         self._tend_services(now)
-        if self._replay_files is not None or self._replay.ready is not None or self._params.ready is not None:
+        if self._to_load or any(slot.ready is not None for slot in self._services):
             return
         if self._learner.is_free(now) and (self._learner.fresh or self._publish):
             self._set_up_learner()
@@ -126,10 +130,11 @@ class Supervisor:
                 slot.send("reanalyze", transitions, CALL_SECONDS)
 
     def _tend_services(self, now: float) -> None:
-        """Ask replay and the parameter server, every so often, whether they are still who they were."""
-        if self._replay_files is not None and self._replay.is_free(now):
-            self._replay.send("load", self._replay_files)
-        for slot in (self._replay, self._params):
+        """Ask replay shards and the parameter server, every so often, whether they are still who they were."""
+        for slot in self._replays:
+            if slot.index in self._to_load and slot.is_free(now):
+                slot.send("load", self._to_load[slot.index])
+        for slot in self._services:
             if slot.is_free(now) and (slot.identity is None or now - slot.started > PING_SECONDS):
                 slot.send("identity")
 
@@ -163,8 +168,8 @@ class Supervisor:
         """One answer, to where it belongs."""
         if slot.method == "identity":
             self._identified(slot, result)
-        elif slot is self._replay:
-            self._replay_files = None  # it has them
+        elif slot.kind == "replay":
+            del self._to_load[slot.index]  # it has them
         elif slot.method in ("load", "publish"):
             self._set_up(result)
         elif slot is self._evaluator:
@@ -173,7 +178,8 @@ class Supervisor:
         else:
             # A learner that dies anew before each checkpoint gets nowhere, so its own deaths count until there is one.
             slot.blocked = 0
-            for useful in (self._replay, self._params, *(() if slot is self._learner else (slot,))):
+            shards = [self._replays[slot.index % len(self._replays)]] if slot.kind == "self_play" else self._replays
+            for useful in (*shards, self._params, *(() if slot is self._learner else (slot,))):
                 useful.forgive()
             self._enter(slot, result)
 
@@ -237,7 +243,8 @@ class Supervisor:
     def _write_row(self) -> None:
         book, actors = self._book, self._program.of("self_play")
         with contextlib.suppress(ProcessLost):  # a row without its replay group; the next question to it tells more
-            book.metrics.update(answer(self._replay.handle.metrics.remote(book.learner_steps), STOP_SECONDS))
+            asked = [slot.handle.metrics.remote(book.learner_steps) for slot in self._replays]
+            book.metrics.update(joint_replay_metrics([answer(ref, STOP_SECONDS) for ref in asked]))
         alive = sum(slot.ready is None and slot.failures == 0 for slot in actors)
         book.metrics.update({"actors/alive": alive, "actors/restarts": self._program.restarts})
         if (shared := _object_store_mb()) is not None:
@@ -249,7 +256,7 @@ class Supervisor:
         """Write learner, replay and book as of now; False if one of them did not answer."""
         if self._learner.fresh:
             return False
-        learner, replay = self._learner.handle.save.remote(), self._replay.handle.save.remote()
+        learner, replays = self._learner.handle.save.remote(), [slot.handle.save.remote() for slot in self._replays]
         limit = STOP_SECONDS if self._stop_requested else TIMEOUT
         try:
             learner_part = answer(learner, limit)
@@ -258,11 +265,11 @@ class Supervisor:
                 self._program.failed(self._learner, str(error))
             return False
         try:
-            replay_part = answer(replay, limit)
+            replay_parts = [answer(replay, limit) for replay in replays]
         except ProcessLost:
             return False
         self._book.done("checkpoint")
-        self._output.checkpoint(self._book, learner_part, replay_part)
+        self._output.checkpoint(self._book, learner_part, join_shards(replay_parts))
         self._learner.forgive()  # what it did since it was restored is safe
         return True
 

@@ -13,6 +13,7 @@ from itertools import count, cycle
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import psutil
 import ray
 from ray.actor import ActorHandle
@@ -74,7 +75,7 @@ def coordinate(effort: Effort) -> Iterator[Row]:
             samples.setdefault("sleeps", []).append(LANES / round_seconds)
         running.program.slots = slots
         yield from _rows(samples, effort)
-        yield _intake(running, preset, source, max(effort.actors), effort)
+        yield from _intake(running, preset, source, samples[f"play {max(effort.actors)}"], effort)
 
 
 def _config(preset: Config, actors: int) -> Config:
@@ -154,22 +155,26 @@ def _rows(samples: Samples, effort: Effort) -> Iterator[Row]:
         yield make_row(f"{place}/cpus", "cores", samples, f"cpus {actors}", "cores", "all cores")
 
 
-def _intake(running: RunningProgram, preset: Config, source: _Segments, actors: int, effort: Effort) -> Row:
+def _intake(
+    running: RunningProgram, preset: Config, source: _Segments, played: list[float], effort: Effort
+) -> Iterator[Row]:
     """Real Breakout segments into the program's replay, as fast as it acknowledges them, while its learner draws
-    batches; against what `actors` real actors play, by one of them alone on its core."""
-    shape = probe(preset)
-    player = fresh_player(list(engines_for(preset).values())[-1], preset, shape)
+    batches; against what the most actors of this program `played`, and in units of what a real one, with a core of its
+    own, plays."""
+    player = fresh_player(list(engines_for(preset).values())[-1], preset, probe(preset))
     learner = running.program.one("learner").handle
-    samples: Samples = {"taken": [], "played": []}
+    samples: Samples = {"taken": [], "played": [float(np.median(played))] * effort.repeats, "actors": []}
     play("", player, effort.seconds)
     for _ in range(effort.repeats):
-        samples["played"].append(actors * play("one", player, effort.seconds)["one"])
+        one = play("one", player, effort.seconds)["one"]
         training: ray.ObjectRef[Any] = learner.train.remote(NEVER, 1.0, INTAKE_SECONDS)
-        samples["taken"].append(source.push(running.program.one("replay").handle, actors, INTAKE_SECONDS))
+        samples["taken"].append(source.push(running.program.one("replay").handle, max(effort.actors), INTAKE_SECONDS))
+        samples["actors"].append(samples["taken"][-1] / one)
         ray.get(training, timeout=TIMEOUT)
     player.close()
-    against = f"{actors} x one actor alone"
-    return make_row("coordination/replay-intake", "transitions/s", samples, "taken", "played", against)
+    against = f"what those {max(effort.actors)} play"
+    yield make_row("coordination/replay-intake", "transitions/s", samples, "taken", "played", against)
+    yield make_row("coordination/replay-intake-breakout", "actors", samples, "actors")
 
 
 class _Segments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tempfile
 import time
@@ -44,6 +45,9 @@ class Filled:
         process = psutil.Process()
         before = process.memory_info().rss
         self.buffer = build_buffer(config, shape)
+        # The same games, for a learner that also needs the observation after each unrolled step (consistency loss).
+        self.with_next = copy.copy(self.buffer)
+        self.with_next._with_next = True
         fill(self.buffer, self._source, size)
         self.resident = process.memory_info().rss - before
         self.size = size
@@ -65,7 +69,7 @@ class Filled:
 
     def trial(self, seconds: float) -> dict[str, float]:
         insert, pack = self.insert(seconds)
-        sample = milliseconds(lambda: self.buffer.sample(BATCH, beta=1.0), seconds)
+        sample = milliseconds(lambda: self.with_next.sample(BATCH, beta=1.0), seconds)
         return {
             f"insert {self.size}": insert,
             f"pack {self.size}": pack,
@@ -82,8 +86,11 @@ def replay(effort: Effort) -> Iterator[Row]:
     games = record_games(config, effort.recorded, SEED)
     filled = [Filled(config, games, size) for size in effort.replay_sizes]
     trials: list[Trial] = [partial(one.trial, effort.seconds) for one in filled]
-    copied = {"copy": BATCH, "small copy": config.learner.batch_size}
-    frames = {name: filled[0].buffer.sample(size, beta=1.0).frames for name, size in copied.items()}
+    batch_size = config.learner.batch_size
+    frames = {
+        "copy": filled[0].with_next.sample(BATCH, beta=1.0).frames,
+        "small copy": filled[0].buffer.sample(batch_size, beta=1.0).frames,
+    }
     # What no batch can be assembled faster than.
     trials.append(lambda: {name: milliseconds(array.copy, effort.seconds) for name, array in frames.items()})
     samples = take_turns(trials, effort.repeats)
@@ -99,7 +106,7 @@ def replay(effort: Effort) -> Iterator[Row]:
         )
         name = f"replay/sample/{size}/{BATCH}x({steps}+1)"
         yield make_row(name, "ms", samples, f"sample {key}", "copy", "a copy of its frames")
-        name = f"replay/sample/{size}/{config.learner.batch_size}x({steps}+1)"
+        name = f"replay/sample/{size}/preset-{batch_size}"
         yield make_row(name, "ms", samples, f"small {key}", "small copy", "a copy of its frames")
         yield make_row(f"replay/bytes/{size}", "B/transition", samples, f"bytes {key}", "frame", "its frame, raw")
         if size >= RESIDENT_FROM:

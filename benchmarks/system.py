@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import psutil
@@ -15,10 +15,10 @@ from benchmarks.engines import changed
 from benchmarks.measure import Effort, Row, Samples, make_row
 from muzero_ray.config import Config
 from muzero_ray.config_file import load_preset
-from muzero_ray.training.learner import Learner
 
-USEFUL = ("self_play", "learner", "reanalyze", "evaluator")
-"""Kinds of workers that search or train; what they spend on Ray and on environments is theirs, too."""
+USEFUL = ("self_play", "learner", "replay", "reanalyze", "evaluator")
+"""Kinds of workers that search or train, with replay, which builds the learner's batches beside it; what they spend on
+Ray and on environments is theirs, too."""
 
 FIRST_UPDATE_TIMEOUT = 600.0
 
@@ -50,11 +50,14 @@ def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
     with running_program(config) as running:
         book = WatchedBook(config)
         learner = running.program.one("learner").handle
-        ray.get(learner.__ray_call__.remote(_time_updates), timeout=FIRST_UPDATE_TIMEOUT)
+        ray.get(learner.__ray_call__.remote(_time_learner), timeout=FIRST_UPDATE_TIMEOUT)
         running.run(book, lambda: _watch(running, book, effort, readings))
-        in_updates = ray.get(learner.__ray_call__.remote(_seconds_in_updates), timeout=FIRST_UPDATE_TIMEOUT)
-    # Of all calls since the start, those of the drain included: the time in them that was no update.
-    samples: Samples = {"wait": [max(book.train_seconds - in_updates, 0.0)], "calls": [book.train_seconds]}
+        took: dict[str, float] = ray.get(
+            learner.__ray_call__.remote(lambda worker: worker.seconds), timeout=FIRST_UPDATE_TIMEOUT
+        )
+    # Of all calls since the start, those of the drain included.
+    samples: Samples = {"wait": [took["wait"]], "calls": [book.train_seconds]}
+    samples["other"] = [max(book.train_seconds - took["wait"] - took["update"], 0.0)]
     samples |= _slices(readings)
     yield make_row("system/busy", "cores", samples, "busy", "cores", "all cores")
     # On a machine with other users the first can not be near 1, however well the program does.
@@ -65,6 +68,7 @@ def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
     yield make_row("system/env-steps", "steps/s", samples, "env steps")
     yield make_row("system/learner-steps", "steps/s", samples, "learner steps")
     yield make_row("system/learner-wait", "s", samples, "wait", "calls", "its calls")
+    yield make_row("system/learner-other", "s", samples, "other", "calls", "its calls")
     yield make_row("system/learner-in-calls", "s/s", samples, "in calls")
 
 
@@ -107,19 +111,18 @@ def _slices(readings: list[Reading]) -> Samples:
     return samples
 
 
-def _time_updates(_worker: Any) -> None:
-    """In the learner's process: add up the time in its updates."""
-    update = Learner.train_step
-    Learner.benchmark_seconds = 0.0  # type: ignore[attr-defined]
+def _time_learner(worker: Any) -> None:
+    """In the learner's process: add up the time in its updates, and that until it has the batch for one."""
+    worker.seconds = {"update": 0.0, "wait": 0.0}
+    worker._learner.train_step = _timed(worker._learner.train_step, worker.seconds, "update")
+    worker._receive = _timed(worker._receive, worker.seconds, "wait")
 
-    def timed(self: Learner, *arguments: Any) -> Any:
+
+def _timed(call: Callable[..., Any], seconds: dict[str, float], key: str) -> Callable[..., Any]:
+    def timed(*arguments: Any) -> Any:
         begin = time.monotonic()
-        result = update(self, *arguments)
-        Learner.benchmark_seconds += time.monotonic() - begin  # type: ignore[attr-defined]
+        result = call(*arguments)
+        seconds[key] += time.monotonic() - begin
         return result
 
-    Learner.train_step = timed  # type: ignore[assignment,method-assign]
-
-
-def _seconds_in_updates(_worker: Any) -> float:
-    return float(Learner.benchmark_seconds)  # type: ignore[attr-defined]
+    return timed

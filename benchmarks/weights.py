@@ -46,15 +46,17 @@ def _rows(place: str, label: str, samples: Samples) -> Iterator[Row]:
     yield make_row(f"weights-prepare/{place}", "ms", samples, f"{label} prepare", move, "a median move")
     yield make_row(f"weights-interval/{place}", "ms", samples, interval, f"{label} least", "the least interval")
     yield make_row(f"weights-share/{place}", "ms CPU", samples, f"{label} cost", interval, "the interval")
+    yield make_row(f"weights-during/{place}", "ms", samples, f"{label} during", move, "a median move")
     yield make_row(f"weights-gap/{place}", "ms", samples, f"{label} gap", move, "a median move")
     yield make_row(f"weights-gap-without/{place}", "ms", samples, f"{label} calm", move, "a median move")
 
 
 def _refresh(label: str, player: SelfPlay, fresh: Weights, seconds: float) -> dict[str, float]:
     """Moves without a refresh for `seconds`, then moves while a thread prepares weights, which `play` adopts between
-    two of them, as in an actor. Times in ms: `gap` is the longest from one move's end to the next one's during the
-    refresh, `calm` the longest of as many moves before it, `cost` the CPU time of a refresh in all threads, `interval`
-    what an actor would wait between two."""
+    two of them, as in an actor. Times in ms, of moves from one's end to the next one's: `during` is their mean while
+    the thread is at it and `gap` the longest, `calm` the longest of as many before; `cost` the CPU time of a refresh in
+    all threads, `interval` what an actor would wait between two.
+    """
     ends = [time.monotonic()]
     while ends[-1] - ends[0] < seconds or len(ends) < 4:
         ends.append(_move(player))
@@ -74,6 +76,7 @@ def _refresh(label: str, player: SelfPlay, fresh: Weights, seconds: float) -> di
     return {
         f"{label} move": float(np.median(calm)),
         f"{label} calm": float(calm[-len(during) :].max()),
+        f"{label} during": float(np.mean(during)),
         f"{label} gap": max(during),
         f"{label} prepare": 1000 * prepare,
         f"{label} cost": 1000 * cost,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 import ray
 import torch
@@ -18,12 +19,13 @@ TIMEOUT = 120.0
 
 
 class ReanalyzeWorker:
-    """Shell of `Reanalyzer`; holds the handles {replay, params}."""
+    """Shell of `Reanalyzer`; holds the handles {replay shards, params}."""
 
-    def __init__(self, config: Config, shape: TaskShape, replay: ActorHandle, params: ActorHandle) -> None:
+    def __init__(self, config: Config, shape: TaskShape, replays: list[ActorHandle], params: ActorHandle) -> None:
         torch.set_num_threads(config.actors.threads)
         self._reanalyzer = Reanalyzer(config, shape)
-        self._replay = replay
+        self._replays = deque(replays)
+        """Whose turn it is, first."""
         self._params = params
         self._version: WeightsVersion | None = None
 
@@ -36,12 +38,12 @@ class ReanalyzeWorker:
             self._version = weights.version
         if self._version is None:
             return 0
-        done = 0
-        while done < transitions and time.monotonic() - begin < seconds:
-            before = done
-            for fresh in self._reanalyzer.refresh(ray.get(self._replay.stale_games.remote(1), timeout=TIMEOUT)):
-                ray.get(self._replay.replace_targets.remote(*fresh), timeout=TIMEOUT)
+        done = fresh_shards = 0  # shards in a row that are all as fresh as these weights
+        while done < transitions and fresh_shards < len(self._replays) and time.monotonic() - begin < seconds:
+            replay, before = self._replays[0], done
+            self._replays.rotate(-1)
+            for fresh in self._reanalyzer.refresh(ray.get(replay.stale_games.remote(1), timeout=TIMEOUT)):
+                ray.get(replay.replace_targets.remote(*fresh), timeout=TIMEOUT)
                 done += len(fresh.root_values)
-            if done == before:
-                break  # everything is as fresh as these weights
+            fresh_shards = fresh_shards + 1 if done == before else 0
         return done

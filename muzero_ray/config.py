@@ -158,6 +158,9 @@ class ReplayConfig(FrozenConfig):
     """Importance-sampling exponent at the start, annealed to 1 over training."""
     segment_length: PositiveInt = 400
     """Longer games are cut into segments of this many steps."""
+    shards: PositiveInt = 1
+    """Processes that hold the replay, each its share of the capacity and the games of its own actors. More than one
+    pays where one does not keep up with many actors."""
 
     @model_validator(mode="after")
     def _fits(self) -> ReplayConfig:
@@ -165,6 +168,11 @@ class ReplayConfig(FrozenConfig):
             raise ValueError(
                 f"min_size={self.min_size} is above capacity={self.capacity}: the learner would wait for ever. "
                 "Lower min_size or raise capacity"
+            )
+        if self.shards > 1 and self.capacity // self.shards < self.segment_length:
+            raise ValueError(
+                f"shards={self.shards} leaves each {self.capacity // self.shards} of capacity={self.capacity}, less "
+                f"than one segment (segment_length={self.segment_length}). Use fewer shards or raise capacity"
             )
         return self
 
@@ -320,6 +328,16 @@ class Config(FrozenConfig):
                     f"env.atari.image_size={size} is no multiple of network.downsample={factor}: the latent would not "
                     f"be whole. Use {size // factor * factor or factor} or another downsample"
                 )
+        if self.run.serial and self.replay.shards > 1:
+            raise ValueError(
+                f"replay.shards={self.replay.shards} asks for as many processes, and run.serial=True has only one. Use "
+                "replay.shards=1"
+            )
+        if self.actors.count % self.replay.shards:
+            raise ValueError(
+                f"replay.shards={self.replay.shards} does not divide actors.count={self.actors.count}: one shard would "
+                "take in more games than another, and forget them sooner. Make actors.count a multiple of it"
+            )
         bounds = self.search.value_bounds
         if bounds is not None and bounds[0] >= bounds[1]:
             raise ValueError(f"search.value_bounds={bounds}: the lower bound must be below the upper. Swap them")

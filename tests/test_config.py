@@ -149,6 +149,30 @@ MISTAKES = {
         "replay.min_size=2000 is above replay.capacity=1000",
         "Lower min_size or raise capacity",
     ),
+    "shards that hold no segment": (
+        "replay:\n  shards: 4\n  capacity: 1500\n  min_size: 500\n",
+        "2",
+        "replay.shards=4 leaves each 375 of replay.capacity=1500, less than one segment (replay.segment_length=400)",
+        "Use fewer shards or raise capacity",
+    ),
+    "shards that share actors unevenly": (
+        "replay:\n  shards: 2\nactors:\n  count: 3\n",
+        "2",
+        "replay.shards=2 does not divide actors.count=3",
+        "Make actors.count a multiple of it",
+    ),
+    "a shard without an actor": (
+        "replay:\n  shards: 2\nactors:\n  count: 1\n",
+        "2",
+        "replay.shards=2 does not divide actors.count=1",
+        "Make actors.count a multiple of it",
+    ),
+    "shards in one process": (
+        "replay:\n  shards: 2\nrun:\n  serial: true\n",
+        "2",
+        "replay.shards=2 asks for as many processes, and run.serial=True has only one",
+        "Use replay.shards=1",
+    ),
     "deeper section": (
         "network:\n  value:\n    bins: 600\n",
         "3",

@@ -99,7 +99,8 @@ class MuZeroNetwork(nn.Module):
         """h: stacked observations `[B, ...]` (uint8 images or float32) to latents `[B, *hidden_shape]` in [0, 1]."""
         x = self._numbers(observations)
         if self.input_mean is not None:
-            x = x - self.input_mean.to(x.dtype)
+            # Laid out like the images: with the default layout this subtraction takes ten times as long.
+            x = x - self.input_mean.to(x.dtype)[None].contiguous(memory_format=torch.channels_last)
         return scale_to_unit(self.representation_part(x))
 
     def track_mean(self, observations: torch.Tensor, rate: float) -> None:
@@ -110,8 +111,9 @@ class MuZeroNetwork(nn.Module):
         predicted and observed values to 0.73 with the mean taken away, and to 0.1 without.
         """
         if self.input_mean is not None:
+            largest = 255 if observations.dtype == torch.uint8 else 1
             with torch.no_grad():
-                self.input_mean.lerp_(self._numbers(observations).float().mean(0), rate)
+                self.input_mean.lerp_(observations.float().mean(0) / largest, rate)
 
     def _numbers(self, observations: torch.Tensor) -> torch.Tensor:
         """uint8 images as fractions of 255; what else there is as it is."""

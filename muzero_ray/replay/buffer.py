@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,16 @@ from muzero_ray.types import (
 
 # Errors below this (env units) count as this much: nothing becomes impossible to draw.
 PRIORITY_FLOOR = 1e-3
+
+
+class Draw(NamedTuple):
+    """A batch, and what `shards.merge` must know to join it with those of other replays.
+
+    rarest: probability of the least probable of its items at each single draw; that item has weight 1.
+    """
+
+    batch: Batch
+    rarest: float
 
 
 class ReplayBuffer:
@@ -92,6 +102,11 @@ class ReplayBuffer:
         return self._store.bytes
 
     @property
+    def mass(self) -> float:
+        """Sum of p^alpha over all transitions: what this replay counts for beside others."""
+        return self._tree.total
+
+    @property
     def priority_max(self) -> float:
         """Largest raw priority now (0 when empty or uniform). O(capacity): for logging."""
         return float(self._tree.largest() ** (1.0 / self._alpha)) if self._alpha > 0 else 0.0
@@ -140,15 +155,18 @@ class ReplayBuffer:
         return np.maximum(errors.astype(np.float64), PRIORITY_FLOOR) ** self._alpha
 
     def sample(self, batch_size: int, beta: float) -> Batch:
+        """The batch of a `draw`."""
+        return self.draw(batch_size, beta).batch
+
+    def draw(self, batch_size: int, beta: float) -> Draw:
         """Draw `batch_size` positions, stratified over the priority mass, with importance exponent `beta`."""
         codec = self._store.codec
         if codec is None:
             raise ValueError("replay is empty: nothing to sample")
-        total = self._tree.total
-        masses = (np.arange(batch_size) + self._rng.random(batch_size)) * (total / batch_size)
-        leaves = self._tree.find(masses)
+        leaves = self._tree.draw(batch_size, self._rng)
+        powered = self._tree.get(leaves)
         # w_i = (N P(i))^-beta / max_j w_j (Schaul et al. 2016, section 3.4).
-        weights = (self.size * self._tree.get(leaves) / total) ** -beta
+        weights = (self.size * powered / self.mass) ** -beta
         numbers, positions = self._store.locate(leaves)
         games = [self._store.games[number] for number in numbers.tolist()]
         ahead = self._unroll if self._with_next else 0
@@ -158,13 +176,14 @@ class ReplayBuffer:
             terminated=np.array([game.terminated for game in games]),
             filler=self._rng.integers(self._store.num_actions, size=(batch_size, self._unroll), dtype=np.int32),
         )
-        return Batch(
+        batch = Batch(
             frames=gather_frames(games, positions, codec, stack=self._stack, ahead=ahead),
             stack=self._stack,
             **targets._asdict(),
             weights=(weights / weights.max()).astype(np.float32),
             keys=ItemKeys(numbers, positions.astype(np.int32)),
         )
+        return Draw(batch, float(powered.min()) / self.mass)
 
     def update_priorities(self, keys: ItemKeys, priorities: FloatArray) -> None:
         """Set raw priorities `[B]`: |error| in env units, finite and >= 0. Keys of games that have left are ignored."""
@@ -213,11 +232,9 @@ class ReplayBuffer:
         stored.target_version, stored.reanalyzed = version, True
         return True
 
-    def state(self, *, games: bool = True) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Everything, exactly: arrays and JSON. With `games=False` the games themselves are left out, to be given to
-        `load_state` from where they were written before; their reanalyzed targets are here."""
-        kept = self._store.games
-        arrays = snapshot.pack(kept, self._store.codec, with_games=games)
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Everything but the games as they came in, exactly: arrays and JSON. Their reanalyzed targets are here."""
+        arrays = snapshot.pack(self._store.games)
         arrays["priorities"] = self._tree.get(self._all_leaves())
         return arrays, {
             "settings": self._settings(),
@@ -226,10 +243,8 @@ class ReplayBuffer:
             "next_game": self._store.next_number,
         }
 
-    def load_state(
-        self, arrays: dict[str, Array], meta: dict[str, Any], games: Iterable[GameHistory] | None = None
-    ) -> None:
-        """Become the buffer that `state` described. games: those of `game_ids()` then, if `state` left them out.
+    def load_state(self, arrays: dict[str, Array], meta: dict[str, Any], games: Iterable[GameHistory]) -> None:
+        """Become the buffer that `state` described. games: those of `game_ids()` then, as they came in.
 
         Raises CheckpointError if the parts do not fit together; the buffer is then of no more use.
         """
@@ -268,10 +283,10 @@ class ReplayBuffer:
 
 
 def make_replay(cfg: Config, *, num_players: int, rng: np.random.Generator) -> ReplayBuffer:
-    """The replay of a run."""
+    """The replay of a run, or one shard of it."""
     return ReplayBuffer(
-        capacity=cfg.replay.capacity,
-        capacity_bytes=cfg.replay.capacity_bytes,
+        capacity=cfg.replay.capacity // cfg.replay.shards,
+        capacity_bytes=cfg.replay.capacity_bytes // cfg.replay.shards,
         alpha=cfg.replay.priority_alpha,
         frame_stack=cfg.env.frame_stack,
         unroll_steps=cfg.learner.unroll_steps,

@@ -56,8 +56,8 @@ class GameStore:
         cost = self._cost(stored)
         if cost > self._capacity_bytes:
             raise ConfigError(
-                f"replay.capacity_bytes={self._capacity_bytes} is below the {cost} bytes of one game: it could never "
-                "be kept. Raise replay.capacity_bytes or lower replay.segment_length"
+                f"replay.capacity_bytes={self._capacity_bytes} (of one shard) is below the {cost} bytes of one game: "
+                "it could never be kept. Raise replay.capacity_bytes or lower replay.segment_length"
             )
         evicted = []
         while self.size + stored.owned > self.capacity or self.bytes + cost > self._capacity_bytes:

@@ -1,18 +1,15 @@
-"""The games of a replay as plain arrays, for checkpoints."""
+"""What changes in the games of a replay, as plain arrays, for checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.replay.encoding import decode_game, encode_game
-from muzero_ray.replay.frames import FrameCodec
-from muzero_ray.replay.stored_game import StoredGame, restore
+from muzero_ray.replay.stored_game import StoredGame
 from muzero_ray.types import Array, GameHistory, WeightsVersion
 
 
@@ -25,46 +22,31 @@ class Record(NamedTuple):
     reanalyzed: bool
 
 
-def pack(games: dict[int, StoredGame], codec: FrameCodec | None, *, with_games: bool) -> dict[str, Array]:
+def pack(games: dict[int, StoredGame]) -> dict[str, Array]:
     """Arrays that `unpack` reads.
 
-    index: `[G, 7]` int64: id, target version, first leaf, reanalyzed. With games: their encodings one after another,
-    cut at `game_ends`. Without: policies and root values of the reanalyzed ones, which differ from what was written
-    when they came in.
+    index: `[G, 7]` int64: id, target version, first leaf, reanalyzed. policies, root_values: of the reanalyzed games,
+    which differ from what was written when they came in.
     """
     rows = [(*g.id, *g.target_version, g.first_leaf, int(g.reanalyzed)) for g in games.values()]
     arrays: dict[str, Array] = {"index": np.array(rows, np.int64).reshape(-1, 7)}
-    if with_games:
-        encoded = [encode_game(restore(game, codec)) for game in games.values() if codec is not None]
-        arrays["games"] = np.frombuffer(b"".join(encoded), np.uint8)
-        arrays["game_ends"] = np.cumsum([len(data) for data in encoded], dtype=np.int64)
-    else:
-        changed = [game.rows for game in games.values() if game.reanalyzed]
-        policies = [rows["policy"][:-1].ravel() for rows in changed]
-        arrays["policies"] = np.concatenate([np.zeros(0, np.float32), *policies])
-        arrays["root_values"] = np.concatenate([np.zeros(0, np.float32), *(rows["root_value"] for rows in changed)])
+    changed = [game.rows for game in games.values() if game.reanalyzed]
+    policies = [rows["policy"][:-1].ravel() for rows in changed]
+    arrays["policies"] = np.concatenate([np.zeros(0, np.float32), *policies])
+    arrays["root_values"] = np.concatenate([np.zeros(0, np.float32), *(rows["root_value"] for rows in changed)])
     return arrays
 
 
-def unpack(arrays: dict[str, Array], games: Iterable[GameHistory] | None) -> list[Record]:
-    """The games of `pack`, oldest first; `games` where it left them out. Raises CheckpointError where parts differ."""
+def unpack(arrays: dict[str, Array], games: Iterable[GameHistory]) -> list[Record]:
+    """The games of `pack` as they were then, oldest first. Raises CheckpointError if `games` are others."""
     index = arrays["index"].tolist()
-    if games is None:
-        if "games" not in arrays:
-            raise CheckpointError(
-                "the replay state holds no games and none were given. Load them from the run's chunks"
-            )
-        data = arrays["games"].tobytes()
-        ends = [0, *arrays["game_ends"].tolist()]
-        found = [decode_game(data[start:end]) for start, end in pairwise(ends)]
-    else:
-        found = list(games)
+    found = list(games)
     if [list(game.id) for game in found] != [row[:3] for row in index]:
         raise CheckpointError(f"{len(found)} games found are not the {len(index)} that the replay state names")
     records = []
     policy_at = value_at = 0
     for game, row in zip(found, index, strict=True):
-        if row[6] and games is not None:
+        if row[6]:
             policy_end, value_end = policy_at + game.policies.size, value_at + len(game) + 1
             policies = arrays["policies"][policy_at:policy_end].reshape(game.policies.shape)
             game = replace(game, policies=policies, root_values=arrays["root_values"][value_at:value_end])

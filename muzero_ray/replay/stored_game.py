@@ -115,26 +115,6 @@ def legal_actions(game: StoredGame) -> Array:
     return np.unpackbits(rows["legal"], axis=1, count=rows["policy"].shape[1]).astype(np.bool_)
 
 
-def restore(game: StoredGame, codec: FrameCodec) -> GameHistory:
-    """The game as it was inserted, with its newest policies and root values."""
-    rows = game.rows
-    return GameHistory(
-        id=game.id,
-        observations=codec.unpack(game.frames),
-        context=game.context,
-        actions=rows["action"][:-1].copy(),
-        rewards=rows["reward"][1:].copy(),
-        to_play=rows["to_play"].copy(),
-        legal=legal_actions(game),
-        policies=rows["policy"][:-1].copy(),
-        root_values=rows["root_value"].copy(),
-        owned=game.owned,
-        terminated=game.terminated,
-        truncated=game.truncated,
-        version=game.version,
-    )
-
-
 @dataclass(frozen=True)
 class StaleGame:
     """What reanalyze needs of a game: its `S` searchable positions, that is T, or T + 1 if it was truncated.

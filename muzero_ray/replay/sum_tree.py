@@ -58,6 +58,10 @@ class SumTree:
         """Give `leaves` `[n]` the priorities `values` `[n]` (>= 0); of a leaf named twice the last value stays."""
         _assign(self._tree, self._base, leaves, values)
 
+    def draw(self, count: int, rng: np.random.Generator) -> LongArray:
+        """Leaves `[count]` in proportion to their priorities, in order: one out of each `count`-th of the total."""
+        return self.find((np.arange(count) + rng.random(count)) * (self.total / count))
+
     def find(self, masses: Float64Array) -> LongArray:
         """Leaves `[n]` whose interval of the cumulative sum holds each of `masses` `[n]`, in [0, total).
 

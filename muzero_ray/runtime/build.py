@@ -104,9 +104,9 @@ def build_self_play(
     )
 
 
-def build_buffer(config: Config, shape: TaskShape) -> ReplayBuffer:
-    """The replay buffer of a run."""
-    rng = np.random.default_rng([config.run.seed, 1_000_001])
+def build_buffer(config: Config, shape: TaskShape, shard: int = 0) -> ReplayBuffer:
+    """The replay buffer of a run, or one shard of it."""
+    rng = np.random.default_rng([config.run.seed, 1_000_001 + shard])
     return make_replay(config, num_players=shape.spec.num_players, rng=rng)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from muzero_ray.errors import CheckpointError
+from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import list_checkpoints, read_checkpoint_file
@@ -70,7 +70,7 @@ class ReplayArchive:
         self._seal()
         live = set(buffer.game_ids())
         self._chunks = [(ref, ids) for ref, ids in self._chunks if not live.isdisjoint(ids)]
-        arrays, meta = buffer.state(games=False)
+        arrays, meta = buffer.state()
         index = {
             "chunks": [{**asdict(ref), "ids": ids} for ref, ids in self._chunks],
             "next_chunk": self._store.next_number(),
@@ -144,16 +144,53 @@ class ReplayArchive:
             raise CheckpointError(f"{INDEX_FILE} and {ARRAYS_FILE} are damaged: {error!r}") from error
 
 
-def prune_chunks(folder: Path, checkpoints: Path) -> None:
+def shard_folder(folder: Path, shard: int) -> Path:
+    """Where that shard of the replay in `folder` has its chunks: the first one in `folder` itself."""
+    return folder / f"shard-{shard}" if shard else folder
+
+
+def _shard_file(name: str, shard: int) -> str:
+    return f"shard-{shard}.{name}" if shard else name
+
+
+def join_shards(parts: Sequence[Mapping[str, bytes]]) -> dict[str, bytes]:
+    """The files of a checkpoint, of what `ReplayArchive.save` returned for each shard."""
+    return {_shard_file(name, shard): data for shard, files in enumerate(parts) for name, data in files.items()}
+
+
+def split_shards(files: Mapping[str, bytes], shards: int) -> list[dict[str, bytes]]:
+    """What `ReplayArchive.load` takes, for each shard, out of a checkpoint's files.
+
+    Raises ConfigError if another number of shards was saved: their games, leaves and keys are not made over.
+    """
+    saved = sum(name.endswith(INDEX_FILE) for name in files)
+    if saved not in (0, shards):
+        raise ConfigError(
+            f"replay.shards={shards}, but this checkpoint holds the replay of {saved}: games do not move from one to "
+            f"another. Resume with replay.shards={saved}"
+        )
+    names = (INDEX_FILE, ARRAYS_FILE)
+    return [
+        {name: files[found] for name in names if (found := _shard_file(name, shard)) in files}
+        for shard in range(shards)
+    ]
+
+
+def prune_chunks(folder: Path, checkpoints: Path, shards: int = 1) -> None:
     """Delete chunks in `folder` that no checkpoint still there refers to; none if a checkpoint can not be read.
 
     Chunks that came after the newest checkpoint stay. To be called right after a checkpoint was written.
     """
+    for shard in range(shards):
+        _prune_shard(shard_folder(folder, shard), checkpoints, _shard_file(INDEX_FILE, shard))
+
+
+def _prune_shard(folder: Path, checkpoints: Path, index_file: str) -> None:
     names: set[str] = set()
     below: int | None = None
     for path in list_checkpoints(checkpoints):
         try:
-            index = parse_object(read_checkpoint_file(path, INDEX_FILE), path / INDEX_FILE)
+            index = parse_object(read_checkpoint_file(path, index_file), path / index_file)
         except CheckpointError as error:
             logger.warning("no replay chunk is deleted while a checkpoint is damaged: %s", error)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,6 +46,15 @@ def replay_metrics(buffer: ReplayBuffer, learner_step: int) -> dict[str, float]:
         "replay/target_age": buffer.target_age(learner_step),
         "replay/priority_max": buffer.priority_max,
     }
+
+
+def joint_replay_metrics(shards: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The `replay_metrics` of all shards as of one replay."""
+    joint = {name: sum(shard[name] for shard in shards) for name in shards[0]}
+    ages = sum(shard["replay/size"] * shard["replay/target_age"] for shard in shards)
+    joint["replay/target_age"] = ages / max(joint["replay/size"], 1)
+    joint["replay/priority_max"] = max(shard["replay/priority_max"] for shard in shards)
+    return joint
 
 
 class TrainTally:

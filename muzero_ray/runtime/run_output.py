@@ -192,7 +192,7 @@ class RunOutput:
             keep=KEEP_CHECKPOINTS,
             best=score if scored_step == book.learner_steps else None,
         )
-        prune_chunks(self.replay_folder, self._root)
+        prune_chunks(self.replay_folder, self._root, self._config.replay.shards)
 
     def finished(self, book: RunBook, evaluation: Evaluation, baseline: Evaluation, step: int) -> None:
         """The final scores: in the last row, the episodes as a table, the video, and a closing summary."""

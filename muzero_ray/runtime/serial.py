@@ -16,7 +16,7 @@ from muzero_ray.runtime.build import TaskShape, build_buffer, build_learner, bui
 from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.evaluation import Evaluator
 from muzero_ray.runtime.reanalyzer import Reanalyzer
-from muzero_ray.runtime.replay_archive import ReplayArchive
+from muzero_ray.runtime.replay_archive import ReplayArchive, split_shards
 from muzero_ray.runtime.run_book import RunBook, TrainTally, replay_metrics
 from muzero_ray.runtime.run_output import RunOutput, learner_state
 from muzero_ray.types import GameHistory, Weights, WeightsVersion
@@ -42,7 +42,7 @@ class SerialRunner:
         if checkpoint is not None:
             self._book.load_state(checkpoint.state["book"])
             self._learner.load_state(*learner_state(checkpoint))
-            self._archive.load(self._buffer, checkpoint.files)
+            self._archive.load(self._buffer, *split_shards(checkpoint.files, 1))
         # Games in flight go on. A distributed run saves none: it loses those, no more.
         in_flight = json.loads(checkpoint.files.get(IN_FLIGHT_FILE, b"null")) if checkpoint is not None else None
         games = [base64.b64decode(game) for game in in_flight["games"]] if in_flight else None

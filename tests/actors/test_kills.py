@@ -134,7 +134,7 @@ def test_replay_refuses_the_games_of_who_was_replaced_and_comes_back_whole(tmp_p
         return replace(make_game(rng, 6), id=GameId(0, incarnation, seq))
 
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    slot = Slot("replay", 0, ray.remote(ReplayWorker).options(**options).remote(config, probe(config), tmp_path))
+    slot = Slot("replay", 0, ray.remote(ReplayWorker).options(**options).remote(config, probe(config), 0, tmp_path))
 
     def add(*games: GameHistory) -> list[bool]:
         return ray.get([slot.handle.add.remote(one) for one in games], timeout=120)  # type: ignore[no-any-return]

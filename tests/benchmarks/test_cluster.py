@@ -19,7 +19,7 @@ def test_the_whole_system_is_watched_by_kind_of_process() -> None:
         actors={"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2, "learner_cpus": 0.2},
         evaluation={"interval_steps": 1_000_000, "video": False},
     )
-    zero = ("system/cpu/", "system/learner-wait", "system/env-steps", "system/learner-steps", "system/learner-in-calls")
+    zero = ("system/cpu/", "system/learner-", "system/env-steps")
     rows = check(list(whole_system(config, SMALL)), may_be_zero=zero)
     kinds = {name.removeprefix("system/cpu/") for name in rows if name.startswith("system/cpu/")}
     assert {"self_play", "learner", "evaluator", "replay", "driver", "ray"} <= kinds

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.replay.stored_game import StoredGame
 from muzero_ray.types import Array, Batch, GameHistory, GameId, WeightsVersion
 
 UNROLL, TD_STEPS, DISCOUNT, ACTIONS = 3, 4, 0.9, 3
@@ -99,6 +100,11 @@ def make_buffer(**settings: Any) -> ReplayBuffer:
         "rng": np.random.default_rng(settings.pop("seed", 0)),
     }
     return ReplayBuffer(**(defaults | settings))
+
+
+def stored(buffer: ReplayBuffer) -> list[StoredGame]:
+    """The kept games, oldest first; equal if frames, rows, places and all else are."""
+    return list(buffer._store.games.values())
 
 
 def slow_value(game: GameHistory, s: int, *, n: int = TD_STEPS, discount: float = DISCOUNT) -> float:

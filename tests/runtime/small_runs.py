@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from muzero_ray.config import Config
+from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.runtime.build import build_buffer, probe
 from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runtime.metrics import MACHINE_METRICS
@@ -16,7 +17,7 @@ from muzero_ray.runtime.replay_archive import ReplayArchive
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import RunOutput
 from muzero_ray.runtime.serial import IN_FLIGHT_FILE, SerialRunner
-from muzero_ray.types import Array
+from tests.replay.games import stored
 
 TINY_HEADS = {"head_layers": (16,), "value": {"max": 10.0, "bins": 11}, "reward": {"max": 2.0, "bins": 5}}
 
@@ -116,11 +117,11 @@ def reproducible_metrics(folder: Path) -> str:
     return "\n".join(json.dumps(row) for row in kept)
 
 
-def replay_state(config: Config, folder: Path, checkpoint: Checkpoint) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Everything in the replay of `checkpoint`, games included."""
+def restored_replay(config: Config, folder: Path, checkpoint: Checkpoint) -> ReplayBuffer:
+    """The replay of `checkpoint`."""
     buffer = build_buffer(config, probe(config))
     ReplayArchive(folder / "replay").load(buffer, checkpoint.files)
-    return buffer.state()
+    return buffer
 
 
 def assert_same_run(config: Config, one: Path, other: Path) -> None:
@@ -133,9 +134,9 @@ def assert_same_run(config: Config, one: Path, other: Path) -> None:
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes(), name
     assert first.files[IN_FLIGHT_FILE] == second.files[IN_FLIGHT_FILE]
     assert _lasting(first) == _lasting(second)
-    (arrays, meta), (other_arrays, other_meta) = (
-        replay_state(config, folder, checkpoint) for folder, checkpoint in ((one, first), (other, second))
-    )
+    replay, other_replay = restored_replay(config, one, first), restored_replay(config, other, second)
+    assert stored(replay) == stored(other_replay)
+    (arrays, meta), (other_arrays, other_meta) = replay.state(), other_replay.state()
     assert meta == other_meta
     assert arrays.keys() == other_arrays.keys()
     assert len(arrays["priorities"]) > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muzero_ray.errors import CheckpointError
+from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from muzero_ray.runtime.replay_archive import (
@@ -19,10 +19,13 @@ from muzero_ray.runtime.replay_archive import (
     INDEX_FILE,
     SNAPSHOT_FILE,
     ReplayArchive,
+    join_shards,
     prune_chunks,
+    shard_folder,
+    split_shards,
 )
 from muzero_ray.types import ItemKeys, WeightsVersion
-from tests.replay.games import ACTIONS, make_buffer, make_game
+from tests.replay.games import ACTIONS, make_buffer, make_game, stored
 
 
 def fill(buffer: ReplayBuffer, archive: ReplayArchive, games: int, rng: np.random.Generator, first: int = 0) -> None:
@@ -35,10 +38,9 @@ def fill(buffer: ReplayBuffer, archive: ReplayArchive, games: int, rng: np.rando
 def assert_equal(one: ReplayBuffer, other: ReplayBuffer, *, priorities: bool = True) -> None:
     """In all that is kept, and in what they draw next; without `priorities`: in the games and their places."""
     (arrays, meta), (other_arrays, other_meta) = one.state(), other.state()
+    assert stored(one) == stored(other)
     if not priorities:
         assert meta["next_game"] == other_meta["next_game"]
-        for name in ("index", "games", "game_ends"):
-            np.testing.assert_array_equal(arrays[name], other_arrays[name], err_msg=name)
         return
     assert meta == other_meta
     for name in arrays:
@@ -265,6 +267,31 @@ def test_nothing_is_deleted_while_a_checkpoint_can_not_be_read(tmp_path: Path) -
     save_checkpoint(root, 1, model={}, optimizer={}, state={}, extra_files=archive.save(buffer))
     prune_chunks(folder, root)
     assert len(chunks(folder)) == 2
+
+
+def test_shards_share_a_checkpoint_and_each_has_its_own_chunks(tmp_path: Path) -> None:
+    folder, root = tmp_path / "replay", tmp_path / "checkpoints"
+    buffers = [make_buffer(capacity=25, seed=shard) for shard in range(2)]
+    archives = [ReplayArchive(shard_folder(folder, shard)) for shard in range(2)]
+    for step in range(3):
+        for shard in range(2):
+            fill(buffers[shard], archives[shard], 5 - shard, np.random.default_rng(shard), first=5 * step)
+        files = join_shards([archive.save(buffer) for archive, buffer in zip(archives, buffers, strict=True)])
+        save_checkpoint(root, step, model={}, optimizer={}, state={}, extra_files=files, keep=1)
+        prune_chunks(folder, root, shards=2)
+    # Of five games the newest five are in one chunk; four games leave the last of the four before.
+    assert [len(chunks(shard_folder(folder, shard))) for shard in range(2)] == [1, 2]
+    assert {INDEX_FILE, ARRAYS_FILE} <= files.keys()  # a single shard's names are those of the first
+    saved = load_checkpoint(root).files
+    for shard, part in enumerate(split_shards(saved, 2)):
+        loaded, recovered = (make_buffer(capacity=25, seed=9) for _ in range(2))
+        ReplayArchive(shard_folder(folder, shard)).load(loaded, part)
+        ReplayArchive(shard_folder(folder, shard)).recover(recovered)
+        assert stored(loaded) == stored(recovered)
+        assert_equal(buffers[shard], loaded)
+    for shards in (1, 3):
+        with pytest.raises(ConfigError, match=rf"replay.shards={shards}, .* replay of 2: .* replay.shards=2$"):
+            split_shards(saved, shards)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "other game", "no index", "no arrays"])

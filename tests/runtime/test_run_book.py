@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muzero_ray.config import Config
 from muzero_ray.runtime.evaluation import Evaluation, EvaluationProtocol
-from muzero_ray.runtime.run_book import RunBook, TrainStats, TrainTally, replay_metrics
+from muzero_ray.runtime.run_book import RunBook, TrainStats, TrainTally, joint_replay_metrics, replay_metrics
 from muzero_ray.runtime.self_play import Episode, PlayStats
 from muzero_ray.training.learner import TrainResult
 from muzero_ray.types import WeightsVersion
@@ -276,6 +276,17 @@ def test_replay_metrics_read_the_buffer() -> None:
     assert (metrics["replay/size"], metrics["replay/games"], metrics["replay/bytes"]) == (40, 2, buffer.bytes)
     assert metrics["replay/target_age"] == (10 * 20 + 30 * 12) / 40
     assert metrics["replay/priority_max"] == pytest.approx(buffer.priority_max)
+
+
+def test_metrics_of_shards_are_those_of_one_replay() -> None:
+    whole, parts, rng = make_buffer(), [make_buffer() for _ in range(3)], np.random.default_rng(0)
+    for seq, (steps, step, shard) in enumerate(((10, 0, 0), (30, 8, 1), (5, 3, 1))):  # the last shard is empty
+        game = make_game(rng, steps, seq=seq, step=step)
+        whole.add(game)
+        parts[shard].add(game)
+    joint = joint_replay_metrics([replay_metrics(part, learner_step=20) for part in parts])
+    assert joint == pytest.approx(replay_metrics(whole, learner_step=20))
+    assert joint_replay_metrics([replay_metrics(make_buffer(), 20)]) == replay_metrics(make_buffer(), 20)
 
 
 def test_a_restored_learner_draws_again_for_the_steps_it_makes_again() -> None:

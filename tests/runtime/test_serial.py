@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from muzero_ray.replay.encoding import decode_game
-from muzero_ray.runtime.build import build_buffer, probe
+from muzero_ray.replay.buffer import PRIORITY_FLOOR
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE
 from muzero_ray.runtime.serial import IN_FLIGHT_FILE
+from tests.replay.games import stored
 from tests.runtime.small_runs import (
     assert_same_run,
-    replay_state,
     reproducible_metrics,
+    restored_replay,
     rows,
     run_serial,
     small_config,
@@ -107,13 +106,10 @@ def test_the_learners_errors_become_priorities(tmp_path: Path) -> None:
     """A game put in afresh starts with the errors of its own search; in the run they were replaced as it was drawn."""
     config = VARIANTS["cartpole"]
     run_serial(config, tmp_path / "run")
-    arrays, _ = replay_state(config, tmp_path / "run", load_checkpoint(tmp_path / "run"))
-    fresh = build_buffer(config, probe(config))
-    ends = [0, *arrays["game_ends"].tolist()]
-    for start, end in pairwise(ends):
-        fresh.add(decode_game(arrays["games"][start:end].tobytes()))
-    before = fresh.state()[0]["priorities"]
-    changed = ~np.isclose(arrays["priorities"], before)
+    replay = restored_replay(config, tmp_path / "run", load_checkpoint(tmp_path / "run"))
+    owned = np.concatenate([game.rows[: game.owned] for game in stored(replay)])
+    before = np.maximum(np.abs(owned["root_value"] - owned["value"]), PRIORITY_FLOOR) ** config.replay.priority_alpha
+    changed = ~np.isclose(replay.state()[0]["priorities"], before)
     assert 0.2 < changed.mean() < 1.0
 
 
