@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.search.policies import SearchFunction, make_search
 from muzero_ray.search.search import RecurrentFunction
 from muzero_ray.search.workspace import Workspace
-from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput, SearchResult
+from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput, SearchResult
 
 SEED = 0
 TREE_SIMULATIONS = 50
@@ -103,9 +103,9 @@ def _whole_search(
 
 def _network_alone(label: str, engine: InferenceEngine, root: NetworkOutput, seconds: float) -> dict[str, float]:
     """The engine asked for one simulation after the other, with nothing between."""
-    hidden = root.hidden.copy()
+    hidden, out = root.hidden.copy(), NetworkOutput(*(np.empty_like(array) for array in root))
     actions: IntArray = np.arange(len(hidden), dtype=np.int32) % root.policy_logits.shape[1]
-    return {f"{label} alone": rate(lambda: engine.recurrent(hidden, actions), len(hidden), seconds)}
+    return {f"{label} alone": rate(lambda: engine.recurrent(hidden, actions, out), len(hidden), seconds)}
 
 
 class _Clock:
@@ -115,12 +115,11 @@ class _Clock:
         self._model = model
         self.seconds, self.calls = 0.0, 0
 
-    def __call__(self, hidden: FloatArray, actions: IntArray) -> NetworkOutput:
+    def __call__(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
         begin = time.perf_counter()
-        output = self._model(hidden, actions)
+        self._model(hidden, actions, out)
         self.seconds += time.perf_counter() - begin
         self.calls += 1
-        return output
 
 
 def _search(kind: str, simulations: int) -> SearchFunction:
@@ -132,13 +131,18 @@ def _run(
     search: SearchFunction, root: NetworkOutput, model: RecurrentFunction, rng: np.random.Generator
 ) -> SearchResult:
     """One move: a search with noise at temperature 1."""
-    legal = np.ones(root.policy_logits.shape, np.bool_)
-    return search(root, model, legal, rng, explore=True, temperature=np.ones(len(legal), np.float32))
+    legal, temperature = _ones(root.policy_logits.shape)
+    return search(root, model, legal, rng, explore=True, temperature=temperature)
+
+
+@lru_cache
+def _ones(shape: tuple[int, int]) -> tuple[BoolArray, FloatArray]:
+    """All actions legal, and temperatures of 1. Self-play, too, has them at hand."""
+    return np.ones(shape, np.bool_), np.ones(shape[0], np.float32)
 
 
 def _free_search(kind: str, search: SearchFunction, outputs: list[NetworkOutput], seconds: float) -> dict[str, float]:
-    answers = itertools.cycle(outputs)
-    run = partial(_run, search, outputs[0], lambda _hidden, _actions: next(answers), np.random.default_rng(SEED))
+    run = partial(_run, search, outputs[0], _free_model(outputs), np.random.default_rng(SEED))
     per_second = rate(run, len(outputs[0].value) * search.simulations, seconds)
     return {kind: per_second, f"{kind} depth": float(run().depth.mean())}
 
@@ -156,22 +160,32 @@ def _free_outputs(batch: int, actions: int) -> list[NetworkOutput]:
     ]
 
 
+def _free_model(outputs: list[NetworkOutput]) -> RecurrentFunction:
+    """Gives these answers in turn."""
+    answers = itertools.cycle(outputs)
+
+    def answer(_hidden: Array, _actions: IntArray, out: NetworkOutput) -> None:
+        out.hidden[...], out.reward[...], out.value[...], out.policy_logits[...] = next(answers)
+
+    return answer
+
+
 @njit
-def _empty_step(_leaf: int, *_arrays: Any) -> None:
-    """Takes the arrays of a step and leaves them alone."""
+def _empty_step(_leaf: int, *_arguments: Any) -> None:
+    """Takes what a step takes and leaves it alone."""
 
 
 def _empty_loop(batch: int, actions: int, outputs: list[NetworkOutput], seconds: float) -> dict[str, float]:
     """The loop of `search.search` around `_empty_step`: what no tree can be faster than, as long as Python calls it."""
     space = Workspace(batch, TREE_SIMULATIONS + 1, actions, (1,), np.dtype(np.float32))
-    arrays = space.step_arrays
-    answers = itertools.cycle(outputs)
+    settings = (0.997, np.zeros(TREE_SIMULATIONS + 2, np.float32), True, 0)
+    model = _free_model(outputs)
 
     def loop() -> None:
-        _empty_step(0, *arrays)
+        _empty_step(0, space.places, *settings)
         for leaf in range(1, TREE_SIMULATIONS + 1):
-            space.latents_view[leaf], space.reward[...], space.value[...], space.logits[...] = next(answers)
-            _empty_step(leaf, *arrays)
+            model(space.hidden, space.actions, space.answers[leaf])
+            _empty_step(leaf, space.places, *settings)
 
     return {"loop": rate(loop, batch * TREE_SIMULATIONS, seconds)}
 

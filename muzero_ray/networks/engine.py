@@ -17,17 +17,21 @@ from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
 class InferenceEngine(Protocol):
     """What search, self-play and reanalyze need of a network.
 
-    `hidden` is opaque to them: `[B, ...]` float32 in a layout of the engine's choice, to be stored, gathered by row and
-    handed back. What `recurrent` returns may be memory of the engine that its next call writes over; `initial` returns
-    arrays of the caller's own. One thread serves: only `prepare` may run beside it, in one other thread.
+    `hidden` is opaque to them: `[B, ...]` in a layout and dtype of the engine's choice, to be stored, gathered by row
+    and handed back. `initial` returns contiguous arrays of the caller's own. One thread serves: only `prepare` may run
+    beside it, in one other thread.
     """
 
     def initial(self, observations: Array) -> NetworkOutput:
         """h and f at stacked observations `[B, ...]`; rewards are 0."""
         ...
 
-    def recurrent(self, hidden: FloatArray, actions: IntArray) -> NetworkOutput:
-        """g and f at `hidden` `[B, ...]` under `actions` `[B]`."""
+    def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
+        """g and f at `hidden` `[B, ...]` under `actions` `[B]`, written to the arrays of `out`.
+
+        They are contiguous, of the shapes and dtypes that `initial` returns. A search gives the same ones again and
+        again, which an engine may bind.
+        """
         ...
 
     def prepare(self, flat: FloatArray) -> Any:
@@ -96,14 +100,16 @@ class TorchEngine:
             hidden = self._net.represent(to_tensor(observations, self._device))
             return self._output(hidden, np.zeros(len(observations), np.float32))
 
-    def recurrent(self, hidden: FloatArray, actions: IntArray) -> NetworkOutput:
+    def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
         """See InferenceEngine."""
         with torch.inference_mode():
             state = to_tensor(hidden, self._device).to(self._dtype)
             if self._image:
                 state = state.permute(0, 3, 1, 2)
             state, reward_logits = self._net.dynamics(state, to_tensor(actions, self._device))
-            return self._output(state, self._decode_reward(reward_logits))
+            answer = self._output(state, self._decode_reward(reward_logits))
+        for array, part in zip(out, answer, strict=True):
+            array[...] = part
 
     def _output(self, hidden: torch.Tensor, reward: FloatArray) -> NetworkOutput:
         policy_logits, value_logits = self._net.predict(hidden)

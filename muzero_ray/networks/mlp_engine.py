@@ -45,8 +45,8 @@ class _Layer:
 class CompiledMlpEngine:
     """See InferenceEngine; for networks of kind `mlp`, float32. Agrees with TorchEngine up to rounding.
 
-    What `recurrent` returns is written over by its next call. Both raise ValueError for inputs of another shape than
-    the network's, `recurrent` IndexError for an action that it does not have.
+    Both functions raise ValueError for inputs of another shape than the network's, `recurrent` IndexError for an action
+    that it does not have.
     """
 
     def __init__(self, network: MuZeroNetwork) -> None:
@@ -70,7 +70,6 @@ class CompiledMlpEngine:
         self._stride = _pad(max(max(layer.inputs, layer.width) for layer in self._layers), 16)
         self._hidden, self._actions = network.hidden_shape[0], network.num_actions
         self._space: FloatArray = np.zeros((kernels.SHEETS, 0, self._stride), np.float32)
-        self._answer = self._views(0)
         self.load(flatten_state(network))
 
     def prepare(self, flat: FloatArray) -> FloatArray:
@@ -99,32 +98,26 @@ class CompiledMlpEngine:
         rows = observations.reshape(len(observations), -1)
         inputs = rows / np.float32(255) if rows.dtype == np.uint8 else rows
         actions = np.zeros(len(rows), np.int32)
-        answer = self._evaluate(inputs, actions, kernels.REPRESENT)
-        return NetworkOutput(
-            answer.hidden.copy(), np.zeros(len(rows), np.float32), answer.value.copy(), answer.policy_logits.copy()
+        batch = len(rows)
+        answer = NetworkOutput(
+            hidden=np.empty((batch, self._hidden), np.float32),
+            reward=np.zeros(batch, np.float32),
+            value=np.empty(batch, np.float32),
+            policy_logits=np.empty((batch, self._actions), np.float32),
         )
+        self._evaluate(inputs, actions, answer, kernels.REPRESENT)
+        return answer
 
-    def recurrent(self, hidden: FloatArray, actions: IntArray) -> NetworkOutput:
+    def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
         """See InferenceEngine."""
-        return self._evaluate(hidden, actions, kernels.DYNAMICS)
+        self._evaluate(hidden, actions, out, kernels.DYNAMICS)
 
-    def _evaluate(self, inputs: Array, actions: IntArray, part: int) -> NetworkOutput:
-        if len(actions) != len(self._answer.value):
-            self._answer = self._views(len(actions))
+    def _evaluate(self, inputs: Array, actions: IntArray, out: NetworkOutput, part: int) -> None:
+        rows = _pad(len(actions), kernels.ROW_BLOCK)
+        if rows != self._space.shape[1]:
+            self._space = np.zeros((kernels.SHEETS, rows, self._stride), np.float32)
         inputs, actions = _own(inputs, np.float32), _own(actions, np.int32)
-        kernels.evaluate(self._weights, self._plan, self._space, inputs, actions, part)
-        return self._answer
-
-    def _views(self, batch: int) -> NetworkOutput:
-        """New scratch space for `batch` rows, and the answers in it."""
-        self._space = np.zeros((kernels.SHEETS, _pad(batch, kernels.ROW_BLOCK), self._stride), np.float32)
-        sheets = self._space[:, :batch]
-        return NetworkOutput(
-            hidden=sheets[kernels.HIDDEN, :, : self._hidden],
-            reward=sheets[kernels.SCALARS, :, kernels.REWARD],
-            value=sheets[kernels.SCALARS, :, kernels.VALUE],
-            policy_logits=sheets[kernels.POLICY, :, : self._actions],
-        )
+        kernels.evaluate(self._weights, self._plan, self._space, inputs, actions, *out, part)
 
 
 def _own(array: Array, dtype: type[np.generic]) -> Array:

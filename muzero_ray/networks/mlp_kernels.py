@@ -30,11 +30,9 @@ _LOWEST, _ROUNDER = np.float32(-87.0), np.float32(12582912.0)
 _LOG2_E, _LN_2_HIGH, _LN_2_LOW = np.float32(math.log2(math.e)), np.float32(0.693359375), np.float32(-2.12194440e-4)
 _C2, _C3, _C4, _C5, _C6 = (np.float32(1.0 / math.factorial(k)) for k in range(2, 7))
 
-SHEETS = 8
+SHEETS = 7
 """Of the scratch space `[SHEETS, rows, stride]`, one row per state."""
-_IN, _A, _B, _RAW, HIDDEN, POLICY, _BINS, SCALARS = range(SHEETS)
-REWARD, VALUE = 0, 1
-"""Columns of the sheet `SCALARS`."""
+_IN, _A, _B, _RAW, _HIDDEN, _POLICY, _BINS = range(SHEETS)
 PARTS = 5
 """Of a network, in the order of the plan."""
 REPRESENT, DYNAMICS, REWARD_HEAD, POLICY_HEAD, VALUE_HEAD = range(PARTS)
@@ -158,38 +156,50 @@ def _expect(logits: FloatArray, points: FloatArray, transform: int) -> np.float3
 
 @njit(cache=True, fastmath=_FAST)
 def _decode(
-    weights: FloatArray, plan: LongArray, part: int, space: FloatArray, source: int, column: int, actions: IntArray
+    weights: FloatArray, plan: LongArray, part: int, space: FloatArray, source: int, actions: IntArray, out: FloatArray
 ) -> None:
-    """A value or reward head on sheet `source`, as env-unit scalars in `column` of their sheet."""
+    """A value or reward head on sheet `source`: env-unit scalars `out` `[B]`."""
     _run(weights, plan, part, space, source, _BINS, actions)
     bins, points, transform = plan[plan[part, 1] - 1, 1], plan[part, 2], plan[part, 3]
     for b in range(len(actions)):
-        space[SCALARS, b, column] = _expect(space[_BINS, b, :bins], weights[points : points + bins], transform)
+        out[b] = _expect(space[_BINS, b, :bins], weights[points : points + bins], transform)
 
 
 @njit(cache=True, fastmath=_FAST)
-def _predict(weights: FloatArray, plan: LongArray, space: FloatArray, width: int, actions: IntArray) -> None:
-    """Latents from raw ones, and f at them."""
-    for b in range(len(actions)):
-        _scale(space[_RAW, b, :width], space[HIDDEN, b, :width])
-    _run(weights, plan, POLICY_HEAD, space, HIDDEN, POLICY, actions)
-    _decode(weights, plan, VALUE_HEAD, space, HIDDEN, VALUE, actions)
+def _copy_rows(sheet: FloatArray, out: FloatArray) -> None:
+    for b in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[b, j] = sheet[b, j]
 
 
 @njit(cache=True, fastmath=_FAST)
 def evaluate(
-    weights: FloatArray, plan: LongArray, space: FloatArray, inputs: FloatArray, actions: IntArray, part: int
+    weights: FloatArray,
+    plan: LongArray,
+    space: FloatArray,
+    inputs: FloatArray,
+    actions: IntArray,
+    hidden: FloatArray,
+    reward: FloatArray,
+    value: FloatArray,
+    logits: FloatArray,
+    part: int,
 ) -> None:
     """The whole of `initial` (part `REPRESENT`: inputs are observations) or `recurrent` (`DYNAMICS`: latents).
 
-    The answers are on the sheets `HIDDEN`, `POLICY` and `SCALARS` of `space`, which has a row per action, or up to 3
-    more. ValueError, IndexError: see `CompiledMlpEngine`; nothing else keeps these loops inside their arrays.
+    Fills hidden `[B, H]`, reward `[B]` (`recurrent` only), value `[B]` and logits `[B, A]`. `space` has a row per
+    action, or up to 3 more. ValueError, IndexError: see `CompiledMlpEngine`; nothing else keeps these loops inside
+    their arrays.
     """
     state = plan[DYNAMICS, 0]
     width, num_actions = plan[state, 0], plan[state, 3]
     columns = plan[plan[part, 0], 0]
     if inputs.shape[0] != len(actions) or inputs.shape[1] != columns:
         raise ValueError("inputs are not of the network's shape, or not as many as actions")
+    batch = len(actions)
+    fits = hidden.shape == (batch, width) and logits.shape == (batch, num_actions)
+    if not fits or len(reward) != batch or len(value) != batch:
+        raise ValueError("there is not as much room for the answers as they take")
     for b in range(len(actions)):
         if not 0 <= actions[b] < num_actions:
             raise IndexError("an action is not one of the network's")
@@ -206,5 +216,10 @@ def evaluate(
         for b in range(len(actions)):
             for j in range(width):
                 space[_RAW, b, j] += space[_IN, b, j]
-        _decode(weights, plan, REWARD_HEAD, space, _RAW, REWARD, actions)
-    _predict(weights, plan, space, width, actions)
+        _decode(weights, plan, REWARD_HEAD, space, _RAW, actions, reward)
+    for b in range(len(actions)):
+        _scale(space[_RAW, b, :width], space[_HIDDEN, b, :width])
+    _copy_rows(space[_HIDDEN], hidden)
+    _run(weights, plan, POLICY_HEAD, space, _HIDDEN, _POLICY, actions)
+    _copy_rows(space[_POLICY], logits)
+    _decode(weights, plan, VALUE_HEAD, space, _HIDDEN, actions, value)

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
@@ -33,6 +33,10 @@ _OV_TYPES = {"uint8": ov.Type.u8, "int32": ov.Type.i32, "float32": ov.Type.f32, 
 """Of numpy's types. It has no bf16: its bits are handed around as uint16."""
 
 
+_TENSORS = 1024
+"""That a program remembers: more than a search has simulations."""
+
+
 def padded_size(batch: int) -> int:
     """Rows that are compiled for `batch` rows: 1, 2, 4, 8, 12, 16, 24, 32, 48, ... at most half as many again.
 
@@ -49,7 +53,7 @@ class OpenVinoEngine:
     bf16: where the CPU has instructions for it, else float32. threads: of each call. Latents are handed out as
     `[B, H, W, C]`, which is how the convolutions compute, and in their precision: bf16 as its bits, uint16. As float32
     they would cost two conversions per call, a sixth of its time, and search twice the memory traffic.
-    The results of `recurrent` are the compiled program's own memory, and its arguments are read in place.
+    `recurrent` reads its arguments and writes its answer in place, unless rows have to be padded.
     """
 
     def __init__(self, network: MuZeroNetwork, *, bf16: bool = False, threads: int = 1) -> None:
@@ -94,16 +98,16 @@ class OpenVinoEngine:
         name = f"initial {observations.dtype}"
         if name not in self._graphs:
             self._graphs[name] = _trace(partial(_initial, self._latents), self._network, [observations])
-        hidden, value, policy_logits = self._weights.run(name, observations)
+        hidden, value, policy_logits = self._weights.program(name, len(observations))([observations])
         reward = np.zeros(len(observations), np.float32)
         return NetworkOutput(hidden.copy(), reward, value.copy(), policy_logits.copy())
 
-    def recurrent(self, hidden: Array, actions: IntArray) -> NetworkOutput:
+    def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
         """See InferenceEngine."""
         if "recurrent" not in self._graphs:
             examples = [hidden, actions.astype(np.int32)]
             self._graphs["recurrent"] = _trace(partial(_recurrent, self._latents), self._network, examples)
-        return NetworkOutput(*self._weights.run("recurrent", hidden, np.asarray(actions, np.int32)))
+        self._weights.program("recurrent", len(actions))([hidden, np.asarray(actions, np.int32)], out)
 
     def _compile(self, name: str, batch: int, flat: FloatArray) -> ov.CompiledModel:
         graph = self._graphs[name].clone()
@@ -129,15 +133,12 @@ class _CompiledWeights:
         self._flat = flat  # the constants of the compiled programs share its memory
         self.programs: dict[tuple[str, int], _Program] = {}
 
-    def program(self, name: str, batch: int) -> _Program:
-        """The function at exactly `batch` rows."""
+    def program(self, name: str, rows: int) -> _Program:
+        """The function for `rows` rows, padded to a size that is compiled."""
+        batch = padded_size(rows)
         if (name, batch) not in self.programs:
             self.programs[name, batch] = _Program(self._compile(name, batch, self._flat))
         return self.programs[name, batch]
-
-    def run(self, name: str, *arguments: Array) -> list[Array]:
-        """Results of the rows of `arguments`; memory that the next call writes over."""
-        return self.program(name, padded_size(len(arguments[0])))(*arguments)
 
 
 class _Program:
@@ -147,22 +148,42 @@ class _Program:
         self._request = compiled.create_infer_request()
         self._inputs = [_zeros(port) for port in compiled.inputs]
         self._outputs = [_zeros(port) for port in compiled.outputs]
-        for index, array in enumerate(self._outputs):
-            self._request.set_output_tensor(index, _tensor(array))
-        self._bound: list[Array | None] = [None] * len(self._inputs)
+        self._bound: dict[tuple[str, int], Array] = {}
+        # By id. The array is kept with its tensor, so that no other one gets its id.
+        self._tensors: dict[int, tuple[Array, ov.Tensor]] = {}
 
-    def __call__(self, *arguments: Array) -> list[Array]:
+    def __call__(self, arguments: Sequence[Array], out: Sequence[Array] | None = None) -> Sequence[Array]:
+        """The results, in `out`: without it in memory that the next call writes over."""
+        rows = len(arguments[0])
         for index, (argument, own) in enumerate(zip(arguments, self._inputs, strict=True)):
             source = argument
-            if len(argument) != len(own) or not argument.flags.c_contiguous or not argument.flags.writeable:
-                own[: len(argument)] = argument
+            if rows != len(own) or not argument.flags.c_contiguous or not argument.flags.writeable:
+                own[:rows] = argument
                 source = own
-            # A search hands over the same buffer at each simulation: it is bound once.
-            if source is not self._bound[index]:
-                self._request.set_input_tensor(index, _tensor(source))
-                self._bound[index] = source
+            self._bind("input", index, source)
+        in_place = out if out is not None and rows == len(self._outputs[0]) else self._outputs
+        for index, place in enumerate(in_place):
+            self._bind("output", index, place)
         self._request.infer(share_outputs=True)
-        return [output[: len(arguments[0])] for output in self._outputs]
+        if out is None:
+            return [place[:rows] for place in in_place]
+        if in_place is not out:
+            for array, place in zip(out, in_place, strict=True):
+                array[...] = place[:rows]
+        return out
+
+    def _bind(self, kind: Literal["input", "output"], index: int, array: Array) -> None:
+        """A search hands over the same buffers at each simulation, and the same places for latents in each move: what
+        is bound stays, and tensors, which take 3 us to make, are kept."""
+        if self._bound.get((kind, index)) is array:
+            return
+        if id(array) not in self._tensors:
+            if len(self._tensors) == _TENSORS:
+                self._tensors.clear()
+            self._tensors[id(array)] = (array, _tensor(array))
+        bind = self._request.set_input_tensor if kind == "input" else self._request.set_output_tensor
+        bind(index, self._tensors[id(array)][1])
+        self._bound[kind, index] = array
 
 
 def _zeros(port: Any) -> Array:

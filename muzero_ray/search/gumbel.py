@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from muzero_ray.search.compiled import INF, ZERO, fast_exp, helper, step
 from muzero_ray.search.tree import (
-    INF,
-    ZERO,
     Tree,
     backup,
+    count_visits,
     enter,
-    fast_exp,
+    exchange_at,
     gather,
-    helper,
     inverse_range,
     mix,
     open_edge,
-    step,
+    tree_at,
 )
-from muzero_ray.types import Array, FloatArray, IntArray
+from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, LongArray
 
 
 @helper
@@ -50,24 +49,25 @@ def _select_interior(tree: Tree, b: int, n: int, c_visit: float, c_scale: float)
     """Slot of the child furthest below its share of softmax(logits + sigma(completed Q)) (Gumbel MuZero, equation 14),
     -1: the next unvisited one."""
     node = tree.nodes[b, n]
+    edges, visits = node.edges, np.float32(node.visits)
     mixed, _, slope, high = _sigma(tree, b, n, c_visit, c_scale)
     # prior * exp(slope * q), shifted so that nothing overflows; the unvisited share one exponential.
     lift = ZERO
     if node.next_action >= 0:
         lift = fast_exp(slope * (mixed - high))
-    total = node.open_prior * lift
-    for j in range(node.edges):
+    total, open_next = node.open_prior * lift, node.next_action >= 0
+    unvisited = node.next_prior * lift * visits
+    for j in range(edges):
         edge = tree.edges[b, n, j]
         edge.weight = edge.prior * fast_exp(slope * (edge.q - high))
         total += edge.weight
-    visits = np.float32(node.visits)
     best, slot = -INF, 0
-    for j in range(node.edges):
+    for j in range(edges):
         edge = tree.edges[b, n, j]
         score = edge.weight * visits - np.float32(edge.visits) * total
         if score > best:
             best, slot = score, j
-    if node.next_action >= 0 and node.next_prior * lift * visits > best:
+    if open_next and unvisited > best:
         slot = -1
     return slot
 
@@ -85,8 +85,9 @@ def _choose_ahead(tree: Tree, b: int, leaf: int, c_visit: float, c_scale: float)
 
 
 @helper
-def _best_unvisited(tree: Tree, b: int, keys: FloatArray) -> int:
+def _best_unvisited(tree: Tree, b: int) -> int:
     """Unvisited legal root action with the largest key."""
+    keys = tree.keys
     best: np.float32 = -INF
     action: int = tree.nodes[b, 0].next_action
     for a in range(keys.shape[1]):
@@ -96,71 +97,112 @@ def _best_unvisited(tree: Tree, b: int, keys: FloatArray) -> int:
 
 
 @helper
-def _select_considered(tree: Tree, b: int, keys: FloatArray, considered: int, c_visit: float, c_scale: float) -> int:
+def _select_considered(tree: Tree, b: int, considered: int, c_visit: float, c_scale: float) -> int:
     """Slot of the root child with `considered` visits that is best by keys + sigma(Q)."""
     _, base, slope, _ = _sigma(tree, b, 0, c_visit, c_scale)
     best, slot = -INF, 0
     for j in range(tree.nodes[b, 0].edges):
         edge = tree.edges[b, 0, j]
-        score = keys[b, edge.action] + slope * (edge.q - base)
+        score = tree.keys[b, edge.action] + slope * (edge.q - base)
         if edge.visits == considered and score > best:
             best, slot = score, j
     return slot
 
 
 @step
+def gumbel_keys(places: LongArray, legal: BoolArray, noise: Array, considered: int) -> None:
+    """After `plant`: noise `[B, A]` float64 + logits of the root actions, and how many to consider."""
+    tree, logits = tree_at(places), exchange_at(places).logits
+    for b in range(logits.shape[0]):
+        count, high = 0, -INF
+        for a in range(logits.shape[1]):
+            tree.keys[b, a] = -INF
+            if legal[b, a]:
+                count += 1
+                high = max(high, logits[b, a])
+        for a in range(logits.shape[1]):
+            if legal[b, a]:
+                tree.keys[b, a] = logits[b, a] - high + np.float32(noise[b, a])
+        tree.rows[b].considered = min(count, considered)
+
+
+@step
 def gumbel_step(
     leaf: int,
-    nodes: Array,
-    edges: Array,
-    rows: Array,
-    priors: FloatArray,
-    reward: FloatArray,
-    value: FloatArray,
-    logits: FloatArray,
-    latents: Array,
-    hidden: Array,
-    actions: IntArray,
+    places: LongArray,
     discount: float,
-    keys: FloatArray,
     schedule: IntArray,
     c_visit: float,
     c_scale: float,
 ) -> None:
     """As `puct_step`, by sequential halving at the root and deterministic selection below.
 
-    keys `[B, A]`: Gumbel noise + logits of the root actions. schedule `[B, N - 1]`: visits of the root actions that
-    simulation i considers.
+    schedule `[C, N - 1]`: visits of the root actions that simulation i considers, by how many are considered at first.
     """
-    tree = Tree(nodes, edges, rows, priors)
+    tree, exchange = tree_at(places), exchange_at(places)
+    nodes, edges = tree.nodes, tree.edges
     for b in range(nodes.shape[0]):
         if leaf > 0:
-            backup(tree, b, leaf, reward[b], value[b], logits, discount, False)
+            backup(tree, b, leaf, exchange, discount, False)
         if leaf + 1 == nodes.shape[1]:
             continue
         if leaf > 0:
             _choose_ahead(tree, b, leaf, c_visit, c_scale)
-        n, considered = 0, schedule[b, leaf]
+        n, considered = 0, schedule[tree.rows[b].considered, leaf]
         if considered == 0:
-            action = _best_unvisited(tree, b, keys)
+            action = _best_unvisited(tree, b)
         else:
-            n = edges[b, 0, _select_considered(tree, b, keys, considered, c_visit, c_scale)].child
+            n = edges[b, 0, _select_considered(tree, b, considered, c_visit, c_scale)].child
             while nodes[b, n].choice > 0:
                 n = nodes[b, n].choice
             if nodes[b, n].edges == 0:
                 enter(tree, b, n)
             action = nodes[b, n].next_action
         open_edge(tree, b, n, action, leaf + 1)
-        gather(b, n, action, latents, hidden, actions)
+        gather(exchange, b, n, action)
 
 
 @step
-def root_sigma(tree: Tree, c_visit: float, c_scale: float, mixed: FloatArray, sigma: FloatArray) -> None:
-    """Fills v_mix `[B]` of the roots and sigma(completed Q) `[B, A]` of their actions."""
-    for b in range(mixed.shape[0]):
-        value, base, slope, _ = _sigma(tree, b, 0, c_visit, c_scale)
-        mixed[b] = value
-        sigma[b, :] = slope * (value - base)
+def gumbel_result(
+    places: LongArray,
+    logits: FloatArray,
+    c_visit: float,
+    c_scale: float,
+    action: IntArray,
+    target: FloatArray,
+    root_value: FloatArray,
+    visits: IntArray,
+    depth: FloatArray,
+) -> bool:
+    """Fills the arrays of a SearchResult. False if a root's value is NaN or infinite, as it is if any in its tree is.
+
+    logits `[B, A]`: of the roots. Of the most visited root actions the best by keys + sigma(Q) is chosen; the target is
+    softmax(logits + sigma) over the legal ones.
+    """
+    tree = tree_at(places)
+    keys = tree.keys
+    finite, simulations = True, np.float32(tree.nodes.shape[1] - 1)
+    for b in range(tree.nodes.shape[0]):
+        most = count_visits(tree, b, visits)
+        mixed, base, slope, _ = _sigma(tree, b, 0, c_visit, c_scale)
+        for a in range(logits.shape[1]):
+            target[b, a] = slope * (mixed - base)
         for j in range(tree.nodes[b, 0].edges):
             edge = tree.edges[b, 0, j]
-            sigma[b, edge.action] = slope * (edge.q - base)
+            target[b, edge.action] = slope * (edge.q - base)
+        best, high, total = -INF, -INF, ZERO
+        for a in range(logits.shape[1]):
+            if visits[b, a] == most and keys[b, a] + target[b, a] > best:
+                best, action[b] = keys[b, a] + target[b, a], a
+            target[b, a] += logits[b, a]
+            if keys[b, a] > -INF:
+                high = max(high, target[b, a])
+        for a in range(logits.shape[1]):
+            target[b, a] = fast_exp(target[b, a] - high) if keys[b, a] > -INF else ZERO
+            total += target[b, a]
+        for a in range(logits.shape[1]):
+            target[b, a] /= total
+        root_value[b] = mixed
+        finite = finite and np.isfinite(mixed)
+        depth[b] = np.float32(tree.rows[b].depth) / simulations
+    return finite

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from muzero_ray.search.compiled import INF, ONE, ZERO, helper, step
 from muzero_ray.search.tree import (
-    INF,
-    ONE,
     UNVISITED_COMPLETED,
     UNVISITED_PARENT,
-    ZERO,
     Tree,
     backup,
+    count_visits,
     enter,
+    exchange_at,
     gather,
-    helper,
     inverse_range,
     mix,
     open_edge,
-    step,
+    tree_at,
 )
-from muzero_ray.types import Array, FloatArray, IntArray
+from muzero_ray.types import Array, FloatArray, IntArray, LongArray
 
 
 @helper
@@ -52,30 +51,22 @@ def _select_puct(tree: Tree, b: int, n: int, pb_c: FloatArray, unvisited: int) -
 @step
 def puct_step(
     leaf: int,
-    nodes: Array,
-    edges: Array,
-    rows: Array,
-    priors: FloatArray,
-    reward: FloatArray,
-    value: FloatArray,
-    logits: FloatArray,
-    latents: Array,
-    hidden: Array,
-    actions: IntArray,
+    places: LongArray,
     discount: float,
     pb_c: FloatArray,
     track: bool,
     unvisited: int,
 ) -> None:
     """Backs up node `leaf` of every tree (0: nothing yet), selects the edge to node `leaf + 1` and gathers its
-    parent's latent and its action. Arrays: see `Workspace`.
+    parent's latent and its action. places: see `Workspace`.
 
     pb_c `[N]`: exploration factor by visits of the parent. track: the range of Q follows the tree.
     """
-    tree = Tree(nodes, edges, rows, priors)
+    tree, exchange = tree_at(places), exchange_at(places)
+    nodes, edges = tree.nodes, tree.edges
     for b in range(nodes.shape[0]):
         if leaf > 0:
-            backup(tree, b, leaf, reward[b], value[b], logits, discount, track)
+            backup(tree, b, leaf, exchange, discount, track)
         if leaf + 1 == nodes.shape[1]:
             continue
         n, slot = 0, 0
@@ -88,4 +79,57 @@ def puct_step(
             enter(tree, b, n)
         action = nodes[b, n].next_action
         open_edge(tree, b, n, action, leaf + 1)
-        gather(b, n, action, latents, hidden, actions)
+        gather(exchange, b, n, action)
+
+
+@helper
+def _weight(visits: int, most: int, temperature: np.float32) -> float:
+    """visits^(1 / temperature), of which only ratios matter: as share of the largest one it can not overflow."""
+    if visits == 0:
+        return 0.0
+    share = visits / most
+    return share if temperature == ONE else float(share ** (1.0 / temperature))
+
+
+@step
+def puct_result(
+    places: LongArray,
+    temperature: FloatArray,
+    draws: Array,
+    action: IntArray,
+    target: FloatArray,
+    root_value: FloatArray,
+    visits: IntArray,
+    depth: FloatArray,
+) -> bool:
+    """Fills the arrays of a SearchResult. False if a root's value is NaN or infinite, as it is if any in its tree is.
+
+    An action is drawn from visits^(1 / temperature `[B]`) by draws `[B]` float64 in [0, 1), at temperature 0 it is the
+    most visited one; of several, the one with the largest Q.
+    """
+    tree = tree_at(places)
+    finite, simulations = True, np.float32(tree.nodes.shape[1] - 1)
+    for b in range(tree.nodes.shape[0]):
+        most = count_visits(tree, b, visits)
+        best: np.float32 = -INF
+        for j in range(tree.nodes[b, 0].edges):
+            edge = tree.edges[b, 0, j]
+            if edge.visits == most and (edge.q > best or (edge.q == best and edge.action < action[b])):
+                best, action[b] = edge.q, edge.action
+        for a in range(visits.shape[1]):
+            target[b, a] = np.float32(visits[b, a]) / simulations
+        root_value[b] = tree.nodes[b, 0].value_sum / tree.nodes[b, 0].visits
+        finite = finite and np.isfinite(root_value[b])
+        depth[b] = np.float32(tree.rows[b].depth) / simulations
+        if temperature[b] > ZERO:
+            total = 0.0
+            for a in range(visits.shape[1]):
+                total += _weight(visits[b, a], most, temperature[b])
+            threshold, passed = draws[b] * total, 0.0
+            for a in range(visits.shape[1]):
+                weight = _weight(visits[b, a], most, temperature[b])
+                # Sums of another order may round to less than the threshold: then it is the last visited action.
+                if weight > 0.0 and passed <= threshold:
+                    action[b] = a
+                passed += weight
+    return finite

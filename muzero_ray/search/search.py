@@ -15,20 +15,21 @@ import numpy as np
 
 from muzero_ray.errors import NumericsError
 from muzero_ray.search import tree as kernels
-from muzero_ray.search.gumbel import gumbel_step, root_sigma
-from muzero_ray.search.puct import puct_step
+from muzero_ray.search.gumbel import gumbel_keys, gumbel_result, gumbel_step
+from muzero_ray.search.puct import puct_result, puct_step
 from muzero_ray.search.workspace import Workspace, WorkspaceCache
-from muzero_ray.types import BoolArray, FloatArray, IntArray, NetworkOutput, SearchResult
+from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput, SearchResult
 
-RecurrentFunction = Callable[[FloatArray, IntArray], NetworkOutput]
-"""`(hidden [B, ...], actions [B] int32) -> NetworkOutput` of the same B rows. Both arguments are buffers that the next
-simulation overwrites: a model that keeps them must copy."""
+RecurrentFunction = Callable[[Array, IntArray, NetworkOutput], None]
+"""`(hidden [B, ...], actions [B] int32, out)`: fills the arrays of `out`, of the same B rows. They are where the search
+keeps what it needs, so that nothing is copied. All are buffers that later simulations overwrite."""
 
 _UNVISITED = {
     "zero": kernels.UNVISITED_ZERO,
     "parent": kernels.UNVISITED_PARENT,
     "completed": kernels.UNVISITED_COMPLETED,
 }
+_BROKEN_INSIDE = "The network returned NaN or infinity inside a search: its weights are broken"
 
 
 def puct_search(
@@ -66,19 +67,22 @@ def puct_search(
     """
     _check_root(root, legal, simulations)
     workspace = _workspace(workspaces, root, simulations)
-    prior = _masked_softmax(root.policy_logits, legal)
+    shape = root.policy_logits.shape
+    # Gamma draws, normalised over the legal actions of each row, are a draw from the Dirichlet distribution.
     if noise:
-        prior = (1.0 - noise_fraction) * prior + noise_fraction * _dirichlet(legal, dirichlet_alpha, rng)
-    _plant(workspace, root, np.where(legal, prior, np.float32(-1.0)), value_bounds, min_value_range)
+        gammas, draws = rng.standard_gamma(dirichlet_alpha, shape), rng.random(len(legal))
+        heat = _own(temperature, np.float32)
+    else:
+        gammas, draws, heat = np.zeros(shape), np.zeros(len(legal)), np.zeros(len(legal), np.float32)
+    # Not after the simulations: what Python runs then comes slowly, out of memory that the network has used since.
+    result = _empty_result(*shape)
+    _plant(workspace, root, legal, gammas, noise_fraction if noise else 0.0, value_bounds, min_value_range)
     pb_c = _pb_c_table(simulations + 1, pb_c_base, pb_c_init)
     step_settings = (discount, pb_c, value_bounds is None, _UNVISITED[unvisited])
     _simulate(workspace, recurrent_fn, simulations, puct_step, step_settings)
-    visits, q = _root_children(workspace)
-    root_value = _finite((workspace.nodes["value_sum"][:, 0] / (simulations + 1)).astype(np.float32))
-    greedy = np.where(visits == visits.max(axis=1, keepdims=True), q, -np.inf).argmax(axis=1)
-    action = _sample(visits, greedy, temperature, rng) if noise else greedy
-    target = visits.astype(np.float32) / np.float32(simulations)
-    return SearchResult(action.astype(np.int32), target, root_value, visits, _depth(workspace, simulations))
+    if not puct_result(workspace.places, heat, draws, *result):
+        raise NumericsError(_BROKEN_INSIDE)
+    return result
 
 
 def gumbel_search(
@@ -107,24 +111,15 @@ def gumbel_search(
     """
     _check_root(root, legal, simulations)
     workspace = _workspace(workspaces, root, simulations)
-    keys = np.where(legal, root.policy_logits, -np.inf).astype(np.float32)
-    keys -= keys.max(axis=1, keepdims=True)
-    logits = keys.copy()
-    if noise:
-        keys += rng.gumbel(size=keys.shape).astype(np.float32)
-    _plant(workspace, root, np.where(legal, _softmax(logits), np.float32(-1.0)), value_bounds, min_value_range)
-    considered = np.minimum(considered_actions, np.count_nonzero(legal, axis=1))
-    schedule = _considered_visits(considered_actions, simulations)[considered]
-    step_settings = (discount, keys, schedule, c_visit, c_scale)
+    _plant(workspace, root, legal, np.zeros(legal.shape), 0.0, value_bounds, min_value_range)
+    noises = rng.gumbel(size=legal.shape) if noise else np.zeros(legal.shape)
+    gumbel_keys(workspace.places, _own(legal, np.bool_), noises, considered_actions)
+    logits, result = _own(root.policy_logits, np.float32), _empty_result(*legal.shape)
+    step_settings = (discount, _considered_visits(considered_actions, simulations), c_visit, c_scale)
     _simulate(workspace, recurrent_fn, simulations, gumbel_step, step_settings)
-    visits, _ = _root_children(workspace)
-    root_value = np.empty_like(workspace.value)
-    sigma = np.empty_like(keys)
-    root_sigma(_tree(workspace), c_visit, c_scale, root_value, sigma)
-    most_visited = visits == visits.max(axis=1, keepdims=True)
-    action = np.where(most_visited, keys + sigma, -np.inf).argmax(axis=1)
-    target = _softmax(logits + sigma)
-    return SearchResult(action.astype(np.int32), target, _finite(root_value), visits, _depth(workspace, simulations))
+    if not gumbel_result(workspace.places, logits, c_visit, c_scale, *result):
+        raise NumericsError(_BROKEN_INSIDE)
+    return result
 
 
 def _simulate(
@@ -135,16 +130,11 @@ def _simulate(
     settings: tuple[Any, ...],
 ) -> None:
     """Select, ask the network, back up: `simulations` times. Kept thin: with one root this loop is most of the cost."""
-    arguments = workspace.step_arrays + settings
-    reward, value, logits, latents = workspace.reward, workspace.value, workspace.logits, workspace.latents_view
-    hidden, actions = workspace.hidden_view, workspace.actions
-    step(0, *arguments)
+    hidden, actions, answers, places = workspace.hidden, workspace.actions, workspace.answers, workspace.places
+    step(0, places, *settings)
     for leaf in range(1, simulations + 1):
-        output = recurrent_fn(hidden, actions)
-        if leaf == 1:
-            _check_output(output, workspace)
-        latents[leaf], reward[...], value[...], logits[...] = output
-        step(leaf, *arguments)
+        recurrent_fn(hidden, actions, answers[leaf])
+        step(leaf, places, *settings)
 
 
 def _check_root(root: NetworkOutput, legal: BoolArray, simulations: int) -> None:
@@ -161,27 +151,6 @@ def _check_root(root: NetworkOutput, legal: BoolArray, simulations: int) -> None
             f"root has hidden {root.hidden.shape}, value {root.value.shape}, policy_logits {logits.shape}: the first "
             "axis of each is the batch, at least 1"
         )
-    if not legal.any(axis=1).all():
-        row = int(np.flatnonzero(~legal.any(axis=1))[0])
-        raise ValueError(f"row {row} of legal has no legal action: do not search states in which the game is over")
-    if not (np.isfinite(root.value).all() and np.isfinite(logits).all()):
-        raise NumericsError("The network returned NaN or infinity for the root of a search: its weights are broken")
-
-
-def _check_output(output: NetworkOutput, workspace: Workspace) -> None:
-    """NumPy would broadcast a wrong shape silently."""
-    shapes = tuple(np.shape(array) for array in output)
-    workspace_shapes = (workspace.hidden_view, workspace.reward, workspace.value, workspace.logits)
-    expected = tuple(array.shape for array in workspace_shapes)
-    if shapes != expected:
-        raise ValueError(f"recurrent_fn returned (hidden, reward, value, policy_logits) of {shapes}, not {expected}")
-
-
-def _finite(root_value: FloatArray) -> FloatArray:
-    """Any value or reward of the tree has gone into its root's."""
-    if not np.isfinite(root_value).all():
-        raise NumericsError("The network returned NaN or infinity inside a search: its weights are broken")
-    return root_value
 
 
 def _workspace(workspaces: WorkspaceCache | None, root: NetworkOutput, simulations: int) -> Workspace:
@@ -190,63 +159,40 @@ def _workspace(workspaces: WorkspaceCache | None, root: NetworkOutput, simulatio
     return cache.get(batch, simulations + 1, num_actions, root.hidden)
 
 
-def _tree(workspace: Workspace) -> kernels.Tree:
-    return kernels.Tree(workspace.nodes, workspace.edges, workspace.rows, workspace.priors)
-
-
 def _plant(
     workspace: Workspace,
     root: NetworkOutput,
-    prior: FloatArray,
+    legal: BoolArray,
+    noise: Array,
+    fraction: float,
     value_bounds: tuple[float, float] | None,
     min_value_range: float,
 ) -> None:
     low, high = value_bounds or (0.0, 0.0)
-    workspace.latents_view[0] = root.hidden
-    workspace.value[...] = root.value
-    kernels.reset(_tree(workspace), prior, workspace.value, low, high, min_value_range)
+    own = workspace.answers[0]
+    own.hidden[...], own.value[...], own.policy_logits[...] = root.hidden, root.value, root.policy_logits
+    if not kernels.plant(workspace.places, _own(legal, np.bool_), noise, fraction, low, high, min_value_range):
+        rows = np.flatnonzero(~legal.any(axis=1))
+        if len(rows):
+            raise ValueError(
+                f"row {rows[0]} of legal has no legal action: do not search states in which the game is over"
+            )
+        raise NumericsError("The network returned NaN or infinity for the root of a search: its weights are broken")
 
 
-def _root_children(workspace: Workspace) -> tuple[IntArray, FloatArray]:
-    visits = np.empty(workspace.logits.shape, np.int32)
-    q = np.empty(workspace.logits.shape, np.float32)
-    kernels.root_children(_tree(workspace), visits, q)
-    return visits, q
+def _own(array: Array, dtype: type[np.generic]) -> Array:
+    """A copy of the one layout that the steps are compiled for."""
+    return np.array(array, dtype, order="C")
 
 
-def _depth(workspace: Workspace, simulations: int) -> FloatArray:
-    depth: FloatArray = workspace.rows["depth"].astype(np.float32)
-    return depth / np.float32(simulations)
-
-
-def _softmax(logits: FloatArray) -> FloatArray:
-    """Softmax over the last axis; -inf gives 0."""
-    exponentials: FloatArray = np.exp(logits - logits.max(axis=1, keepdims=True))
-    exponentials /= exponentials.sum(axis=1, keepdims=True)
-    return exponentials
-
-
-def _masked_softmax(logits: FloatArray, legal: BoolArray) -> FloatArray:
-    return _softmax(np.where(legal, logits, -np.inf).astype(np.float32))
-
-
-def _dirichlet(legal: BoolArray, alpha: float, rng: np.random.Generator) -> FloatArray:
-    """One draw a row, over its legal actions, 0 elsewhere: Gamma draws, normalised."""
-    draws = rng.standard_gamma(alpha, size=legal.shape) * legal
-    draws /= np.maximum(draws.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return draws.astype(np.float32)
-
-
-def _sample(visits: IntArray, greedy: Any, temperature: FloatArray, rng: np.random.Generator) -> Any:
-    """Draws one action a row from visits^(1/T), `greedy` where T is 0."""
-    warm = temperature > 0
-    # Shares of the largest count, so that a small T can not overflow.
-    shares = visits / visits.max(axis=1, keepdims=True)
-    weights = shares ** (1.0 / np.where(warm, temperature, 1.0))[:, None]
-    cumulative = weights.cumsum(axis=1)
-    # In float64 a draw times the total stays below the total; the first action above it has a positive weight.
-    thresholds = rng.random(len(visits)) * cumulative[:, -1]
-    return np.where(warm, (cumulative > thresholds[:, None]).argmax(axis=1), greedy)
+def _empty_result(batch: int, num_actions: int) -> SearchResult:
+    return SearchResult(
+        action=np.empty(batch, np.int32),
+        policy_target=np.empty((batch, num_actions), np.float32),
+        root_value=np.empty(batch, np.float32),
+        visit_counts=np.empty((batch, num_actions), np.int32),
+        depth=np.empty(batch, np.float32),
+    )
 
 
 @lru_cache(maxsize=32)

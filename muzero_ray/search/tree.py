@@ -13,85 +13,67 @@ All that is read of a row belongs to that row, so a search does not depend on it
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from muzero_ray.types import Array, FloatArray, IntArray
+from muzero_ray.search.compiled import INF, ONE, ZERO, array_at, fast_exp, helper, step
+from muzero_ray.search.workspace import EDGE, NODE, ROW
+from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, LongArray
 
 UNVISITED_ZERO, UNVISITED_PARENT, UNVISITED_COMPLETED = 0, 1, 2
 
-ZERO, ONE, INF = np.float32(0.0), np.float32(1.0), np.float32(np.inf)
-_LOWEST, _LOG_2, _LOG2_E = np.float32(-87.0), np.float32(0.69314718), np.float32(1.44269504)
-_ROUNDING = np.float32(1.5 * 2**23)
 _TINY = np.float32(1e-37)  # smallest prior of a visited child, above the denormals
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_OPTIONS: dict[str, Any] = {
-    "cache": True,
-    # Without `nnan` and `ninf`: infinities are used as sentinels, and a network's NaN must not become a bad index.
-    "fastmath": {"reassoc", "arcp", "contract", "nsz"},
-    "error_model": "numpy",
-    # Arrays come from Python and outlive the call. Counting references to them would cost an atomic operation whenever
-    # a function reads one: a fifth of the time in the steps.
-    "_nrt": False,
-}
-
-
-# Numba stores a step until the file of the step changes. The name of what it stores stands for the helpers' file.
-_VERSION = f"_{zlib.crc32(Path(__file__).read_bytes()):08x}"
-
-
-def step(function: _Function) -> _Function:
-    """Compiles what Python calls. Allocates nothing: neither it nor its helpers may create an array."""
-    function.__qualname__ += _VERSION
-    compiled: _Function = njit(**_OPTIONS)(function)
-    return compiled
-
-
-def helper(function: _Function) -> _Function:
-    """Compiles a part of steps, always inlined: a call that hands over a tree costs as much as most parts do."""
-    compiled: _Function = njit(inline="always", **_OPTIONS)(function)
-    return compiled
-
-
-def exact_helper(function: _Function) -> _Function:
-    """As `helper`, for arithmetic on scalars whose order matters: LLVM inlines it, and may not rearrange it."""
-    compiled: _Function = njit(**_OPTIONS | {"fastmath": {"contract"}})(function)
-    return compiled
 
 
 class Tree(NamedTuple):
-    """`[B, N]` nodes, `[B, N, S]` edges, `[B]` rows, `[B, N, A]` priors: see `Workspace`."""
+    """`[B, N]` nodes, `[B, N, S]` edges, `[B]` rows, `[B, N, A]` priors, `[B, A]` keys: see `Workspace`."""
 
     nodes: Array
     edges: Array
     rows: Array
     priors: FloatArray
+    keys: FloatArray
 
 
-@exact_helper
-def fast_exp(x: np.float32) -> np.float32:
-    """e^x of x <= 0 to a relative 1e-6, in few operations and no call; e^-87 below -87 and for NaN.
+class Exchange(NamedTuple):
+    """The network's newest answer, `[B]` reward, `[B]` value, `[B, A]` logits; `[N, B, H]` latents; what it is asked
+    next, `[B, H]` hidden, `[B]` actions: see `Workspace`."""
 
-    2^n times the Cephes polynomial of r, where x = n log(2) + r and |r| <= log(2) / 2.
-    """
-    clamped = x if x > _LOWEST else _LOWEST
-    # A float32 of this size has no fraction: the sum is rounded, and holds n in its lowest bits.
-    shifted = np.float32(clamped * _LOG2_E + _ROUNDING)
-    r = clamped - (shifted - _ROUNDING) * _LOG_2
-    series = np.float32(1.9875691500e-4)
-    series = series * r + np.float32(1.3981999507e-3)
-    series = series * r + np.float32(8.3334519073e-3)
-    series = series * r + np.float32(4.1665795894e-2)
-    series = series * r + np.float32(1.6666665459e-1)
-    series = series * r + np.float32(5.0000001201e-1)
-    power = np.int32((shifted.view(np.int32) + 127) << 23).view(np.float32)  # 2^n, by its bits
-    return np.float32((series * (r * r) + r + ONE) * power)
+    reward: FloatArray
+    value: FloatArray
+    logits: FloatArray
+    latents: Array
+    hidden: Array
+    actions: IntArray
+
+
+@helper
+def tree_at(places: LongArray) -> Tree:
+    """places: see `Workspace`. Steps find their arrays there, since each one that Python hands over costs some 0.3 us
+    when a large network has just used the caches: ten of them more than the trees of 8 roots."""
+    batch, nodes, num_actions, slots = places[0], places[1], places[2], places[3]
+    return Tree(
+        array_at(places[5], (batch, nodes), NODE),
+        array_at(places[6], (batch, nodes, slots), EDGE),
+        array_at(places[7], (batch,), ROW),
+        array_at(places[8], (batch, nodes, num_actions), np.float32),
+        array_at(places[15], (batch, num_actions), np.float32),
+    )
+
+
+@helper
+def exchange_at(places: LongArray) -> Exchange:
+    """As `tree_at`."""
+    batch, nodes, num_actions, size = places[0], places[1], places[2], places[4]
+    return Exchange(
+        array_at(places[9], (batch,), np.float32),
+        array_at(places[10], (batch,), np.float32),
+        array_at(places[11], (batch, num_actions), np.float32),
+        array_at(places[12], (nodes, batch, size), np.uint8),
+        array_at(places[13], (batch, size), np.uint8),
+        array_at(places[14], (batch,), np.int32),
+    )
 
 
 @helper
@@ -149,10 +131,11 @@ def open_edge(tree: Tree, b: int, n: int, action: int, leaf: int) -> None:
 
 
 @helper
-def gather(b: int, n: int, action: int, latents: Array, hidden: Array, actions: IntArray) -> None:
-    actions[b] = action
-    for i in range(hidden.shape[1]):
-        hidden[b, i] = latents[n, b, i]
+def gather(exchange: Exchange, b: int, n: int, action: int) -> None:
+    """Asks the network what follows `action` in node `n`."""
+    exchange.actions[b] = action
+    for i in range(exchange.hidden.shape[1]):
+        exchange.hidden[b, i] = exchange.latents[n, b, i]
 
 
 @helper
@@ -160,15 +143,14 @@ def backup(
     tree: Tree,
     b: int,
     leaf: int,
-    reward: np.float32,
-    value: np.float32,
-    logits: FloatArray,
+    exchange: Exchange,
     discount: float,
     track: bool,
 ) -> None:
     """Expands node `leaf` and adds its value to every node above, as mctx's `backward`."""
-    for a in range(logits.shape[1]):
-        tree.priors[b, leaf, a] = logits[b, a]
+    reward, value = exchange.reward[b], exchange.value[b]
+    for a in range(exchange.logits.shape[1]):
+        tree.priors[b, leaf, a] = exchange.logits[b, a]
     node, row = tree.nodes[b, leaf], tree.rows[b]
     node.edges, node.visits, node.choice = 0, 1, 0
     node.reward, node.raw_value, node.value_sum = reward, value, value
@@ -201,28 +183,59 @@ def mix(node: Any, mass: np.float32, weighted: np.float32) -> np.float32:
 
 
 @step
-def reset(tree: Tree, prior: FloatArray, value: FloatArray, low: float, high: float, narrowest: float) -> None:
-    """Plants the roots. prior `[B, A]`, -1 where illegal; value `[B]`; low >= high: the range of Q is not known, and
-    one below `narrowest` counts as that."""
-    for b in range(tree.nodes.shape[0]):
+def plant(
+    places: LongArray,
+    legal: BoolArray,
+    noise: Array,
+    fraction: float,
+    low: float,
+    high: float,
+    narrowest: float,
+) -> bool:
+    """Plants the roots that the network's newest answer is of. False if one has no legal action, NaN or infinity.
+
+    noise `[B, A]` float64, not negative: its shares among the legal actions take `fraction` of the priors. low >= high:
+    the range of Q is not known, and one below `narrowest` counts as that.
+    """
+    tree, exchange = tree_at(places), exchange_at(places)
+    value, logits = exchange.value, exchange.logits
+    sound = True
+    for b in range(logits.shape[0]):
+        highest, total, mass = -INF, ZERO, 0.0
+        sound = sound and bool(np.isfinite(value[b]))
+        for a in range(logits.shape[1]):
+            sound = sound and bool(np.isfinite(logits[b, a]))
+            if legal[b, a]:
+                highest = max(highest, logits[b, a])
+                mass += noise[b, a]
+        sound = sound and bool(highest > -INF)
+        for a in range(logits.shape[1]):
+            tree.priors[b, 0, a] = -ONE
+            if legal[b, a]:
+                tree.priors[b, 0, a] = fast_exp(logits[b, a] - highest)
+                total += tree.priors[b, 0, a]
+        keep, share = (1.0 - fraction) / total, fraction / max(mass, np.finfo(np.float64).tiny)
+        for a in range(logits.shape[1]):
+            if legal[b, a]:
+                tree.priors[b, 0, a] = keep * tree.priors[b, 0, a] + share * noise[b, a]
         node, row = tree.nodes[b, 0], tree.rows[b]
         node.edges, node.visits = 0, 1
         node.raw_value, node.value_sum = value[b], value[b]
-        for a in range(prior.shape[1]):
-            tree.priors[b, 0, a] = prior[b, a]
         _scan_unvisited(tree, b, 0)
         row.depth = 0
         row.low, row.high, row.narrowest = value[b], value[b], narrowest
         if low < high:
             row.low, row.high = low, high
+    return sound
 
 
-@step
-def root_children(tree: Tree, visits: IntArray, q: FloatArray) -> None:
-    """Fills visits `[B, A]` and q `[B, A]` (0 where not visited) of the root actions."""
-    visits[:] = 0
-    q[:] = ZERO
-    for b in range(visits.shape[0]):
-        for j in range(tree.nodes[b, 0].edges):
-            edge = tree.edges[b, 0, j]
-            visits[b, edge.action], q[b, edge.action] = edge.visits, edge.q
+@helper
+def count_visits(tree: Tree, b: int, visits: IntArray) -> int:
+    """Fills row `b` of visits `[B, A]` of the root actions. Returns the largest."""
+    visits[b, :] = 0
+    most = 0
+    for j in range(tree.nodes[b, 0].edges):
+        edge = tree.edges[b, 0, j]
+        visits[b, edge.action] = edge.visits
+        most = max(most, edge.visits)
+    return most

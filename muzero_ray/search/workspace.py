@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from typing import Any
 
 import numpy as np
 
-from muzero_ray.types import Array, FloatArray, IntArray
+from muzero_ray.types import Array, LongArray, NetworkOutput
+
+_LINE, _HUGE_PAGE = 64, 1 << 21
+"""Bytes."""
 
 NODE = np.dtype(
     [
@@ -46,6 +49,7 @@ ROW = np.dtype(
         ("high", np.float32),
         ("narrowest", np.float32),  # a smaller range is not stretched to [0, 1]
         ("depth", np.int32),  # edges walked, summed over simulations
+        ("considered", np.int32),  # actions that sequential halving starts from (Gumbel only)
     ],
     align=True,
 )
@@ -55,32 +59,58 @@ class Workspace:
     """Arrays for one search shape. Letters as in `tree`: `B` roots, `N` nodes, `A` actions, `S = min(A, N - 1)`.
 
     nodes `[B, N]`, edges `[B, N, S]`, rows `[B]`: records above. priors `[B, N, A]`: of unvisited children, -1 once
-    visited or where illegal; raw logits until a node is entered. latents `[N, B, H]`: the pool of hidden states,
-    as bytes. hidden `[B, H]`, actions `[B]`: what the network is asked next. `latents_view`, `hidden_view`: of the
-    network's dtype, `[N, B, ...]` and `[B, ...]`. reward `[B]`, value `[B]`, logits `[B, A]`: its newest answer.
+    visited or where illegal; raw logits until a node is entered. hidden `[B, ...]`, actions `[B]`: what the network is
+    asked next. answers: where it says what node 0, 1 ... of all trees is; their latents, `[N, B, ...]` all told, stay,
+    reward `[B]`, value `[B]` and logits `[B, A]` are the same memory for all. keys `[B, A]`: noise + logits of the root
+    actions, -inf where illegal (Gumbel only). places: the sizes B, N, A, S and H, bytes of a latent, and the addresses
+    of these arrays, for the compiled steps.
     """
 
     def __init__(
         self, batch: int, nodes: int, num_actions: int, hidden_shape: tuple[int, ...], hidden_dtype: np.dtype[Any]
     ) -> None:
-        self.nodes: Array = np.zeros((batch, nodes), NODE)
-        self.edges: Array = np.zeros((batch, nodes, min(num_actions, nodes - 1)), EDGE)
-        self.rows: Array = np.zeros(batch, ROW)
-        self.priors: FloatArray = np.zeros((batch, nodes, num_actions), np.float32)
-        self.latents_view: Array = np.empty((nodes, batch, *hidden_shape), hidden_dtype)
-        self.latents: Array = self.latents_view.reshape(nodes, batch, -1).view(np.uint8)
-        self.hidden_view: Array = np.empty((batch, *hidden_shape), hidden_dtype)
-        self.hidden: Array = self.hidden_view.reshape(batch, -1).view(np.uint8)
-        self.actions: IntArray = np.zeros(batch, np.int32)
-        self.reward: FloatArray = np.zeros(batch, np.float32)
-        self.value: FloatArray = np.zeros(batch, np.float32)
-        self.logits: FloatArray = np.zeros((batch, num_actions), np.float32)
+        slots = min(num_actions, nodes - 1)
+        floats, integers = np.dtype(np.float32), np.dtype(np.int32)
+        arrays = _allocate(
+            ((batch, nodes), NODE),
+            ((batch, nodes, slots), EDGE),
+            ((batch,), ROW),
+            ((batch, nodes, num_actions), floats),
+            ((batch,), floats),
+            ((batch,), floats),
+            ((batch, num_actions), floats),
+            ((nodes, batch, *hidden_shape), hidden_dtype),
+            ((batch, *hidden_shape), hidden_dtype),
+            ((batch,), integers),
+            ((batch, num_actions), floats),
+        )
+        self.nodes, self.edges, self.rows, self.priors = arrays[:4]
+        reward, value, logits, latents, self.hidden, self.actions, self.keys = arrays[4:]
+        self.answers = [NetworkOutput(place, reward, value, logits) for place in latents]
+        sizes = (batch, nodes, num_actions, slots, self.hidden[0].nbytes)
+        self.places: LongArray = np.array([*sizes, *(array.ctypes.data for array in arrays)], np.int64)
 
-    @property
-    def step_arrays(self) -> tuple[Array, ...]:
-        """The arrays every step takes, in the order of its arguments."""
-        tree = (self.nodes, self.edges, self.rows, self.priors)
-        return (*tree, self.reward, self.value, self.logits, self.latents, self.hidden, self.actions)
+
+def _allocate(*layouts: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:
+    """Arrays of these shapes and dtypes, full of zeros, side by side in one piece of memory.
+
+    NumPy asks the kernel for huge pages from 4 MB on. Without them, a third of the time it takes to gather latents
+    that the network has driven out of the caches goes into finding their pages.
+    """
+    sizes = [_round_up(math.prod(shape) * dtype.itemsize, _LINE) for shape, dtype in layouts]
+    memory = np.empty(max(sum(sizes), _HUGE_PAGE) + _HUGE_PAGE, np.uint8)
+    memory[:] = 0
+    offset = -memory.ctypes.data % _HUGE_PAGE
+    arrays = []
+    for (shape, dtype), size in zip(layouts, sizes, strict=True):
+        part = memory[offset : offset + math.prod(shape) * dtype.itemsize]
+        arrays.append(part.view(dtype).reshape(shape))
+        offset += size
+    return arrays
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 class WorkspaceCache:
@@ -88,15 +118,14 @@ class WorkspaceCache:
 
     def __init__(self, size: int = 2) -> None:
         self._size = size
-        self._kept: OrderedDict[tuple[Any, ...], Workspace] = OrderedDict()
+        self._kept: dict[tuple[Any, ...], Workspace] = {}
 
     def get(self, batch: int, nodes: int, num_actions: int, hidden: Array) -> Workspace:
         """hidden `[B, ...]`: what latents are like."""
         key = (batch, nodes, num_actions, hidden.shape, hidden.dtype)
-        workspace = self._kept.pop(key, None)
+        workspace = self._kept.get(key)
         if workspace is None:
             while len(self._kept) >= self._size:
-                self._kept.popitem(last=False)
-            workspace = Workspace(batch, nodes, num_actions, hidden.shape[1:], hidden.dtype)
-        self._kept[key] = workspace
+                del self._kept[next(iter(self._kept))]
+            workspace = self._kept[key] = Workspace(batch, nodes, num_actions, hidden.shape[1:], hidden.dtype)
         return workspace

@@ -40,4 +40,5 @@ def test_sleeping_actors_are_driven_by_the_real_program() -> None:
     assert learner is not None
     assert learner < 1.01
     assert rows["coordination/2/self-play"].baseline == "2 x that of 1"
-    assert rows["coordination/replay-intake"].baseline == "2 x one actor alone"
+    assert rows["coordination/replay-intake"].baseline == "what those 2 play"
+    assert rows["coordination/replay-intake-breakout"].unit == "actors"

@@ -46,7 +46,7 @@ def test_self_play_with_every_engine() -> None:
 
 def test_weights_are_refreshed_while_moves_are_made() -> None:
     rows = check(list(weights(SMALL)))
-    assert len(rows) == 2 + 5 * (len(MLP_ENGINES) + len(CONV_ENGINES))
+    assert len(rows) == 2 + 6 * (len(MLP_ENGINES) + len(CONV_ENGINES))
     for row in rows.values():
         if row.name.startswith("weights-interval"):
             assert row.ratio is not None

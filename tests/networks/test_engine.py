@@ -20,6 +20,7 @@ from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.openvino_engine import OpenVinoEngine, padded_size
 from muzero_ray.search.policies import make_search
 from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
+from tests.children import child_of
 from tests.networks.test_flat_engine import some_observations, trained_like
 from tests.networks.test_model import MLP, RESNET, build
 
@@ -48,7 +49,7 @@ def actions(batch: int) -> IntArray:
 def answers(engine: InferenceEngine, observations: Array) -> list[Array]:
     """Copies of everything the engine says of the observations and of one step from them, in float32."""
     root = engine.initial(observations)
-    return [as_float(x) for x in (*root, *engine.recurrent(root.hidden.copy(), actions(len(observations))))]
+    return [as_float(x) for x in (*root, *child_of(engine, root, actions(len(observations))))]
 
 
 def as_float(array: Array) -> Array:
@@ -147,21 +148,38 @@ def test_openvino_reads_the_callers_buffer_anew_at_each_call() -> None:
     for one in (exact, engine):
         one.load(trained_like(net, 1))
     other: FloatArray = np.random.default_rng(0).random((8, 2, 2, 8), dtype=np.float32)
-    roots = [exact.initial(some_observations((2, 32, 32), 8)).hidden, other]
-    buffer = np.empty_like(roots[0])
+    root = exact.initial(some_observations((2, 32, 32), 8))
+    roots = [root.hidden, other]
+    buffer = np.empty_like(other)
     for hidden in (*roots, roots[0]):
         buffer[...] = hidden
         for rows in (8, 3):  # in place, and padded
-            ours, theirs = engine.recurrent(buffer[:rows], actions(rows)), exact.recurrent(buffer[:rows], actions(rows))
+            parents = NetworkOutput(*(array[:rows] for array in root._replace(hidden=buffer)))
+            ours, theirs = child_of(engine, parents, actions(rows)), child_of(exact, parents, actions(rows))
             for mine, reference in zip(ours, theirs, strict=True):
                 np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-4)
     # Ray's arrays are read-only, and slices may be strided.
     read_only = roots[0].copy()
     read_only.flags.writeable = False
     every_other = np.repeat(roots[0], 2, axis=0)[::2]
-    expected = exact.recurrent(roots[0], actions(8)).value
+    expected = child_of(exact, root, actions(8)).value
     for hidden in (read_only, every_other):
-        np.testing.assert_allclose(engine.recurrent(hidden, actions(8)).value, expected, rtol=1e-4, atol=1e-4)
+        got = child_of(engine, root._replace(hidden=hidden), actions(8)).value
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [8, 7])  # 7 are padded
+def test_openvino_answers_where_it_is_asked_to(rows: int) -> None:
+    """Also after more places than it remembers, whose memory may be another array's by then."""
+    net = build(RESNET, (2, 32, 32))
+    engine = OpenVinoEngine(net, bf16=True)
+    engine.load(trained_like(net, 1))
+    root = engine.initial(some_observations((2, 32, 32), rows))
+    expected = [array.copy() for array in child_of(engine, root, actions(rows))]
+    kept = [child_of(engine, root, actions(rows)) for _ in range(400)]
+    for out in (*kept, *kept[:3]):
+        engine.recurrent(root.hidden, actions(rows), out)
+    assert all(same(list(out), expected) for out in kept)
 
 
 def test_what_initial_returns_is_the_callers() -> None:

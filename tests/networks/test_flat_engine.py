@@ -13,6 +13,7 @@ from muzero_ray.networks.engine import TorchEngine
 from muzero_ray.networks.flat import flatten_state, load_flat, num_parameters, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.types import Array, FloatArray
+from tests.children import child_of
 from tests.networks.test_model import MLP, RESNET, build
 
 KINDS = [pytest.param(MLP, (4,), id="mlp"), pytest.param(RESNET, (2, 32, 32), id="resnet")]
@@ -76,7 +77,7 @@ def test_engine_equals_the_eager_module(cfg: NetworkConfig, shape: tuple[int, ..
     images = some_observations(shape)
     actions = np.array([0, 1, 2, 3, 0], np.int32)
     root = engine.initial(images)
-    child = engine.recurrent(root.hidden, actions)
+    child = child_of(engine, root, actions)
     with torch.no_grad():
         hidden = net.represent(torch.from_numpy(images))
         after, reward = net.dynamics(hidden, torch.from_numpy(actions))
@@ -103,8 +104,7 @@ def test_bf16_engine_is_close_and_speaks_float32(cfg: NetworkConfig, shape: tupl
     images = some_observations(shape)
     actions = np.array([0, 1, 2, 3, 0], np.int32)
     exact, rough = TorchEngine(net), TorchEngine(net, bf16=True)
-    one = exact.recurrent(exact.initial(images).hidden, actions)
-    two = rough.recurrent(rough.initial(images).hidden, actions)
+    one, two = (child_of(engine, engine.initial(images), actions) for engine in (exact, rough))
     for name, ours, theirs in zip(one._fields, two, one, strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, atol=0.1 * max(1.0, float(np.abs(theirs).max())), err_msg=name)

@@ -133,8 +133,8 @@ class ScriptedEngine:
         logits = np.zeros((rows, ACTIONS), np.float32)
         return NetworkOutput(observations.astype(np.float32), np.zeros(rows, np.float32), value, logits)
 
-    def recurrent(self, hidden: FloatArray, actions: IntArray) -> NetworkOutput:
-        del hidden, actions
+    def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
+        del hidden, actions, out
         raise AssertionError("the scripted search looks no further than the root")
 
     def prepare(self, flat: FloatArray) -> FloatArray:
@@ -157,7 +157,7 @@ class ScriptedSearch:
     def __call__(
         self,
         root: NetworkOutput,
-        recurrent_fn: Callable[[FloatArray, IntArray], NetworkOutput],
+        recurrent_fn: Callable[[Array, IntArray, NetworkOutput], None],
         legal: BoolArray,
         rng: np.random.Generator,
         *,

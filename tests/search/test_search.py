@@ -8,7 +8,8 @@ import pytest
 from muzero_ray.config import SearchConfig
 from muzero_ray.errors import NumericsError
 from muzero_ray.search.policies import make_search
-from muzero_ray.search.search import _dirichlet
+from muzero_ray.search.tree import plant
+from muzero_ray.search.workspace import Workspace
 from muzero_ray.types import NetworkOutput, SearchResult
 
 from .worlds import Table, bandit, random_table
@@ -74,7 +75,11 @@ def test_illegal_actions_are_never_visited(kind: str, noise: bool) -> None:
 def test_dirichlet_noise_has_the_moments_of_its_legal_actions() -> None:
     """Each of k legal actions has mean 1/k and variance (1/k)(1 - 1/k) / (k alpha + 1); illegal ones have none."""
     alpha, legal = 0.5, np.tile([True, True, False, True, True], (40_000, 1))
-    noise = _dirichlet(legal, alpha, np.random.default_rng(0))
+    workspace = Workspace(len(legal), 2, 5, (1,), np.dtype(np.float32))
+    draws = np.random.default_rng(0).standard_gamma(alpha, legal.shape)
+    assert plant(workspace.places, legal, draws, 1.0, 0.0, 0.0, 0.0)
+    assert (workspace.priors[:, 0, 2] == -1).all()
+    noise = np.maximum(workspace.priors[:, 0], 0.0)
     np.testing.assert_allclose(noise.sum(axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(noise.mean(axis=0), [0.25, 0.25, 0.0, 0.25, 0.25], atol=0.005)
     variance = 0.25 * 0.75 / (4 * alpha + 1)
@@ -187,11 +192,13 @@ def test_hidden_states_of_any_shape_come_back_to_the_model() -> None:
     def widen(output: NetworkOutput) -> NetworkOutput:
         return output._replace(hidden=np.tile(output.hidden[:, None, None, :], (1, 3, 2, 1)))
 
-    def recurrent(hidden: Any, actions: Any) -> NetworkOutput:
+    def recurrent(hidden: Any, actions: Any, out: Any) -> None:
         assert hidden.shape[1:] == (3, 2, 1)
         assert actions.dtype == np.int32
         assert (hidden == hidden[:, :1, :1]).all()
-        return widen(table.recurrent(hidden[:, 0, 0], actions))
+        narrow = out._replace(hidden=np.empty((len(actions), 1), np.float32))
+        table.recurrent(hidden[:, 0, 0], actions, narrow)
+        out.hidden[...] = widen(narrow).hidden
 
     search = make_search(SearchConfig(simulations=40, c_scale=0.1), discount=0.97, num_players=1)
     states = np.arange(8)
@@ -215,13 +222,6 @@ def test_malformed_input_is_refused(kind: str) -> None:
         table.search(kind, states, 5, legal=np.ones((4, 2), bool))
     with pytest.raises(ValueError, match="simulations=0"):
         table.search(kind, states, 0)
-
-    class Narrow(Table):
-        def recurrent(self, hidden: Any, actions: Any) -> NetworkOutput:
-            return super().recurrent(hidden[:1], actions[:1])
-
-    with pytest.raises(ValueError, match="recurrent_fn returned"):
-        Narrow(table.following, table.reward, table.value, table.logits).search(kind, states, 5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from muzero_ray.search.tree import fast_exp
+from muzero_ray.search.compiled import fast_exp
+from muzero_ray.search.workspace import Workspace
 
 
 def test_fast_exp_is_the_exponential_function() -> None:
@@ -15,3 +16,15 @@ def test_fast_exp_is_the_exponential_function() -> None:
 def test_fast_exp_ends_above_zero() -> None:
     lowest = fast_exp(np.float32(-87.0))
     assert [fast_exp(np.float32(x)) for x in (-100.0, -1e30, -np.inf, np.nan)] == [lowest] * 4
+
+
+def test_arrays_of_a_workspace_are_apart() -> None:
+    """They share one piece of memory: filling one may not show in another, nor in a latent of other bytes."""
+    workspace = Workspace(3, 6, 5, (7,), np.dtype(np.uint16))
+    arrays = [workspace.nodes, workspace.edges, workspace.rows, workspace.priors, workspace.hidden, workspace.actions]
+    arrays += [workspace.keys, *workspace.answers[0][1:], *(answer.hidden for answer in workspace.answers)]
+    for index, array in enumerate(arrays):
+        array.view(np.uint8)[...] = index
+    for index, array in enumerate(arrays):
+        assert (array.view(np.uint8) == index).all()
+        assert array.flags.c_contiguous

@@ -47,9 +47,11 @@ class Table:
     def initial(self, states: Array) -> NetworkOutput:
         return self._output(np.asarray(states), np.zeros(len(states)))
 
-    def recurrent(self, hidden: Array, actions: Array) -> NetworkOutput:
+    def recurrent(self, hidden: Array, actions: Array, out: NetworkOutput) -> None:
         states = hidden[:, 0].astype(int)
-        return self._output(self.following[states, actions], self.reward[states, actions])
+        answer = self._output(self.following[states, actions], self.reward[states, actions])
+        for array, part in zip(out, answer, strict=True):
+            array[...] = part
 
     def _output(self, states: Array, reward: Array) -> NetworkOutput:
         arrays = (states[:, None], reward, self.value[states], self.logits[states])

@@ -15,6 +15,7 @@ from muzero_ray.networks.engine import TorchEngine
 from muzero_ray.training.learner import Learner, make_learner
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch, FloatArray, ItemKeys
+from tests.children import child_of
 from tests.networks.test_model import MLP, RESNET
 
 B, K, A = 8, 3, 4
@@ -89,7 +90,7 @@ def test_one_small_batch_is_learned_by_heart(kind: str, optimizer: str, updates:
     engine.load(trained.weights())
     root = engine.initial(batch.observations)
     np.testing.assert_allclose(root.value, batch.target_value[:, 0], atol=0.5)
-    child = engine.recurrent(root.hidden, batch.actions[:, 0])
+    child = child_of(engine, root, batch.actions[:, 0])
     np.testing.assert_allclose(child.reward, batch.target_reward[:, 1], atol=0.5)
     np.testing.assert_allclose(child.value, batch.target_value[:, 1], atol=0.5)
     assert last.priorities.max() < 0.5

@@ -7,6 +7,7 @@ import numpy as np
 from muzero_ray.networks.engine import TorchEngine
 from muzero_ray.training.reanalyze import reanalyze_games
 from muzero_ray.types import NetworkOutput, SearchResult
+from tests.children import child_of
 from tests.networks.test_flat_engine import trained_like
 from tests.networks.test_model import MLP, build
 
@@ -23,7 +24,8 @@ class FakeSearch:
         assert isinstance(rng, np.random.Generator)
         assert temperature.tolist() == [0.0] * len(legal)
         self.calls.append((len(legal), explore))
-        ahead = recurrent_fn(root.hidden, np.ones(len(legal), np.int32))
+        ahead = NetworkOutput(*(np.empty_like(array) for array in root))
+        recurrent_fn(root.hidden, np.ones(len(legal), np.int32), ahead)
         policy = (legal / legal.sum(1, keepdims=True)).astype(np.float32)
         visits = np.zeros(legal.shape, np.int32)
         return SearchResult(policy.argmax(1).astype(np.int32), policy, ahead.value, visits, ahead.value)
@@ -41,7 +43,7 @@ def test_every_position_is_searched_once_without_noise() -> None:
     policies, values = reanalyze_games(observations, legal, engine, search, rng, batch_size=4)
     assert search.calls == [(4, False), (4, False), (2, False)]
     for t in range(10):
-        one = engine.recurrent(engine.initial(observations[t : t + 1]).hidden, np.ones(1, np.int32))
+        one = child_of(engine, engine.initial(observations[t : t + 1]), np.ones(1, np.int32))
         np.testing.assert_allclose(values[t], one.value[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(policies[t], legal[t] / legal[t].sum(), rtol=1e-6)
     assert policies.dtype == values.dtype == np.float32
