@@ -78,7 +78,7 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
     for files in split_shards(first.files, 2):
         assert safetensors.numpy.load(files[ARRAYS_FILE])["index"][:, 6].any()
 
-    with running(two_shards(STEPS + 15), folder) as (supervisor, _, _, output):
+    with running(two_shards(2 * STEPS), folder) as (supervisor, _, _, output):
         resumed: list[Any] = []
         write = output.checkpoint
 
@@ -91,6 +91,6 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
     for before, after in zip(split_shards(first.files, 2), split_shards(resumed[0], 2), strict=True):
         assert before[ARRAYS_FILE] == after[ARRAYS_FILE]
     last = load_checkpoint(folder)
-    assert last.step == STEPS + 15
+    assert last.step == 2 * STEPS
     for before_ids, after_ids in zip(held, ids(last), strict=True):
-        assert set(before_ids) <= set(after_ids)  # the run may end before a new game of each actor has
+        assert set(before_ids) < set(after_ids)
