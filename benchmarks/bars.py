@@ -80,7 +80,7 @@ BARS = (
     _ratio("system/learner-wait", "<=", 0.05),
     _ratio("coordination/*/self-play", ">=", 0.95),
     _ratio("coordination/*/learner", ">=", 0.9),
-    _ratio("coordination/replay-intake", ">=", 1.0),
+    _least("coordination/replay-intake-breakout", 64),
 )
 
 
