@@ -16,6 +16,9 @@ from muzero_ray.errors import ConfigError, MuZeroRayError
 CODE = ("actors", "learner", "muzero_ray")
 """Packages that workers need; a cluster gets them from here, so that its nodes need the requirements only."""
 
+UNSEEN = ("RAY_task_events_report_interval_ms", "RAY_event_stats", "RAY_enable_metrics_collection")
+"""What Ray notes down for its dashboard; a private one has none."""
+
 LEAST_STORE_BYTES = 80 << 20
 """Of Ray's object store; with less it does not start."""
 
@@ -38,13 +41,7 @@ def connect(address: str | None, namespace: str) -> str | None:
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
     if address is None:
-        ray.init(
-            address="local",
-            namespace=namespace,
-            log_to_driver=False,
-            include_dashboard=False,
-            object_store_memory=object_store_bytes(),
-        )
+        start_private(namespace)
     else:
         _join(address, namespace)
     if get_authentication_mode() == AuthenticationMode.TOKEN:
@@ -57,6 +54,21 @@ def connect(address: str | None, namespace: str) -> str | None:
     return (
         "this cluster asks for no token: whoever reaches its ports can run programs on it. Set RAY_AUTH_MODE=token on "
         "every node before `ray start` (SECURITY.md)"
+    )
+
+
+def start_private(namespace: str) -> None:
+    """`ray.init` of a Ray for this run alone: nobody looks at it, so it need not account for itself."""
+    import ray
+
+    for name in UNSEEN:
+        os.environ.setdefault(name, "0")
+    ray.init(
+        address="local",
+        namespace=namespace,
+        log_to_driver=False,
+        include_dashboard=False,
+        object_store_memory=object_store_bytes(),
     )
 
 

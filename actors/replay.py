@@ -8,11 +8,12 @@ from pathlib import Path
 from actors.process import restarted_by_ray
 from muzero_ray.config import Config
 from muzero_ray.replay.buffer import Draw, ReplayBuffer
+from muzero_ray.replay.encoding import decode_game
 from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runtime.build import TaskShape, build_buffer
 from muzero_ray.runtime.replay_archive import ReplayArchive, shard_folder
 from muzero_ray.runtime.run_book import replay_metrics
-from muzero_ray.types import FloatArray, GameHistory, GameId, ItemKeys, WeightsVersion
+from muzero_ray.types import FloatArray, GameId, ItemKeys, WeightsVersion
 
 
 class ReplayWorker:
@@ -36,12 +37,13 @@ class ReplayWorker:
         """Another one after each restart."""
         return self._identity
 
-    def add(self, game: GameHistory) -> bool:
-        """Store a copy, on disk too before this returns.
+    def add(self, encoded: bytes) -> bool:
+        """Store the game that `encode_game` made `encoded` of, on disk too before this returns.
 
         False, and nothing done, if that id is here already, or if its actor was replaced since (a zombie's game).
         """
-        return self._is_current(game.id) and self._archive.add(self._buffer, game)
+        game = decode_game(encoded)
+        return self._is_current(game.id) and self._archive.add(self._buffer, game, encoded)
 
     def _is_current(self, game_id: GameId) -> bool:
         """Whether no later incarnation of that actor was seen."""

@@ -11,6 +11,7 @@ from ray.actor import ActorHandle
 from actors.process import limit_threads
 from actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config import Config
+from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runtime.build import TaskShape, build_self_play
 from muzero_ray.runtime.self_play import PlayStats
 from muzero_ray.types import GameHistory
@@ -48,8 +49,9 @@ class SelfPlayWorker:
         return stats
 
     def _push(self, game: GameHistory) -> None:
+        """Send it packed: a hundredth of the bytes for screens, and what replay has to write to disk anyway."""
         self._settle(MAX_PUSHES - 1)
-        self._pushes.append(self._replay.add.remote(game))
+        self._pushes.append(self._replay.add.remote(encode_game(game)))
 
     def _settle(self, pending: int) -> None:
         """Wait until at most `pending` pushes are unacknowledged."""

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import ray
 
-from actors.cluster import object_store_bytes
+from actors.cluster import start_private
 from actors.program import Program
 from actors.supervisor import Supervisor
 from launch import build_program
@@ -30,15 +30,9 @@ START_TIMEOUT = 600.0
 
 @contextlib.contextmanager
 def private_ray() -> Iterator[None]:
-    """A local Ray with a CPU for each core, without dashboard; it ends with the block."""
+    """The Ray of a run; it ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        num_cpus=psutil.cpu_count(),
-        object_store_memory=object_store_bytes(),
-    )
+    start_private("benchmarks")
     try:
         yield
     finally:

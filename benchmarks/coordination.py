@@ -27,6 +27,7 @@ from benchmarks.self_play import play
 from benchmarks.stubs import NETWORK_SECONDS, UPDATE_SECONDS, SleepingLearner, SleepingSelfPlay
 from muzero_ray.config import Config
 from muzero_ray.config_file import load_preset
+from muzero_ray.replay.encoding import encode_game
 from muzero_ray.replay.rate_limiter import RateLimiter
 from muzero_ray.runtime.build import probe
 from muzero_ray.runtime.run_book import RunBook
@@ -38,7 +39,13 @@ ROLLOUT_STEPS = 6
 """Transitions: about two seconds of an actor. What the supervisor has to do is per call, and real ones take longer."""
 
 NEVER, PLENTY = 10**9, 10**8
-FILL_SECONDS, INTAKE_SECONDS = 1.0, 3.0
+FILL_SEGMENTS = 20
+INTAKE_SEGMENTS = 24
+"""That each actor has to send."""
+
+INTAKE_SECONDS = 6.0
+"""How long the learner draws meanwhile: longer than replay needs for the segments, if it takes 64 actors' worth."""
+
 FOREIGN_ACTOR = 1 << 20
 """Stamped on segments that no actor of the program has played."""
 
@@ -62,7 +69,8 @@ def coordinate(effort: Effort) -> Iterator[Row]:
         mock.patch("learner.learner.LearnerWorker", SleepingLearner),
         running_program(config) as running,
     ):
-        source.push(running.program.one("replay").handle, 2, FILL_SECONDS)  # so that there are batches to draw
+        _push(running.program.one("replay").handle, source.pack(FILL_SEGMENTS), 2)  # so that there are batches to draw
+        _level(running, config, max(effort.actors), effort.level_seconds)  # to warm up: it does not count
         slots = running.program.slots
         for _ in range(effort.passes):
             for actors in effort.actors:
@@ -160,15 +168,16 @@ def _intake(
 ) -> Iterator[Row]:
     """Real Breakout segments into the program's replay, as fast as it acknowledges them, while its learner draws
     batches; against what the most actors of this program `played`, and in units of what a real one, with a core of its
-    own, plays."""
+    own, plays. They are packed before the clock starts: in the program each actor does that on its own core."""
     player = fresh_player(list(engines_for(preset).values())[-1], preset, probe(preset))
     learner = running.program.one("learner").handle
     samples: Samples = {"taken": [], "played": [float(np.median(played))] * effort.repeats, "actors": []}
     play("", player, effort.seconds)
     for _ in range(effort.repeats):
         one = play("one", player, effort.seconds)["one"]
+        segments = source.pack(INTAKE_SEGMENTS * max(effort.actors))
         training: ray.ObjectRef[Any] = learner.train.remote(NEVER, 1.0, INTAKE_SECONDS)
-        samples["taken"].append(source.push(running.program.one("replay").handle, max(effort.actors), INTAKE_SECONDS))
+        samples["taken"].append(_push(running.program.one("replay").handle, segments, max(effort.actors)))
         samples["actors"].append(samples["taken"][-1] / one)
         ray.get(training, timeout=TIMEOUT)
     player.close()
@@ -178,26 +187,31 @@ def _intake(
 
 
 class _Segments:
-    """Real segments, again and again, under ids of their own."""
+    """Real segments, again and again, under ids of their own, packed as their actors send them."""
 
     def __init__(self, games: list[GameHistory]) -> None:
         self._games = cycle(games)
         self._ids = count()
 
-    def push(self, replay: ActorHandle[Any], pending: int, seconds: float) -> float:
-        """Transitions/s that `replay` acknowledges, with `pending` segments on their way, for at least one segment."""
-        begin = time.monotonic()
-        sent: deque[tuple[int, ray.ObjectRef[Any]]] = deque()
-        taken = 0
-        while True:
-            enough = taken > 0 and time.monotonic() - begin > seconds
-            if sent and (enough or len(sent) >= pending):
-                owned, answer = sent.popleft()
-                if not ray.get(answer, timeout=TIMEOUT):
-                    raise RuntimeError("replay did not take a new segment")
-                taken += owned
-            elif enough:
-                return taken / (time.monotonic() - begin)
-            else:
-                game = replace(next(self._games), id=GameId(FOREIGN_ACTOR, 0, next(self._ids)))
-                sent.append((game.owned, replay.add.remote(game)))
+    def pack(self, segments: int) -> list[tuple[int, bytes]]:
+        """(transitions, what is sent) of each."""
+        games = [replace(next(self._games), id=GameId(FOREIGN_ACTOR, 0, next(self._ids))) for _ in range(segments)]
+        return [(game.owned, encode_game(game)) for game in games]
+
+
+def _push(replay: ActorHandle[Any], segments: list[tuple[int, bytes]], pending: int) -> float:
+    """Transitions/s that `replay` acknowledges, with `pending` segments on their way."""
+    begin = time.monotonic()
+    sent: deque[ray.ObjectRef[Any]] = deque()
+    for _, packed in segments:
+        if len(sent) == pending:
+            _taken(sent.popleft())
+        sent.append(replay.add.remote(packed))
+    while sent:
+        _taken(sent.popleft())
+    return sum(owned for owned, _ in segments) / (time.monotonic() - begin)
+
+
+def _taken(answer: ray.ObjectRef[Any]) -> None:
+    if not ray.get(answer, timeout=TIMEOUT):
+        raise RuntimeError("replay did not take a new segment")

@@ -47,7 +47,7 @@ class Effort:
     slice_seconds: float = 15.0
     actors: tuple[int, ...] = (1, 4, 16, 64)
     level_seconds: float = 15.0
-    passes: int = 2
+    passes: int = 3
     observations: int = 1_000
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from muzero_ray.config_file import load_preset
 from muzero_ray.runtime.build import build_learner, probe
 from muzero_ray.runtime.self_play import PreparedWeights, SelfPlay
 from muzero_ray.types import Weights
+
+MOVES = 100
+"""Made during refreshes, for one sample: there are some ten in a refresh, and games that start anew in between."""
 
 
 def weights(effort: Effort) -> Iterator[Row]:
@@ -33,7 +35,7 @@ def _refreshes(task: str, config: Config, effort: Effort) -> Iterator[Row]:
     players = {label: fresh_player(choice, config, shape) for label, choice in engines_for(config).items()}
     trials: list[Trial] = [lambda: {"publish": milliseconds(learner.weights, effort.seconds)}]
     for label, player in players.items():
-        trials.append(partial(_refresh, label, player, fresh, effort.seconds))
+        trials.append(partial(_refresh, label, player, fresh))
     samples = take_turns(trials, effort.repeats)
     yield make_row(f"weights-publish/{task}/{fresh.flat.nbytes // 1000}kB", "ms", samples, "publish")
     for label, player in players.items():
@@ -46,36 +48,41 @@ def _rows(place: str, label: str, samples: Samples) -> Iterator[Row]:
     yield make_row(f"weights-prepare/{place}", "ms", samples, f"{label} prepare", move, "a median move")
     yield make_row(f"weights-interval/{place}", "ms", samples, interval, f"{label} least", "the least interval")
     yield make_row(f"weights-share/{place}", "ms CPU", samples, f"{label} cost", interval, "the interval")
-    yield make_row(f"weights-during/{place}", "ms", samples, f"{label} during", move, "a median move")
+    yield make_row(f"weights-during/{place}", "ms", samples, f"{label} during", f"{label} mean", "a mean move")
     yield make_row(f"weights-gap/{place}", "ms", samples, f"{label} gap", move, "a median move")
     yield make_row(f"weights-gap-without/{place}", "ms", samples, f"{label} calm", move, "a median move")
 
 
-def _refresh(label: str, player: SelfPlay, fresh: Weights, seconds: float) -> dict[str, float]:
-    """Moves without a refresh for `seconds`, then moves while a thread prepares weights, which `play` adopts between
-    two of them, as in an actor. Times in ms, of moves from one's end to the next one's: `during` is their mean while
-    the thread is at it and `gap` the longest, `calm` the longest of as many before; `cost` the CPU time of a refresh in
-    all threads, `interval` what an actor would wait between two.
+def _refresh(label: str, player: SelfPlay, fresh: Weights) -> dict[str, float]:
+    """Refreshes, until `MOVES` were made during them: each time a thread prepares weights, which `play` adopts between
+    two moves, as in an actor; then as many moves without one. Times in ms, of moves from one's end to the next one's:
+    `during` is their mean while the thread is at it and `gap` the longest, `mean` and `calm` are the same of the moves
+    without, `move` is their median; `cost` the CPU time of a refresh in all threads, `interval` what an actor would
+    wait between two.
     """
-    ends = [time.monotonic()]
-    while ends[-1] - ends[0] < seconds or len(ends) < 4:
-        ends.append(_move(player))
-    calm = 1000 * np.diff(ends)
-
+    during: list[float] = []
+    calm: list[float] = []
     with ThreadPoolExecutor(1) as pool:
-        ends = [time.monotonic()]
-        job = pool.submit(player.prepare, fresh)
-        while not job.done():
-            ends.append(_move(player))
-        ends.append(_move(player, job.result))
-    during = [1000 * (after - before) for before, after in pairwise(ends)]
+        while len(during) < MOVES:
+            ends = [time.monotonic()]
+            job = pool.submit(player.prepare, fresh)
+            while not job.done():
+                ends.append(_move(player))
+            ends.append(_move(player, job.result))
+            during += (1000 * np.diff(ends)).tolist()
+            begin = time.monotonic()
+            while len(calm) < len(during):
+                now = _move(player)
+                calm.append(1000 * (now - begin))
+                begin = now
 
     begin, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
     player.prepare(fresh)
     prepare, cost = time.perf_counter() - begin, time.process_time() - processor
     return {
         f"{label} move": float(np.median(calm)),
-        f"{label} calm": float(calm[-len(during) :].max()),
+        f"{label} mean": float(np.mean(calm)),
+        f"{label} calm": max(calm),
         f"{label} during": float(np.mean(during)),
         f"{label} gap": max(during),
         f"{label} prepare": 1000 * prepare,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
 from muzero_ray.networks.supports import Support
+from muzero_ray.types import Array
 
 
 def scale_to_unit(x: torch.Tensor) -> torch.Tensor:
@@ -97,13 +99,9 @@ class MuZeroNetwork(nn.Module):
 
     def represent(self, observations: torch.Tensor) -> torch.Tensor:
         """h: stacked observations `[B, ...]` (uint8 images or float32) to latents `[B, *hidden_shape]` in [0, 1]."""
-        x = self._numbers(observations)
-        if self.input_mean is not None:
-            # Laid out like the images: with the default layout this subtraction takes ten times as long.
-            x = x - self.input_mean.to(x.dtype)[None].contiguous(memory_format=torch.channels_last)
-        return scale_to_unit(self.representation_part(x))
+        return scale_to_unit(self.representation_part(self._numbers(observations)))
 
-    def track_mean(self, observations: torch.Tensor, rate: float) -> None:
+    def track_mean(self, observations: Array, rate: float) -> None:
         """Move `input_mean` towards the mean of `observations` `[B, ...]` by the share `rate`; nothing if not centred.
 
         Images of a game are nearly all the same, and the normalisation layers would scale what differs (a ball) by what
@@ -111,17 +109,25 @@ class MuZeroNetwork(nn.Module):
         predicted and observed values to 0.73 with the mean taken away, and to 0.1 without.
         """
         if self.input_mean is not None:
-            largest = 255 if observations.dtype == torch.uint8 else 1
+            largest = 255 if observations.dtype == np.uint8 else 1
+            mean = torch.from_numpy(observations.mean(0, dtype=np.float32)).to(self.input_mean)
             with torch.no_grad():
-                self.input_mean.lerp_(observations.float().mean(0) / largest, rate)
+                self.input_mean.lerp_(mean / largest, rate)
 
     def _numbers(self, observations: torch.Tensor) -> torch.Tensor:
-        """uint8 images as fractions of 255; what else there is as it is."""
+        """What h reads: uint8 images as fractions of 255, less the mean if images are centred."""
+        mean = self.input_mean
         if observations.dtype != torch.uint8:
-            return observations.to(self.dtype)
-        # Reordered while it is small, and never wider than the convolution that reads it.
+            numbers = observations.to(self.dtype)
+            return numbers if mean is None else numbers - mean
+        # Reordered while it is small, never wider than the convolution that reads it, and then changed in place:
+        # fresh memory costs more than the arithmetic.
         images = observations.contiguous(memory_format=torch.channels_last)
-        return images.to(self._compute_dtype(images.device.type)).mul_(1 / 255)
+        images = images.to(self._compute_dtype(images.device.type)).mul_(1 / 255)
+        if mean is None:
+            return images
+        # Laid out like the images: with the default layout this subtraction takes ten times as long.
+        return images.sub_(mean.to(images.dtype)[None].contiguous(memory_format=torch.channels_last))
 
     def dynamics(self, hidden: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """g: latents `[B, *hidden_shape]`, integer actions `[B]` to (next latents, reward logits `[B, bins]`)."""

@@ -110,5 +110,5 @@ class ImageHead(nn.Module):
         self.body = mlp(planes * height * width, layers, outputs, zero_last=True)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.body(torch.relu(self.conv(hidden)).flatten(1))
+        out: torch.Tensor = self.body(torch.relu(self.conv(hidden).flatten(1)))
         return out

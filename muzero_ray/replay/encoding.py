@@ -78,11 +78,13 @@ def _decode(data: bytes) -> GameHistory:
     declared = zstandard.frame_content_size(body)
     if declared != sum(sizes) or declared > _MAX_GAME_BYTES:
         raise ValueError(f"arrays of {sum(sizes)} bytes, content of {declared} (limit {_MAX_GAME_BYTES})")
-    payload = bytearray(zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False))
+    payload = zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
     arrays: dict[str, Array] = {}
     offset = 0
     for name, (dtype, shape), size in zip(names, layout, sizes, strict=True):
-        arrays[name] = np.frombuffer(payload, dtype, math.prod(shape), offset).reshape(shape).copy()
+        array = np.frombuffer(payload, dtype, math.prod(shape), offset).reshape(shape)
+        # Observations are nearly all of the payload; what else there is must not keep it in memory.
+        arrays[name] = array if name == "observations" else array.copy()
         offset += size
     # Any byte but 0 and 1 as bool is undefined behaviour in numpy.
     if arrays["legal"].view(np.uint8).max(initial=0) > 1:

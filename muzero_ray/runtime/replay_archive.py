@@ -45,11 +45,14 @@ class ReplayArchive:
         self._chunks: list[tuple[ChunkRef, list[GameId]]] = []
         self._open_ids: list[GameId] = []
 
-    def add(self, buffer: ReplayBuffer, game: GameHistory) -> bool:
-        """`ReplayBuffer.add`, of a game that survives this process. Raises CheckpointError if the disk refuses it."""
+    def add(self, buffer: ReplayBuffer, game: GameHistory, encoded: bytes | None = None) -> bool:
+        """`ReplayBuffer.add`, of a game that survives this process. Raises CheckpointError if the disk refuses it.
+
+        encoded: what `encode_game` made of `game`, if it came like that.
+        """
         if buffer.knows(game.id):
             return False
-        self._store.append(encode_game(game))
+        self._store.append(encode_game(game) if encoded is None else encoded)
         try:
             buffer.add(game)
         except Exception:

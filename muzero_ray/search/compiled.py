@@ -15,6 +15,7 @@ from numba.np import arrayobj
 
 _arrays: Any = arrayobj  # none of numba's functions has types
 _codegen: Any = cgutils
+_llvm = _codegen.ir
 
 ZERO, ONE, INF = np.float32(0.0), np.float32(1.0), np.float32(np.inf)
 _LOWEST, _LOG_2, _LOG2_E = np.float32(-87.0), np.float32(0.69314718), np.float32(1.44269504)
@@ -95,3 +96,31 @@ def _array_at(_typing: Any, address: Any, shape: Any, dtype: Any) -> Any:
 
 
 array_at: Any = intrinsic(_array_at)
+
+
+def _keep_scalar(_typing: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        builder.asm(_llvm.FunctionType(_llvm.VoidType(), []), "", "", [], True)
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+keep_scalar: Any = intrinsic(_keep_scalar)
+"""Stands in a loop over the few visited children of a node, and is no instruction. Else LLVM prepares that loop for 32
+children at a time, which never come, and what it lays aside for them slows down everything around."""
+
+
+def _prefetch(_typing: Any, _address: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        number, pointer = _llvm.IntType(32), _llvm.IntType(8).as_pointer()
+        kind = _llvm.FunctionType(_llvm.VoidType(), [pointer, number, number, number])
+        function = _codegen.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""Asks for the cache line at an address, and does not wait for it."""

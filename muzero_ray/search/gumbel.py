@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from muzero_ray.search.compiled import INF, ZERO, fast_exp, helper, step
+from muzero_ray.search.compiled import INF, ONE, ZERO, fast_exp, helper, keep_scalar, step
 from muzero_ray.search.tree import (
+    Exchange,
     Tree,
-    backup,
     count_visits,
     enter,
     exchange_at,
+    expand,
+    fetch_ahead,
     gather,
     inverse_range,
     mix,
     open_edge,
+    pass_up,
     tree_at,
 )
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, LongArray
@@ -45,9 +50,9 @@ def _sigma(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> tuple[
 
 
 @helper
-def _select_interior(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> int:
-    """Slot of the child furthest below its share of softmax(logits + sigma(completed Q)) (Gumbel MuZero, equation 14),
-    -1: the next unvisited one."""
+def _of_many(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> int:
+    """Child of `n` that is furthest below its share of softmax(logits + sigma(completed Q)) (Gumbel MuZero, equation
+    14), 0: the next unvisited one."""
     node = tree.nodes[b, n]
     edges, visits = node.edges, np.float32(node.visits)
     mixed, _, slope, high = _sigma(tree, b, n, c_visit, c_scale)
@@ -58,6 +63,7 @@ def _select_interior(tree: Tree, b: int, n: int, c_visit: float, c_scale: float)
     total, open_next = node.open_prior * lift, node.next_action >= 0
     unvisited = node.next_prior * lift * visits
     for j in range(edges):
+        keep_scalar()
         edge = tree.edges[b, n, j]
         edge.weight = edge.prior * fast_exp(slope * (edge.q - high))
         total += edge.weight
@@ -67,21 +73,82 @@ def _select_interior(tree: Tree, b: int, n: int, c_visit: float, c_scale: float)
         score = edge.weight * visits - np.float32(edge.visits) * total
         if score > best:
             best, slot = score, j
-    if open_next and unvisited > best:
-        slot = -1
-    return slot
+    child: int = tree.edges[b, n, slot].child
+    return 0 if open_next and unvisited > best else child
 
 
 @helper
-def _choose_ahead(tree: Tree, b: int, leaf: int, c_visit: float, c_scale: float) -> None:
-    """Renews the choice of all nodes between `leaf` and the root. Only a backup through a node changes what it would
-    select; here, unlike on the way down, the next node does not wait for the selection of this one."""
-    n = tree.nodes[b, leaf].parent
+def _width(row: Any, low: np.float32, high: np.float32, whole: np.float32) -> np.float32:
+    """`whole` times the range of Q that `_sigma` divides by; low and high are `whole` times the completed Q's."""
+    noise = np.float32(1e-6) * max(abs(low), abs(high))
+    width: np.float32 = max(high - low, whole * max(row.narrowest, np.float32(1e-8)), noise)
+    if row.low < row.high:
+        width = whole * (row.high - row.low)
+    return width
+
+
+@helper
+def _of_one(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> int:
+    """As `_of_many` for one visited child and others that are not: v_mix - Q is then (raw value - Q) / visits, and
+    of the two exponentials the larger one is 1."""
+    node, edge = tree.nodes[b, n], tree.edges[b, n, 0]
+    visits, taken = np.float32(node.visits), np.float32(edge.visits)
+    q, gap = visits * edge.q, node.raw_value - edge.q
+    width = _width(tree.rows[b], min(q, q + gap), max(q, q + gap), visits)
+    power = fast_exp(-abs((np.float32(c_visit) + taken) * np.float32(c_scale) * gap / width))
+    lift = power if gap < ZERO else ONE
+    weight = edge.prior * (ONE if gap < ZERO else power)
+    total = node.open_prior * lift + weight
+    return 0 if node.next_prior * lift * visits > weight * visits - taken * total else edge.child
+
+
+@helper
+def _of_two(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> int:
+    """As `_of_many` for two visited children and others that are not: all in registers, and one division, since every
+    Q is kept times `whole`, which v_mix would be divided by."""
+    node, first, second = tree.nodes[b, n], tree.edges[b, n, 0], tree.edges[b, n, 1]
+    visits, n0, n1 = np.float32(node.visits), np.float32(first.visits), np.float32(second.visits)
+    mass = first.prior + second.prior
+    whole = visits * mass
+    mixed = node.raw_value * mass + (visits - ONE) * (first.prior * first.q + second.prior * second.q)
+    q0, q1 = first.q * whole, second.q * whole
+    low, high = min(q0, q1, mixed), max(q0, q1, mixed)
+    slope = (np.float32(c_visit) + max(n0, n1)) * np.float32(c_scale) / _width(tree.rows[b], low, high, whole)
+    lift = fast_exp(slope * (mixed - high))
+    w0, w1 = first.prior * fast_exp(slope * (q0 - high)), second.prior * fast_exp(slope * (q1 - high))
+    total = node.open_prior * lift + w0 + w1
+    best, choice, other = w0 * visits - n0 * total, first.child, w1 * visits - n1 * total
+    if other > best:
+        best, choice = other, second.child
+    return 0 if node.next_prior * lift * visits > best else choice
+
+
+@helper
+def _back_up(
+    tree: Tree, b: int, leaf: int, exchange: Exchange, discount: float, c_visit: float, c_scale: float
+) -> None:
+    """Expands node `leaf`, adds its value to every node above, and renews the choices of those below the root.
+
+    Only a backup through a node changes what it would select; here, unlike on the way down, the next node does not wait
+    for the selection of this one. Four of five nodes have one or two visited children.
+    """
+    expand(tree, b, leaf, exchange)
+    n, last = leaf, leaf + 1 == tree.nodes.shape[1]
+    target: float = np.float64(exchange.value[b])
     while n > 0:
+        target, _ = pass_up(tree, b, n, target, discount)
+        n = tree.nodes[b, n].parent
+        if n == 0 or last:
+            continue
         node = tree.nodes[b, n]
-        slot = _select_interior(tree, b, n, c_visit, c_scale)
-        node.choice = tree.edges[b, n, slot].child if slot >= 0 else 0
-        n = node.parent
+        if node.edges == 1:
+            node.choice = tree.edges[b, n, 0].child
+            if node.next_action >= 0:
+                node.choice = _of_one(tree, b, n, c_visit, c_scale)
+        elif node.edges == 2 and node.next_action >= 0:
+            node.choice = _of_two(tree, b, n, c_visit, c_scale)
+        else:
+            node.choice = _of_many(tree, b, n, c_visit, c_scale)
 
 
 @helper
@@ -99,8 +166,16 @@ def _best_unvisited(tree: Tree, b: int) -> int:
 @helper
 def _select_considered(tree: Tree, b: int, considered: int, c_visit: float, c_scale: float) -> int:
     """Slot of the root child with `considered` visits that is best by keys + sigma(Q)."""
+    slot, candidates = 0, 0
+    for j in range(tree.nodes[b, 0].edges):
+        keep_scalar()
+        if tree.edges[b, 0, j].visits == considered:
+            slot = j
+            candidates += 1
+    if candidates <= 1:
+        return slot
     _, base, slope, _ = _sigma(tree, b, 0, c_visit, c_scale)
-    best, slot = -INF, 0
+    best = -INF
     for j in range(tree.nodes[b, 0].edges):
         edge = tree.edges[b, 0, j]
         score = tree.keys[b, edge.action] + slope * (edge.q - base)
@@ -141,13 +216,13 @@ def gumbel_step(
     """
     tree, exchange = tree_at(places), exchange_at(places)
     nodes, edges = tree.nodes, tree.edges
+    first, second = 0, 0
     for b in range(nodes.shape[0]):
+        first, second = fetch_ahead(places, nodes, b, leaf, first, second)
         if leaf > 0:
-            backup(tree, b, leaf, exchange, discount, False)
+            _back_up(tree, b, leaf, exchange, discount, c_visit, c_scale)
         if leaf + 1 == nodes.shape[1]:
             continue
-        if leaf > 0:
-            _choose_ahead(tree, b, leaf, c_visit, c_scale)
         n, considered = 0, schedule[tree.rows[b].considered, leaf]
         if considered == 0:
             action = _best_unvisited(tree, b)

@@ -8,18 +8,34 @@ from muzero_ray.search.compiled import INF, ONE, ZERO, helper, step
 from muzero_ray.search.tree import (
     UNVISITED_COMPLETED,
     UNVISITED_PARENT,
+    Exchange,
     Tree,
-    backup,
     count_visits,
     enter,
     exchange_at,
+    expand,
+    fetch_ahead,
     gather,
     inverse_range,
     mix,
     open_edge,
+    pass_up,
     tree_at,
 )
 from muzero_ray.types import Array, FloatArray, IntArray, LongArray
+
+
+@helper
+def _back_up(tree: Tree, b: int, leaf: int, exchange: Exchange, discount: float, track: bool) -> None:
+    """Expands node `leaf` and adds its value to every node above."""
+    expand(tree, b, leaf, exchange)
+    row, n = tree.rows[b], leaf
+    target: float = np.float64(exchange.value[b])
+    while n > 0:
+        target, q = pass_up(tree, b, n, target, discount)
+        if track:
+            row.low, row.high = min(row.low, q), max(row.high, q)
+        n = tree.nodes[b, n].parent
 
 
 @helper
@@ -64,9 +80,11 @@ def puct_step(
     """
     tree, exchange = tree_at(places), exchange_at(places)
     nodes, edges = tree.nodes, tree.edges
+    first, second = 0, 0
     for b in range(nodes.shape[0]):
+        first, second = fetch_ahead(places, nodes, b, leaf, first, second)
         if leaf > 0:
-            backup(tree, b, leaf, exchange, discount, track)
+            _back_up(tree, b, leaf, exchange, discount, track)
         if leaf + 1 == nodes.shape[1]:
             continue
         n, slot = 0, 0

@@ -17,13 +17,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from muzero_ray.search.compiled import INF, ONE, ZERO, array_at, fast_exp, helper, step
+from muzero_ray.search import workspace
+from muzero_ray.search.compiled import INF, ONE, ZERO, array_at, fast_exp, helper, prefetch, step
 from muzero_ray.search.workspace import EDGE, NODE, ROW
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, LongArray
 
 UNVISITED_ZERO, UNVISITED_PARENT, UNVISITED_COMPLETED = 0, 1, 2
 
 _TINY = np.float32(1e-37)  # smallest prior of a visited child, above the denormals
+
+_LARGE = 1024  # bytes of a latent: networks of smaller ones leave the trees in the cache
+_NODE_BYTES, _EDGE_BYTES = NODE.itemsize, EDGE.itemsize
 
 
 class Tree(NamedTuple):
@@ -52,27 +56,29 @@ class Exchange(NamedTuple):
 def tree_at(places: LongArray) -> Tree:
     """places: see `Workspace`. Steps find their arrays there, since each one that Python hands over costs some 0.3 us
     when a large network has just used the caches: ten of them more than the trees of 8 roots."""
-    batch, nodes, num_actions, slots = places[0], places[1], places[2], places[3]
+    batch, nodes = places[workspace.BATCH], places[workspace.NODES]
+    num_actions, slots = places[workspace.ACTIONS], places[workspace.SLOTS]
     return Tree(
-        array_at(places[5], (batch, nodes), NODE),
-        array_at(places[6], (batch, nodes, slots), EDGE),
-        array_at(places[7], (batch,), ROW),
-        array_at(places[8], (batch, nodes, num_actions), np.float32),
-        array_at(places[15], (batch, num_actions), np.float32),
+        array_at(places[workspace.AT_NODES], (batch, nodes), NODE),
+        array_at(places[workspace.AT_EDGES], (batch, nodes, slots), EDGE),
+        array_at(places[workspace.AT_ROWS], (batch,), ROW),
+        array_at(places[workspace.AT_PRIORS], (batch, nodes, num_actions), np.float32),
+        array_at(places[workspace.AT_KEYS], (batch, num_actions), np.float32),
     )
 
 
 @helper
 def exchange_at(places: LongArray) -> Exchange:
     """As `tree_at`."""
-    batch, nodes, num_actions, size = places[0], places[1], places[2], places[4]
+    batch, nodes = places[workspace.BATCH], places[workspace.NODES]
+    num_actions, size = places[workspace.ACTIONS], places[workspace.LATENT_BYTES]
     return Exchange(
-        array_at(places[9], (batch,), np.float32),
-        array_at(places[10], (batch,), np.float32),
-        array_at(places[11], (batch, num_actions), np.float32),
-        array_at(places[12], (nodes, batch, size), np.uint8),
-        array_at(places[13], (batch, size), np.uint8),
-        array_at(places[14], (batch,), np.int32),
+        array_at(places[workspace.AT_REWARD], (batch,), np.float32),
+        array_at(places[workspace.AT_VALUE], (batch,), np.float32),
+        array_at(places[workspace.AT_LOGITS], (batch, num_actions), np.float32),
+        array_at(places[workspace.AT_LATENTS], (nodes, batch, size), np.uint8),
+        array_at(places[workspace.AT_HIDDEN], (batch, size), np.uint8),
+        array_at(places[workspace.AT_ACTIONS], (batch,), np.int32),
     )
 
 
@@ -139,37 +145,57 @@ def gather(exchange: Exchange, b: int, n: int, action: int) -> None:
 
 
 @helper
-def backup(
-    tree: Tree,
-    b: int,
-    leaf: int,
-    exchange: Exchange,
-    discount: float,
-    track: bool,
-) -> None:
-    """Expands node `leaf` and adds its value to every node above, as mctx's `backward`."""
+def expand(tree: Tree, b: int, leaf: int, exchange: Exchange) -> None:
+    """Makes the network's newest answer node `leaf`."""
     reward, value = exchange.reward[b], exchange.value[b]
     for a in range(exchange.logits.shape[1]):
         tree.priors[b, leaf, a] = exchange.logits[b, a]
-    node, row = tree.nodes[b, leaf], tree.rows[b]
+    node = tree.nodes[b, leaf]
     node.edges, node.visits, node.choice = 0, 1, 0
     node.reward, node.raw_value, node.value_sum = reward, value, value
-    child, target = leaf, np.float64(value)
-    while child > 0:
-        below = tree.nodes[b, child]
-        child = below.parent
-        above = tree.nodes[b, child]
-        target = below.reward + discount * target
-        above.visits += 1
-        above.value_sum += target
-        edge = tree.edges[b, child, below.slot]
-        edge.visits = below.visits
-        q = np.float32(below.reward + discount * (below.value_sum / below.visits))
-        edge.q = q
-        if track:
-            row.low = min(row.low, q)
-            row.high = max(row.high, q)
-        row.depth += 1
+
+
+@helper
+def pass_up(tree: Tree, b: int, n: int, target: float, discount: float) -> tuple[float, np.float32]:
+    """One step of mctx's `backward`: what was added to node `n`, as its parent sees it, is added to the parent. Returns
+    that, and the new Q of the edge between them."""
+    below = tree.nodes[b, n]
+    above, edge = tree.nodes[b, below.parent], tree.edges[b, below.parent, below.slot]
+    target = below.reward + discount * target
+    above.visits += 1
+    above.value_sum += target
+    edge.visits = below.visits
+    q = np.float32(below.reward + discount * (below.value_sum / below.visits))
+    edge.q = q
+    tree.rows[b].depth += 1
+    return target, q
+
+
+@helper
+def _fetch(places: LongArray, b: int, n: int) -> None:
+    """Asks for node `n` and its first edges."""
+    at = b * places[workspace.NODES] + n
+    prefetch(places[workspace.AT_NODES] + at * _NODE_BYTES)
+    prefetch(places[workspace.AT_EDGES] + at * places[workspace.SLOTS] * _EDGE_BYTES)
+
+
+@helper
+def fetch_ahead(places: LongArray, nodes: Array, b: int, leaf: int, first: int, second: int) -> tuple[int, int]:
+    """Brings paths that are backed up soon back into the cache, which the network has used since: one level each of
+    three trees, for the next level is known only when this one has come. Returns the next call's `first` and `second`.
+    """
+    if leaf == 0 or places[workspace.LATENT_BYTES] < _LARGE:
+        return 0, 0
+    last = nodes.shape[0] - 1
+    near, middle, far = min(b + 2, last), min(b + 3, last), min(b + 4, last)
+    _fetch(places, near, nodes[near, second].parent)
+    second = nodes[middle, first].parent
+    _fetch(places, middle, second)
+    first = nodes[far, leaf].parent
+    _fetch(places, far, first)
+    _fetch(places, far, 0)
+    _fetch(places, min(b + 6, last), leaf)
+    return first, second
 
 
 @helper

@@ -54,6 +54,12 @@ ROW = np.dtype(
     align=True,
 )
 
+BATCH, NODES, ACTIONS, SLOTS, LATENT_BYTES = range(5)
+AT_NODES, AT_EDGES, AT_ROWS, AT_PRIORS, AT_REWARD, AT_VALUE, AT_LOGITS, AT_LATENTS, AT_HIDDEN, AT_ACTIONS, AT_KEYS = (
+    range(5, 16)
+)
+"""Where `Workspace.places` has what: sizes, then addresses in the order in which the arrays are allocated."""
+
 
 class Workspace:
     """Arrays for one search shape. Letters as in `tree`: `B` roots, `N` nodes, `A` actions, `S = min(A, N - 1)`.

@@ -91,7 +91,7 @@ class Learner:
         priorities = np.where(finite, errors_np, np.float32(0.0))
         if not (np.isfinite(numbers).all() and finite.all()):
             return self._skip(numbers, priorities)
-        self._network.track_mean(self._tensor(batch.observations), max(1 / (self.step + 1), MEAN_RATE))
+        self._network.track_mean(batch.observations, max(1 / (self.step + 1), MEAN_RATE))
         lr = self._schedule(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr

@@ -17,6 +17,7 @@ import safetensors.numpy
 import actors.program
 from actors.replay import ReplayWorker
 from actors.slots import Slot
+from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runtime.build import build_learner, probe
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
@@ -137,7 +138,7 @@ def test_replay_refuses_the_games_of_who_was_replaced_and_comes_back_whole(tmp_p
     slot = Slot("replay", 0, ray.remote(ReplayWorker).options(**options).remote(config, probe(config), 0, tmp_path))
 
     def add(*games: GameHistory) -> list[bool]:
-        return ray.get([slot.handle.add.remote(one) for one in games], timeout=120)  # type: ignore[no-any-return]
+        return ray.get([slot.handle.add.remote(encode_game(one)) for one in games], timeout=120)  # type: ignore[no-any-return]
 
     try:
         late = game(0, 1)

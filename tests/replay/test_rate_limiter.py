@@ -70,10 +70,10 @@ def test_state_goes_through_json() -> None:
     assert other.insert_budget() == limiter.insert_budget()
 
 
-def test_the_builder_lets_every_actor_be_one_rollout_ahead() -> None:
+def test_the_builder_lets_every_actor_be_four_rollouts_ahead() -> None:
     cfg = Config(
         replay=ReplayConfig(min_size=500, samples_per_insert=2.0),
         learner=LearnerConfig(batch_size=32),
         actors=ActorsConfig(count=3, rollout_steps=100),
     )
-    assert make_rate_limiter(cfg).insert_budget() == 500 + 300
+    assert make_rate_limiter(cfg).insert_budget() == 500 + 4 * 300

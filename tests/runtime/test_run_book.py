@@ -114,7 +114,7 @@ def test_training_never_steps_over_a_row_an_evaluation_a_checkpoint_or_the_end(
         assert seen[task] == list(range(interval, total + 1, interval))
     # The ratio: owed samples are what was inserted past the warm-up, times the ratio, less what was trained on.
     owed = ratio * (book.limiter.inserted - 40) - 8 * total
-    assert -1e-6 <= owed <= ratio * max(rollout, 8 / ratio + 1) + 1e-6
+    assert -1e-6 <= owed <= ratio * max(4 * rollout, 8 / ratio + 1) + 1e-6
 
 
 def test_due_notices_an_interval_that_was_stepped_over() -> None:
@@ -143,10 +143,10 @@ def test_the_learner_waits_for_the_first_transitions_and_then_for_its_ratio() ->
     assert book.train_budget() == 25 * 2 // 10
     book.trained(trained(3, 3))
     assert book.train_budget() == 2
-    # Two actors may be one rollout ahead each: 60 transitions, of which 10 are (20 samples owed).
+    # Two actors may be four rollouts ahead each: 240 transitions, of which 10 are (20 samples owed).
     assert book.rollout_budget() == 30
-    book.played(played(40, inserted=40))
-    assert book.rollout_budget() == 60 - 10 - 40
+    book.played(played(220, inserted=220))
+    assert book.rollout_budget() == 240 - 10 - 220
 
 
 @pytest.mark.parametrize(
