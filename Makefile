@@ -8,13 +8,17 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.run
 DEV_STAMP := $(VENV)/.dev
 
-.PHONY: train test check lint types format clean
+.PHONY: train test chaos check lint types format clean
 
 train: $(RUN_STAMP)
 	$(BIN)/python launch.py train breakout $(ARGS)
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# An hour and a half in full; `make chaos ARGS=--quick` takes ten minutes.
+chaos: $(RUN_STAMP)
+	$(BIN)/python -m chaos $(ARGS)
 
 check: lint types test
 

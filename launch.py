@@ -26,7 +26,7 @@ from muzero_ray.cli import (
     parse_args,
     presets_table,
 )
-from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
 
 if TYPE_CHECKING:
     from actors.program import Program
@@ -242,7 +242,8 @@ def resume(command: ResumeCommand) -> int:
 
     folder, config, checkpoint = open_run(command.run)
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
-    config = open_limits(command.extended(config), checkpoint.state["book"], given)
+    with taking_over("the checkpoint's state.json"):
+        config = open_limits(command.extended(config), checkpoint.state["book"], given)
     shape = probe(config)
     output = RunOutput.reopen(config, folder, checkpoint)
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")

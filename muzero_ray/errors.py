@@ -1,5 +1,8 @@
 """Errors a user can act on. Each message names the setting or thing, its value, the reason and the remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MuZeroRayError(Exception):
     """Base of every error this project raises on purpose; `exit_code` is what `launch.py` ends with."""
@@ -27,3 +30,15 @@ class NumericsError(MuZeroRayError):
 
 class CheckpointError(MuZeroRayError):
     """A checkpoint is missing, damaged, or belongs to another network."""
+
+
+@contextmanager
+def taking_over(what: str) -> Iterator[None]:
+    """CheckpointError for whatever a damaged or forged `what` sets off in the code that takes it over.
+
+    A context manager, or a decorator of that code.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{what} is damaged: {error!r}") from error

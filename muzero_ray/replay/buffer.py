@@ -259,9 +259,15 @@ class ReplayBuffer:
             self._store.next_leaf = record.first_leaf
             stored = self._insert(record.game)
             stored.target_version, stored.reanalyzed = record.target_version, record.reanalyzed
-        if len(records) != self.games or self.size != len(arrays["priorities"]):
-            raise CheckpointError(f"{self.size} transitions in the games, {len(arrays['priorities'])} priorities")
-        self._tree.set(self._all_leaves(), arrays["priorities"])
+        priorities = arrays["priorities"]
+        if len(records) != self.games or priorities.shape != (self.size,) or priorities.dtype.kind != "f":
+            raise CheckpointError(
+                f"{self.size} transitions in the games, {priorities.size} priorities, "
+                f"{priorities.dtype} {priorities.shape}"
+            )
+        if not (np.isfinite(priorities).all() and (priorities >= 0).all()):
+            raise CheckpointError("priorities must be finite and not negative")
+        self._tree.set(self._all_leaves(), priorities)
         self._seen.load_state(meta["seen"])
         self._rng.bit_generator.state = meta["rng"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from muzero_ray.errors import CheckpointError
 
@@ -64,6 +65,29 @@ def write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write `path` anew: what was there stays until all of it is on the disk. Raises OSError."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        write_synced(temporary, text.encode())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def append_line(file: IO[bytes], line: str) -> None:
+    """Append a line to an unbuffered file, or nothing of it. Raises OSError."""
+    data, size = line.encode() + b"\n", os.fstat(file.fileno()).st_size
+    try:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, "the disk took only a part of it")
+    except OSError:
+        os.ftruncate(file.fileno(), size)
+        raise
 
 
 def sync_folder(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import psutil
 
 from muzero_ray.config import Config
+from muzero_ray.errors import taking_over
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.rate_limiter import make_rate_limiter
 from muzero_ray.runtime.evaluation import Evaluation
@@ -267,6 +268,7 @@ class RunBook:
             "metrics": self.metrics.state(),
         }
 
+    @taking_over("the book of the run")
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.env_steps = int(state["env_steps"])

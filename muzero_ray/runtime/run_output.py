@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
 from muzero_ray.config_file import dump_config, load_config
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
     abandon_later,
@@ -20,6 +22,7 @@ from muzero_ray.runtime.checkpoint import (
     save_checkpoint,
 )
 from muzero_ray.runtime.evaluation import Evaluation
+from muzero_ray.runtime.files import append_line, replace_text
 from muzero_ray.runtime.metrics import AXES
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
@@ -74,28 +77,28 @@ class RunOutput:
                 f"run folder {folder} exists already. Go on with `python launch.py resume {folder}`, or choose another "
                 "--run.name"
             ) from None
-        (folder / "config.yaml").write_text(dump_config(config))
-        return RunOutput(folder, config)
+        with writing(folder / "config.yaml") as path:
+            replace_text(path, dump_config(config))
+            return RunOutput(folder, config)
 
     @staticmethod
+    @taking_over("the checkpoint's state.json")
     def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
         """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
 
         Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
         """
-        abandon_later(folder / "checkpoints", checkpoint.step)
-        (folder / "config.yaml").write_text(dump_config(config))
-        truncate_metrics(folder / METRICS_FILE, int(checkpoint.state["metrics_rows"]))
-        scores = folder / SCORES_FILE
-        if scores.exists():
-            lines = scores.read_text().splitlines(keepends=True)
-            scores.write_text("".join(line for line in lines if json.loads(line)["learner_step"] <= checkpoint.step))
-        output = RunOutput(
-            folder,
-            config,
-            wandb_id=checkpoint.state["wandb_id"],
-            seconds_before=float(checkpoint.state["book"]["seconds"]),
-        )
+        rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
+        with writing(folder):
+            abandon_later(folder / "checkpoints", checkpoint.step)
+            replace_text(folder / "config.yaml", dump_config(config))
+            truncate_metrics(folder / METRICS_FILE, rows)
+            scores = folder / SCORES_FILE
+            if scores.exists():
+                lines = [line for line in scores.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                kept = "".join(line for line in lines if json.loads(line)["learner_step"] <= checkpoint.step)
+                replace_text(scores, kept)
+            output = RunOutput(folder, config, wandb_id=checkpoint.state["wandb_id"], seconds_before=seconds)
         if checkpoint.score is not None:
             output._scored = checkpoint.step, checkpoint.score
         return output
@@ -146,7 +149,8 @@ class RunOutput:
             self._write(book.row())
 
     def _write(self, row: dict[str, float]) -> None:
-        self._metrics.write(row)
+        with writing(self._metrics.path):
+            self._metrics.write(row)
         self._last_row = row
         self._progress.update(row)
 
@@ -226,10 +230,14 @@ class RunOutput:
         ]
         if evaluation.video is not None:
             path = self.folder / "videos" / f"final-{step}.mp4"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(evaluation.video)
-            self._metrics.log_video(path)
-            lines.append(f"video:   {path}")
+            try:  # the run is over, and all else is written
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(evaluation.video)
+            except OSError as error:
+                lines.append(f"video:   none, it was not written ({error})")
+            else:
+                self._metrics.log_video(path)
+                lines.append(f"video:   {path}")
         lines.append(f"resume:  {self.resume_command} {self._more(book)}")
         for line in lines:
             self.message(line)
@@ -255,8 +263,20 @@ class RunOutput:
             "seed": evaluation.seed,
             "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
         }
-        with (self.folder / SCORES_FILE).open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        with writing(self.folder / SCORES_FILE) as path, path.open("ab", buffering=0) as file:
+            append_line(file, json.dumps(entry))
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """MuZeroRayError if the disk refuses. Gives `path`."""
+    try:
+        yield path
+    except OSError as error:
+        raise MuZeroRayError(
+            f"{path} was not written: {error.strerror or error}. Free space or fix permissions there, then go on with: "
+            f"python launch.py resume {path.parent if path.suffix else path}"
+        ) from error
 
 
 def _last_row(path: Path) -> dict[str, float]:
@@ -266,6 +286,7 @@ def _last_row(path: Path) -> dict[str, float]:
     return {name: value for name, value in row.items() if value is not None}
 
 
+@taking_over("the checkpoint's state.json")
 def learner_state(checkpoint: Checkpoint) -> LearnerState:
     """The learner's part of a checkpoint, for `Learner.load_state`."""
     return {**checkpoint.model, **checkpoint.optimizer}, checkpoint.state["learner"]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from muzero_ray.envs.environment import Environment
+from muzero_ray.errors import taking_over
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import restore_rng, rng_state
@@ -279,6 +280,7 @@ class SelfPlay:
             "scores": self._scores.tolist(),
         }
 
+    @taking_over("the state of self-play")
     def load_state(self, games: Sequence[bytes], state: dict[str, Any]) -> None:
         """Inverse of `state`; environments are brought back by replaying their seed and actions."""
         self._rng = restore_rng(state["rng"])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import torch
 
 from muzero_ray.config import Config
+from muzero_ray.errors import taking_over
 from muzero_ray.runtime.build import TaskShape, build_buffer, build_learner, build_self_play
 from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.evaluation import Evaluator
@@ -44,13 +46,12 @@ class SerialRunner:
             self._learner.load_state(*learner_state(checkpoint))
             self._archive.load(self._buffer, *split_shards(checkpoint.files, 1))
         # Games in flight go on. A distributed run saves none: it loses those, no more.
-        in_flight = json.loads(checkpoint.files.get(IN_FLIGHT_FILE, b"null")) if checkpoint is not None else None
-        games = [base64.b64decode(game) for game in in_flight["games"]] if in_flight else None
+        games, self_play = _in_flight(checkpoint) if checkpoint is not None else ([], {})
         self._self_play = build_self_play(
-            config, shape, actor=0, incarnation=self._book.incarnation(), lanes=len(games) if games else None
+            config, shape, actor=0, incarnation=self._book.incarnation(), lanes=len(games) or None
         )
-        if in_flight and games:
-            self._self_play.load_state(games, in_flight["self_play"])
+        if games:
+            self._self_play.load_state(games, self_play)
         self._publish()
 
     def request_stop(self) -> None:
@@ -150,3 +151,12 @@ class SerialRunner:
             self._archive.save(self._buffer),
             {IN_FLIGHT_FILE: json.dumps(in_flight).encode()},
         )
+
+
+@taking_over(IN_FLIGHT_FILE)
+def _in_flight(checkpoint: Checkpoint) -> tuple[list[bytes], dict[str, Any]]:
+    """Encoded games, and the state of self-play, that the serial runner saved; nothing if another did."""
+    if IN_FLIGHT_FILE not in checkpoint.files:
+        return [], {}
+    in_flight = json.loads(checkpoint.files[IN_FLIGHT_FILE])
+    return [base64.b64decode(game) for game in in_flight["games"]], in_flight["self_play"]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
+from muzero_ray.runtime.files import append_line
 from muzero_ray.runtime.metrics import check_row
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class MetricsWriter:
         """Append one row. Raises ValueError for unknown or missing names, OSError if the disk refuses."""
         check_row(row)
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self._file.write(json.dumps(finite, allow_nan=False).encode() + b"\n")
+        append_line(self._file, json.dumps(finite, allow_nan=False))
         self.rows += 1
         self._env_steps = row["env_steps"]
         values = {name: value for name, value in finite.items() if value is not None}

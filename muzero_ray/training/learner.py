@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from muzero_ray.config import Config, LearnerConfig
-from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
+from muzero_ray.errors import CheckpointError, ConfigError, NumericsError, taking_over
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
@@ -156,18 +156,28 @@ class Learner:
         return to_tensor(array, self._device)
 
     def weights(self) -> FloatArray:
-        """Copy of the newest weights, `[P]` in `networks.flat` order."""
-        return flatten_state(self._network)
+        """Copy of the newest weights, `[P]` in `networks.flat` order. NumericsError if they are not finite."""
+        return self._finite("the weights", flatten_state(self._network))
 
     def target_weights(self) -> FloatArray:
         """Copy of the moving average of the weights (all parameters; the network has no buffers), as `weights`."""
         flat: FloatArray = torch.cat([self._average[n].reshape(-1) for n in self._network.state_dict()]).cpu().numpy()
-        return flat
+        return self._finite("the moving average of the weights", flat)
+
+    def _finite(self, what: str, array: FloatArray) -> FloatArray:
+        """`array`, if nothing in it would poison who takes it over."""
+        if not np.isfinite(array).all():
+            raise NumericsError(
+                f"{what} are not finite at learner step {self.step}, so they were neither published nor saved. Resume "
+                "from the last checkpoint; if it happens again, lower learner.lr or learner.max_grad_norm"
+            )
+        return array
 
     def state(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
         """Everything a continued run needs: (named arrays, JSON).
 
-        Arrays: `model.<parameter>`, `average.<parameter>`, `optimizer.<slot>.<parameter>`.
+        Arrays: `model.<parameter>`, `average.<parameter>`, `optimizer.<slot>.<parameter>`. NumericsError if one is not
+        finite.
         """
         arrays: dict[str, FloatArray] = {}
         for name, parameter in self._parameters.items():
@@ -176,10 +186,14 @@ class Learner:
             for slot, value in self._optimizer.state[parameter].items():
                 if isinstance(value, torch.Tensor):
                     arrays[f"optimizer.{slot}.{name}"] = _numpy(value)
+        for name, array in arrays.items():
+            self._finite(f"the numbers of {name}", array)
         return arrays, {"step": self.step, "skipped_in_row": self._skipped_in_row}
 
+    @taking_over("the learner's state")
     def load_state(self, arrays: dict[str, FloatArray], info: dict[str, Any]) -> None:
         """Take over what `state` returned, exactly. CheckpointError, and nothing changed, if it does not fit."""
+        step, skipped_in_row = int(info["step"]), int(info["skipped_in_row"])
         kinds = {key.split(".", 1)[0] for key in arrays}
         expected = {f"{kind}.{name}" for kind in ("model", "average") for name in self._parameters}
         given = {key for key in arrays if not key.startswith("optimizer.")}
@@ -205,8 +219,7 @@ class Learner:
                     else torch.empty_like(parameter).copy_(value)
                     for slot, value in slots[name].items()
                 }
-        self.step = int(info["step"])
-        self._skipped_in_row = int(info["skipped_in_row"])
+        self.step, self._skipped_in_row = step, skipped_in_row
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

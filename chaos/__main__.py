@@ -1,0 +1,83 @@
+"""Break it, and see what is left. `python -m chaos [FAULT ...] [--quick] [--json FILE]`
+
+docs/reliability.md says what each fault is and what is asked. Every fault is of the real program: its processes are
+killed, its disk is full. A bar that is missed is printed as missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from chaos.report import Experiment, Row, as_json, perform, table
+
+
+class Fault(NamedTuple):
+    """`function` is `module:name` of an Experiment, imported when it is asked for. full, quick: how many tries."""
+
+    function: str
+    full: int
+    quick: int
+
+
+FAULTS = {
+    "kill-workers": Fault("kills:kill_workers", 20, 1),
+    "kill-replay": Fault("kills:kill_replay", 20, 2),
+    "kill-learner": Fault("kills:kill_learner", 20, 2),
+    "kill-group": Fault("group:kill_group", 30, 2),
+    "stop": Fault("stops:stop", 10, 1),
+    "checkpoints": Fault("checkpoints:checkpoints", 2_000, 200),
+    "nan": Fault("numbers:not_finite", 50, 10),
+    "disk": Fault("disk:disk", 3, 1),
+}
+
+ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+"""Read once, when the first experiment imports Ray and torch."""
+
+
+def experiment(name: str) -> Experiment:
+    module, _, function = FAULTS[name].function.partition(":")
+    found: Experiment = getattr(importlib.import_module(f"chaos.{module}"), function)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 1 if a bar was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"{' '.join(FAULTS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a try or two of each, to see that everything works")
+    parser.add_argument("--tries", type=int, help="that many of each")
+    parser.add_argument("--json", type=Path, default=Path("runs/chaos.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", metavar="FILE", help="try nothing, print what is in such files"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.table is not None:
+        print(table([row for file in chosen.table for row in json.loads(file.read_text())]))
+        return 0
+    for name in chosen.faults:
+        if name not in FAULTS:
+            parser.error(f"there is no fault {name!r}. Choose from: {' '.join(FAULTS)}")
+    os.environ.update(ENVIRONMENT)
+    rows: list[Row] = []
+    for name in chosen.faults or FAULTS:
+        fault = FAULTS[name]
+        tries = chosen.tries or (fault.quick if chosen.quick else fault.full)
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            rows += perform(name, experiment(name), tries, Path(folder))
+        print(f"{name}: {rows[-1].seconds:.0f} s", file=sys.stderr)
+        chosen.json.parent.mkdir(parents=True, exist_ok=True)  # after each: a full form takes hours
+        chosen.json.write_text(json.dumps(as_json(rows), indent=1) + "\n")
+    print(table(as_json(rows)))
+    print(f"written to {chosen.json}")
+    return 0 if all(row.outcome.met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""kill -9 of one process after another, in one running job."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+import safetensors.numpy
+
+from actors.slots import Kind
+from chaos.jobs import INTERVAL, Job, pid_of, run_job
+from chaos.report import Outcome, largest, median
+from chaos.witness import RESTORED, acknowledged, digest
+from muzero_ray.errors import MuZeroRayError
+from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
+from muzero_ray.runtime.run_output import learner_state
+from muzero_ray.types import GameId
+
+WORKERS: tuple[Kind, ...] = ("self_play", "reanalyze", "evaluator", "params")
+"""Whatever plays, searches again, evaluates or hands out weights."""
+
+WINDOW = 5.0
+"""Seconds over which throughput is taken."""
+
+RANDOM_SECONDS = 3.0
+"""A kill comes at a random instant of this time, which several calls of a worker fit into."""
+
+BACK, THROUGHPUT_SHARE, THROUGHPUT_SECONDS = 10.0, 0.9, 30.0
+SAMPLING_SECONDS = 15.0
+"""Per 100,000 transitions that replay holds, or fewer."""
+
+RESTORED_MESSAGE = re.compile(r"learner restored at step (\d+), where the run was at (\d+)")
+
+
+@dataclass
+class Kills:
+    """What was measured of one kind, one entry per kill. Seconds since the kill."""
+
+    back: list[float] = field(default_factory=list)
+    """Until a new process had answered in its place."""
+    throughput: list[float] = field(default_factory=list)
+    """Until a window after the kill had 90 % of the throughput before; infinite if none within a minute had."""
+    sampling: list[float] = field(default_factory=list)
+    """Until a batch was drawn (replay)."""
+    transitions: list[float] = field(default_factory=list)
+    """That replay held then."""
+    acting: list[float] = field(default_factory=list)
+    """Until an actor played with the weights of the new learner."""
+
+    def one(self, job: Job, kind: Kind, rng: random.Random) -> None:
+        """Kill the process of `kind` once and see what comes of it."""
+        slot = job.program.one(kind)
+        job.settle(slot)
+        job.sleep(WINDOW + rng.uniform(0.0, RANDOM_SECONDS))
+        restarts, pid = slot.restarts, pid_of(kind)
+        at = time.monotonic()
+        before = job.rate(at - WINDOW, at)
+        os.kill(pid, signal.SIGKILL)
+        if kind == "replay":
+            ray.get(slot.handle.draw.remote(32, 0.4), timeout=120)  # Ray sends it again until it is answered
+            self.sampling.append(time.monotonic() - at)
+            self.transitions.append(ray.get(slot.handle.metrics.remote(0), timeout=60)["replay/size"])
+        self.back.append(job.replaced(slot, restarts, at))
+        if kind == "learner":
+            incarnation = slot.restarts
+            job.wait(lambda: job.book.acting.incarnation >= incarnation, "actors with the weights of the new learner")
+            self.acting.append(time.monotonic() - at)
+        elif kind in WORKERS:
+            self.throughput.append(self._throughput(job, at, before))
+
+    @staticmethod
+    def _throughput(job: Job, at: float, before: float) -> float:
+        while (now := time.monotonic()) - at < 2 * THROUGHPUT_SECONDS:
+            if now - at > WINDOW and job.rate(now - WINDOW, now) >= THROUGHPUT_SHARE * before:
+                return now - at
+            job.sleep(0.1)
+        return float("inf")
+
+
+@dataclass
+class Left:
+    """What the run left. reached: it came to its target. lost, twice: games, of those acknowledged."""
+
+    reached: bool
+    acknowledged: int
+    lost: int
+    twice: int
+
+
+def kill(kinds: tuple[Kind, ...], tries: int, folder: Path) -> tuple[dict[Kind, Kills], Left, list[str]]:
+    """A job in which each kind is killed `tries` times, in turns; what was found, what is left, and why it is less."""
+    rng = random.Random(4)
+    found: dict[Kind, Kills] = {kind: Kills() for kind in kinds}
+
+    def harm(job: Job) -> None:
+        job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        for _ in range(tries):
+            for kind in kinds:
+                found[kind].one(job, kind, rng)
+
+    try:
+        job = run_job(folder, harm)
+    except MuZeroRayError as error:
+        return found, Left(False, 0, 0, 0), [f"the run ended: {str(error).splitlines()[0]}"]
+    return found, *look(job, folder)
+
+
+def look(job: Job, folder: Path) -> tuple[Left, list[str]]:
+    """Compare what actors were told with the last checkpoint."""
+    checkpoint = load_checkpoint(job.folder)
+    index = safetensors.numpy.load(checkpoint.files[ARRAYS_FILE])["index"]
+    ids = [GameId(*row) for row in index[:, :3].tolist()]
+    written = [GameId(*one) for chunk in json.loads(checkpoint.files[INDEX_FILE])["chunks"] for one in chunk["ids"]]
+    told = acknowledged(folder)
+    lost = told - set(ids)
+    twice = len(ids) - len(set(ids)) + len(written) - len(set(written))
+    reached = checkpoint.step == job.book.target
+    notes = list(job.problems)
+    if not reached:
+        notes.append(f"the last checkpoint is of step {checkpoint.step}, the target was {job.book.target}")
+    notes += [f"acknowledged and lost: {', '.join(map(str, sorted(lost)[:5]))}"] if lost else []
+    return Left(reached, len(told), len(lost), twice), notes
+
+
+def kill_workers(tries: int, folder: Path) -> Iterator[Outcome]:
+    """One row for each, all of one job."""
+    found, left, notes = kill(WORKERS, tries, folder)
+    for kind, kills in found.items():
+        within = sum(seconds <= THROUGHPUT_SECONDS for seconds in kills.throughput)
+        whole = left.reached and left.lost + left.twice == 0 and left.acknowledged > 0
+        yield Outcome(
+            f"kill -9 {kind}",
+            f"run reaches its target; 0 acknowledged games lost or twice; back in {BACK:g} s (median); throughput "
+            f">= 90 % within {THROUGHPUT_SECONDS:g} s",
+            len(kills.back),
+            left.lost + left.twice,
+            whole and len(kills.throughput) == within == tries and median(kills.back) <= BACK,
+            {
+                "back s (median)": median(kills.back),
+                "(max)": largest(kills.back),
+                "90 % s (median)": median(kills.throughput),
+                "within 30 s": within,
+                "acknowledged": left.acknowledged,
+            },
+            notes,
+        )
+
+
+def kill_replay(tries: int, folder: Path) -> Iterator[Outcome]:
+    """All that was ever acknowledged is there, and drawn from again."""
+    found, left, notes = kill(("replay",), tries, folder)
+    kills = found["replay"]
+    times = zip(kills.sampling, kills.transitions, strict=False)
+    in_time = [seconds <= SAMPLING_SECONDS * max(held / 100_000, 1.0) for seconds, held in times]
+    yield Outcome(
+        "kill -9 replay",
+        f"0 acknowledged games lost or twice; sampling again in {SAMPLING_SECONDS:g} s per 100 k transitions",
+        len(kills.back),
+        left.lost + left.twice,
+        left.reached and left.lost + left.twice == 0 and len(in_time) == tries and all(in_time),
+        {
+            "sampling s (median)": median(kills.sampling),
+            "(max)": largest(kills.sampling),
+            "transitions (max)": largest(kills.transitions),
+            "acknowledged": left.acknowledged,
+        },
+        notes,
+    )
+
+
+def kill_learner(tries: int, folder: Path) -> Iterator[Outcome]:
+    """It is set back to a checkpoint, exactly, and who acts follows it there."""
+    kept: dict[int, str] = {}
+    repeated: list[float] = []
+    rng = random.Random(5)
+    kills = Kills()
+
+    def harm(job: Job) -> None:
+        told = job.output.message
+
+        def message(text: str) -> None:
+            told(text)
+            if match := RESTORED_MESSAGE.match(text):  # said before the next checkpoint may be written
+                step = int(match[1])
+                repeated.append(float(int(match[2]) - step))
+                kept[len(repeated)] = digest(learner_state(load_checkpoint(job.folder / "checkpoints" / str(step))))
+
+        job.output.message = message  # type: ignore[method-assign]
+        job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        for _ in range(tries):
+            kills.one(job, "learner", rng)
+
+    job = run_job(folder, harm)
+    left, notes = look(job, folder)
+    hashes = {
+        int(path.stem.split("-")[1]): json.loads(path.read_text())[1] for path in folder.glob(RESTORED.format("*"))
+    }
+    same = sum(hashes.get(incarnation) == value for incarnation, value in kept.items())
+    yield Outcome(
+        "kill -9 learner",
+        "one checkpoint interval repeated at most; restored state's hash is the checkpoint's; actors take the restored "
+        "weights",
+        len(kills.back),
+        len(kills.back) - same + left.lost + left.twice,
+        left.reached
+        and len(kills.acting) == same == tries
+        and largest(repeated) <= INTERVAL
+        and left.lost + left.twice == 0,
+        {
+            "repeated steps (max)": largest(repeated),
+            "of an interval of": INTERVAL,
+            "hashes equal": same,
+            "weights taken after s (median)": median(kills.acting),
+            "back s (median)": median(kills.back),
+        },
+        notes,
+    )
