@@ -14,7 +14,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
-from muzero_ray.errors import MuZeroRayError
+from muzero_ray.errors import MuZeroRayError, NumericsError
 from muzero_ray.runtime.run_output import RunOutput
 
 SERVICES = ("replay", "params")
@@ -89,6 +89,8 @@ class Program:
             return (self.failed(slot, str(error)),)
         except OtherLost as error:
             return (self._blocked(slot, error),)
+        except NumericsError as error:
+            return (self.roll_back(slot, error),)
         slot.answered = time.monotonic()
         if slot.ready is not None:
             slot.ready, slot.node = None, result
@@ -113,6 +115,15 @@ class Program:
         slot.hold(slot.handle if service else self._spawn(slot.kind, slot.index, slot.restarts))
         slot.retry_at = time.monotonic() + backoff(slot.failures)
         return ProcessLost(reason)
+
+    def roll_back(self, slot: Slot, error: NumericsError) -> ProcessLost:
+        """Numbers that are not finite: the learner goes on from the last checkpoint, as if it had died.
+
+        Raises `error` if it is another's, or if the learner was restored since that checkpoint already.
+        """
+        if slot.kind != "learner" or slot.failures:
+            raise error
+        return self.failed(slot, str(error))
 
     def count_failure(self, slot: Slot, reason: str) -> None:
         """One more death in a row; MuZeroRayError if it is one too many."""

@@ -16,6 +16,7 @@ import psutil
 from actors.program import TIMEOUT, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config import Config
+from muzero_ray.errors import NumericsError
 from muzero_ray.runtime.replay_archive import join_shards, split_shards
 from muzero_ray.runtime.run_book import RunBook, joint_replay_metrics
 from muzero_ray.runtime.run_output import RunOutput, learner_state
@@ -263,6 +264,9 @@ class Supervisor:
         except ProcessLost as error:
             if not self._stop_requested:
                 self._program.failed(self._learner, str(error))
+            return False
+        except NumericsError as error:
+            self._program.roll_back(self._learner, error)
             return False
         try:
             replay_parts = [answer(replay, limit) for replay in replays]

@@ -8,6 +8,7 @@ import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +126,35 @@ def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_
     fresh = build_learner(config, probe(config)).state()[0]
     for name, array in checkpoint.model.items():
         np.testing.assert_array_equal(array, fresh[name])
+
+
+def test_weights_that_are_not_finite_are_rolled_back(tmp_path: Path) -> None:
+    config = ray_config(run={"training_steps": 60, "checkpoint_steps": INTERVAL})
+    folder = tmp_path / "run"
+    with running(config, folder) as (supervisor, program, _, output):
+        said = messages(output)
+        poisoned: list[ray.ObjectRef] = []
+
+        def poison(book: RunBook) -> None:
+            if book.learner_steps >= 30 and not poisoned:
+                poisoned.append(program.one("learner").handle.__ray_call__.remote(_spoil_weights))
+
+        on_progress(output, poison)
+        assert supervisor.run()
+        assert ray.get(poisoned, timeout=60)
+        assert program.one("learner").restarts == 1
+        final = ray.get(ray.get(program.one("params").handle.latest.remote("online", None), timeout=60)[0], timeout=60)
+        assert np.isfinite(final.flat).all()
+    assert any("not finite" in text for text in said)
+    assert any(text.startswith("learner restored at step") for text in said)
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.step == 60
+    assert all(np.isfinite(array).all() for array in checkpoint.model.values())
+
+
+def _spoil_weights(worker: Any) -> bool:
+    next(iter(worker._learner._parameters.values())).data.fill_(float("nan"))
+    return True
 
 
 def test_replay_refuses_the_games_of_who_was_replaced_and_comes_back_whole(tmp_path: Path) -> None:

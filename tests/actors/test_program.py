@@ -13,7 +13,7 @@ import ray
 import actors.program
 from actors.program import MAX_BLOCKED, MAX_FAILURES, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
-from muzero_ray.errors import CheckpointError, MuZeroRayError
+from muzero_ray.errors import CheckpointError, MuZeroRayError, NumericsError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -36,6 +36,9 @@ class Worker:
 
     def hang(self) -> None:
         time.sleep(600)
+
+    def diverge(self) -> None:
+        raise NumericsError("the weights are not finite")
 
     def refuse(self) -> None:
         raise CheckpointError("the disk is full")
@@ -181,6 +184,24 @@ def test_errors_for_the_user_come_through_as_they_are(program: Program) -> None:
         assert type(caught.value) is CheckpointError
         assert str(caught.value) == "the disk is full"
         slot.release()
+
+
+def test_a_learner_that_diverges_is_set_back_once(program: Program) -> None:
+    slot = Slot("learner", 0, spawn("learner", 0, 0))
+    program.slots.append(slot)
+    placed(program)
+    assert isinstance(call(program, slot, "diverge"), ProcessLost)
+    assert slot.fresh  # so the supervisor gives it the last checkpoint
+    placed(program)
+    assert call(program, slot, "work") == 1
+    with pytest.raises(NumericsError, match="the weights are not finite"):
+        call(program, slot, "diverge")
+    slot.release()
+    slot.forgive()  # a checkpoint was written
+    assert isinstance(call(program, slot, "diverge"), ProcessLost)
+    placed(program)
+    with pytest.raises(NumericsError):
+        call(program, program.one("self_play"), "diverge")
 
 
 def test_a_constructor_that_fails_is_reported_by_its_exception() -> None:
