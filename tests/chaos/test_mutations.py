@@ -103,7 +103,7 @@ def test_damage_and_forgery_take_turns() -> None:
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of `function` in a process of its own: alarms and hooks that raise must not meet the threads of Ray."""
+    """The result of `function` in a process of its own: alarms, and hooks that raise, must not meet Ray."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
