@@ -23,7 +23,7 @@ from chaos.mutations import DAMAGE, FORGERY, Mutation
 from chaos.report import Outcome
 from chaos.witness import digest
 from muzero_ray.config import Config
-from muzero_ray.errors import MuZeroRayError
+from muzero_ray.errors import MuZeroRayError, taking_over
 from muzero_ray.runtime.build import TaskShape, probe
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runtime.limits import open_limits
@@ -123,7 +123,9 @@ def restore(folder: Path, shape: TaskShape) -> tuple[int, str]:
     """All that `resume RUN --iterations MORE` does before it plays on: (step, hash of the learner's state)."""
     _, config, checkpoint = open_run(folder)
     config = config.model_copy(update={"run": config.run.model_copy(update={"training_steps": MORE})})
-    config = open_limits(config, checkpoint.state["book"], {"training_steps": MORE, "episodes": None, "minutes": None})
+    with taking_over("the checkpoint's state.json"):  # as `launch.py` does
+        given = {"training_steps": MORE, "episodes": None, "minutes": None}
+        config = open_limits(config, checkpoint.state["book"], given)
     with RunOutput.reopen(config, folder, checkpoint) as output:
         runner = SerialRunner(config, shape, output, checkpoint)
         return checkpoint.step, digest(runner._learner.state())
