@@ -51,7 +51,8 @@ def encode_game(game: GameHistory) -> bytes:
 
 
 def decode_game(data: bytes) -> GameHistory:
-    """The game that `encode_game` made `data` of. Sizes are checked before anything is allocated.
+    """The game that `encode_game` made `data` of; its observations are read-only. Sizes are checked before anything is
+    allocated.
 
     Raises CheckpointError if `data` is anything else.
     """
