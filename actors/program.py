@@ -119,10 +119,11 @@ class Program:
     def roll_back(self, slot: Slot, error: NumericsError) -> ProcessLost:
         """Numbers that are not finite: the learner goes on from the last checkpoint, as if it had died.
 
-        Raises `error` if it is another's, or if the learner was restored since that checkpoint already.
+        Raises `error` if it is another's, or if the learner was set back to that checkpoint for this before.
         """
-        if slot.kind != "learner" or slot.failures:
+        if slot.kind != "learner" or slot.rolled_back:
             raise error
+        slot.rolled_back = True
         return self.failed(slot, str(error))
 
     def count_failure(self, slot: Slot, reason: str) -> None:

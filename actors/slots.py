@@ -79,6 +79,8 @@ class Slot:
     """Monotonic time of its last answer."""
     identity: str | None = None
     """Of a service: which process answered last."""
+    rolled_back: bool = False
+    """Of the learner: whether it was set back to the last checkpoint, and not for dying."""
     fresh: bool = True
     """Its process holds nothing yet but what its constructor was given."""
     ready: ray.ObjectRef | None = field(init=False)
@@ -117,6 +119,11 @@ class Slot:
         self.call = getattr(self.handle, method).remote(*arguments)
         self.method, self.reserved, self.started = method, reserved, time.monotonic()
 
+    def ping(self) -> None:
+        """Ask it for nothing but an answer."""
+        self.send("__ray_call__", node_of)
+        self.method = "ping"
+
     def release(self) -> None:
         """Its call is over."""
         self.call, self.reserved = None, 0
@@ -124,6 +131,7 @@ class Slot:
     def forgive(self) -> None:
         """It did what it is there for: whatever happened before is over."""
         self.failures = self.blocked = 0
+        self.rolled_back = False
 
     def is_free(self, now: float) -> bool:
         return self.waits_for is None and self.retry_at <= now

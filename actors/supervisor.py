@@ -131,13 +131,18 @@ class Supervisor:
                 slot.send("reanalyze", transitions, CALL_SECONDS)
 
     def _tend_services(self, now: float) -> None:
-        """Ask replay shards and the parameter server, every so often, whether they are still who they were."""
+        """Ask replay shards and the parameter server, every so often, whether they are still who they were.
+
+        And the evaluator, between two evaluations, whether it is there.
+        """
         for slot in self._replays:
             if slot.index in self._to_load and slot.is_free(now):
                 slot.send("load", self._to_load[slot.index])
         for slot in self._services:
             if slot.is_free(now) and (slot.identity is None or now - slot.started > PING_SECONDS):
                 slot.send("identity")
+        if self._evaluator.is_free(now) and now - self._evaluator.started > PING_SECONDS:
+            self._evaluator.ping()
 
     def _set_up_learner(self) -> None:
         checkpoint = self._output.last_checkpoint() if self._learner.fresh else None
@@ -167,6 +172,8 @@ class Supervisor:
 
     def _take(self, slot: Slot, result: Any) -> None:
         """One answer, to where it belongs."""
+        if slot.method == "ping":
+            return
         if slot.method == "identity":
             self._identified(slot, result)
         elif slot.kind == "replay":
@@ -254,24 +261,25 @@ class Supervisor:
         self._output.write_row(book)
 
     def checkpoint(self) -> bool:
-        """Write learner, replay and book as of now; False if one of them did not answer."""
+        """Write learner, replay and book as of now; False if one of them did not answer, and is replaced."""
         if self._learner.fresh:
             return False
-        learner, replays = self._learner.handle.save.remote(), [slot.handle.save.remote() for slot in self._replays]
-        limit = STOP_SECONDS if self._stop_requested else TIMEOUT
-        try:
-            learner_part = answer(learner, limit)
-        except ProcessLost as error:
-            if not self._stop_requested:
-                self._program.failed(self._learner, str(error))
-            return False
-        except NumericsError as error:
-            self._program.roll_back(self._learner, error)
-            return False
-        try:
-            replay_parts = [answer(replay, limit) for replay in replays]
-        except ProcessLost:
-            return False
+        asked = [(slot, slot.handle.save.remote()) for slot in (self._learner, *self._replays)]
+        deadline = time.monotonic() + (STOP_SECONDS if self._stop_requested else TIMEOUT)
+        parts = []
+        for slot, saved in asked:
+            try:
+                parts.append(answer(saved, max(deadline - time.monotonic(), 0.0)))
+            except ProcessLost as error:
+                if not self._stop_requested:
+                    self._program.failed(slot, str(error))
+                return False
+            except NumericsError as error:
+                if self._stop_requested:
+                    raise
+                self._program.roll_back(slot, error)
+                return False
+        learner_part, *replay_parts = parts
         self._book.done("checkpoint")
         self._output.checkpoint(self._book, learner_part, join_shards(replay_parts))
         self._learner.forgive()  # what it did since it was restored is safe

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from muzero_ray.config import Config
-from muzero_ray.errors import taking_over
+from muzero_ray.errors import NumericsError, taking_over
 from muzero_ray.runtime.build import TaskShape, build_buffer, build_learner, build_self_play
 from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.evaluation import Evaluator
@@ -41,6 +41,8 @@ class SerialRunner:
         self._reanalyzer = Reanalyzer(config, shape) if config.reanalyze.share > 0 else None
         self._evaluator = Evaluator(config, shape)
         self._stop_requested = False
+        self._rolled_back = False
+        """Since the last checkpoint."""
         if checkpoint is not None:
             self._book.load_state(checkpoint.state["book"])
             self._learner.load_state(*learner_state(checkpoint))
@@ -59,23 +61,44 @@ class SerialRunner:
         self._stop_requested = True
 
     def run(self) -> bool:
-        """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way."""
+        """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way.
+
+        Numbers that are not finite: the learner goes on from the last checkpoint. NumericsError if there is none, or if
+        that did not help.
+        """
         while self._book.stop_reason() is None and not self._stop_requested:
-            self._play()
-            self._train()
-            self._reanalyze()
-            self._output.show(self._book)
-            if self._book.due("evaluate"):
-                self._evaluate()
-            if self._book.due("log"):
-                self._write_row()
-            if self._book.due("checkpoint"):
-                self._book.done("checkpoint")
-                self.checkpoint()
+            try:
+                self._turn()
+            except NumericsError as error:
+                self._roll_back(error)
         if not self._stop_requested:
             self._write_row()
         self.checkpoint()
         return not self._stop_requested
+
+    def _turn(self) -> None:
+        self._play()
+        self._train()
+        self._reanalyze()
+        self._output.show(self._book)
+        if self._book.due("evaluate"):
+            self._evaluate()
+        if self._book.due("log"):
+            self._write_row()
+        if self._book.due("checkpoint"):
+            self._book.done("checkpoint")
+            self.checkpoint()
+
+    def _roll_back(self, error: NumericsError) -> None:
+        """Set the learner back to the last checkpoint, once until there is another."""
+        checkpoint = self._output.last_checkpoint()
+        if checkpoint is None or self._rolled_back:
+            raise error
+        self._rolled_back = True
+        self._output.message(f"{error}. The learner goes on from the checkpoint of step {checkpoint.step}")
+        self._learner.load_state(*learner_state(checkpoint))
+        self._book.learner_at(checkpoint.step)
+        self._publish()
 
     def _play(self) -> None:
         if transitions := self._book.rollout_budget():
@@ -151,6 +174,7 @@ class SerialRunner:
             self._archive.save(self._buffer),
             {IN_FLIGHT_FILE: json.dumps(in_flight).encode()},
         )
+        self._rolled_back = False
 
 
 @taking_over(IN_FLIGHT_FILE)

@@ -32,12 +32,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 STEPS, INTERVAL = 120, 20
 
-KILLS = {25: "replay", 45: "params", 65: "learner", 85: "self_play"}
-"""Learner step -> who is killed once it is reached."""
+KILLS = {10: "evaluator", 25: "replay", 45: "params", 65: "learner", 85: "self_play"}
+"""Learner step -> who is killed once it is reached. No evaluation is due that would miss the evaluator."""
 
 
 def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> None:
-    config = ray_config(run={"training_steps": STEPS, "checkpoint_steps": INTERVAL})
+    config = ray_config(
+        run={"training_steps": STEPS, "checkpoint_steps": INTERVAL}, evaluation={"interval_steps": 10 * STEPS}
+    )
     folder = tmp_path / "run"
     died_at: dict[str, int] = {}
     with running(config, folder) as (supervisor, program, _, output):
@@ -56,7 +58,7 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
         assert supervisor.run()
         assert died_at.keys() == set(KILLS.values())
         assert {kind: program.of(kind)[0].restarts for kind in died_at} == dict.fromkeys(died_at, 1)  # type: ignore[arg-type]
-        assert program.restarts == 4
+        assert program.restarts == len(KILLS)
         replay_size = ray.get(program.one("replay").handle.metrics.remote(0), timeout=60)["replay/size"]
         (restored,) = [match for text in said if (match := re.match(r"learner restored at step (\d+)", text))]
         supervisor.final_evaluation()

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from muzero_ray.errors import NumericsError
 from muzero_ray.replay.buffer import PRIORITY_FLOOR
+from muzero_ray.runtime.build import probe
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE
-from muzero_ray.runtime.serial import IN_FLIGHT_FILE
+from muzero_ray.runtime.run_output import RunOutput
+from muzero_ray.runtime.serial import IN_FLIGHT_FILE, SerialRunner
+from muzero_ray.training.learner import TrainResult
+from muzero_ray.types import Batch
 from tests.replay.games import stored
 from tests.runtime.small_runs import (
     assert_same_run,
@@ -167,3 +172,34 @@ def test_cartpole_is_learnt_within_a_small_budget(tmp_path: Path) -> None:
     assert trained["env_steps"] < 7_000
     assert 15 < baseline["return_mean"] < 30
     assert trained["return_mean"] >= 60
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_weights_that_are_not_finite_are_rolled_back_once(times: int, tmp_path: Path) -> None:
+    """At learner step 22, two steps behind a checkpoint: the same steps are made again, spoiled anew or not."""
+    config = small_config(run={"checkpoint_steps": 20})
+    with RunOutput.create(config, tmp_path / "run") as output:
+        runner = SerialRunner(config, probe(config), output, None)
+        train_step, left, skipped = runner._learner.train_step, [times], [0]
+
+        def spoil(batch: Batch) -> TrainResult:
+            result = train_step(batch)
+            skipped[0] += result.skipped
+            if runner._learner.step == 22 and left[0] and not result.skipped:
+                left[0] -= 1
+                next(iter(runner._learner._parameters.values())).data.fill_(float("nan"))
+            return result
+
+        runner._learner.train_step = spoil  # type: ignore[method-assign]
+        if times == 1:
+            assert runner.run()
+        else:
+            with pytest.raises(NumericsError, match="not finite"):
+                runner.run()
+    assert left == [0]
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.step == (config.run.training_steps if times == 1 else 20)
+    assert all(np.isfinite(array).all() for array in checkpoint.model.values())
+    if times == 1:  # updates that were made again count once; skipped ones were drawn, too
+        drawn = (checkpoint.step + skipped[0]) * config.learner.batch_size
+        assert checkpoint.state["book"]["limiter"]["sampled"] == drawn
