@@ -24,7 +24,11 @@ from muzero_ray.runtime.run_output import learner_state
 from muzero_ray.training.learner import Learner
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster", "places_given_back")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(1800),  # six processes that import torch start one after the other
+    pytest.mark.usefixtures("ray_cluster", "places_given_back"),
+]
 
 STEPS, INTERVAL = 60, 15
 
