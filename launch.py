@@ -62,7 +62,8 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     shards, params}, the evaluator {params}. Those that a run can not do without are made first: they get their places
     when CPUs are scarce. Every shard writes to the run's folder, so it is on the driver's node, and the learner beside
     it unless only another node can ever hold it (a GPU). Ray restarts the services; the supervisor replaces the
-    others, so that each replacement has an incarnation of its own.
+    others, so that each replacement has an incarnation of its own. The other ranks of the learner, if there are any,
+    hold {all shards}; its first rank makes and holds them, and is replaced with them.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -74,6 +75,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     from actors.self_play import SelfPlayWorker
     from actors.slots import Kind, Slot
     from learner.learner import LearnerWorker
+    from learner.rank import LearnerPeer
     from learner.reanalyze_worker import ReanalyzeWorker
 
     node = ray.get_runtime_context().get_node_id()
@@ -87,6 +89,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     ]
     params = ray.remote(ParameterServer).options(**service).remote()
     cpus = config.actors
+    ranks = learner_places(config, near)
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> ray.actor.ActorHandle:
         incarnation = book.incarnation(restarts)
@@ -94,10 +97,12 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
             worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
             return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params)
         if kind == "learner":
-            worker = ray.remote(LearnerWorker).options(
-                num_cpus=cpus.learner_cpus, num_gpus=cpus.learner_gpus, scheduling_strategy=near
-            )
-            return worker.remote(config, shape, incarnation, replays, params)
+
+            def make_peer(rank: int) -> ray.actor.ActorHandle:
+                return ray.remote(LearnerPeer).options(**ranks[rank]).remote(config, shape, incarnation, replays, rank)
+
+            worker = ray.remote(LearnerWorker).options(**ranks[0])
+            return worker.remote(config, shape, incarnation, replays, params, make_peer)
         if kind == "reanalyze":
             return ray.remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replays, params)
         return ray.remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params)
@@ -110,20 +115,42 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     return Program(slots, spawn, output)
 
 
+def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
+    """Ray's options for each rank of the learner. near: strategy of a learner that is alone.
+
+    Several get their places together or not at all, on as few nodes as can be; the places stay theirs while the
+    processes are replaced.
+    """
+    from ray.util import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    cpus, gpus, workers = config.actors.learner_cpus, config.actors.learner_gpus, config.learner.workers
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+    if workers == 1:
+        return [options | {"scheduling_strategy": near}]
+    place = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    places = placement_group([place] * workers, strategy="PACK")
+    return [
+        options | {"scheduling_strategy": PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=rank)}
+        for rank in range(workers)
+    ]
+
+
 def check_cpus(config: Config, free: float, *, private: bool) -> str | None:
     """What to tell a person if not every worker gets a place in `free` CPUs; None if all do.
 
     Raises ConfigError if a private Ray, which never grows, could not even hold one self-play actor beside the rest.
     """
-    actors = config.actors
-    rest = actors.learner_cpus + EVALUATOR_CPUS + (actors.num_cpus if config.reanalyze.share > 0 else 0.0)
+    actors, learners = config.actors, config.learner.workers
+    rest = learners * actors.learner_cpus + EVALUATOR_CPUS + (actors.num_cpus if config.reanalyze.share > 0 else 0.0)
     fitting = int((free - rest) / actors.num_cpus + 1e-6) if free >= rest else 0
     if fitting >= actors.count:
         return None
     needed = rest + actors.count * actors.num_cpus
     if private and fitting < 1:
+        each = f" for each of learner.workers={learners}" if learners > 1 else ""
         raise ConfigError(
-            f"actors.learner_cpus={actors.learner_cpus:g} and actors.num_cpus={actors.num_cpus:g} need "
+            f"actors.learner_cpus={actors.learner_cpus:g}{each} and actors.num_cpus={actors.num_cpus:g} need "
             f"{rest + actors.num_cpus:g} CPUs for one self-play actor and the rest, this machine has {free:g}: nothing "
             "would ever start. Lower them; they are what Ray reserves, not what is used"
         )

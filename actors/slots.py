@@ -18,7 +18,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from muzero_ray.errors import MuZeroRayError
+from muzero_ray.errors import MuZeroRayError, PeerLost
 
 Kind = Literal["replay", "params", "learner", "evaluator", "reanalyze", "self_play"]
 
@@ -30,7 +30,7 @@ LOST = (RayActorError, ObjectLostError, GetTimeoutError, OutOfMemoryError, NodeD
 
 
 class ProcessLost(Exception):
-    """The process that was asked is gone or hangs."""
+    """The process that was asked is gone or hangs, or is of no more use without another."""
 
 
 class OtherLost(Exception):
@@ -47,6 +47,8 @@ def answer(ref: ray.ObjectRef, timeout: float) -> Any:
             cause = cause.cause
         if isinstance(cause, MuZeroRayError):
             raise cause from None
+        if isinstance(cause, PeerLost):
+            raise ProcessLost(str(cause)) from error
         if isinstance(cause, LOST):
             raise OtherLost(_reason(cause)) from error
         raise

@@ -89,7 +89,7 @@ class SleepingLearner(LearnerWorker):
             made.train_step = train_step  # type: ignore[method-assign]
             return made
 
-        with mock.patch("learner.learner.build_learner", make_sleeping):
+        with mock.patch("learner.rank.build_learner", make_sleeping):
             super().__init__(*arguments, **options)
 
     def take_log(self) -> list[float]:

@@ -1,93 +1,93 @@
-"""The learner behind Ray: prefetches batches, trains, returns priorities, publishes weights."""
+"""The learner behind Ray: trains, alone or with other ranks, and publishes weights."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import ray
-import torch
 from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError
 
+from learner.rank import RANK_TIMEOUT, TIMEOUT, LearnerRank
 from muzero_ray.config import Config
-from muzero_ray.replay.shards import Part, merge, plan, split
-from muzero_ray.runtime.build import TaskShape, build_learner
-from muzero_ray.runtime.run_book import TrainStats, TrainTally
+from muzero_ray.errors import PeerLost
+from muzero_ray.runtime.build import TaskShape
+from muzero_ray.runtime.run_book import TrainStats
 from muzero_ray.runtime.run_output import LearnerState
-from muzero_ray.types import Batch, FloatArray, ItemKeys, Weights, WeightsVersion
-
-TIMEOUT = 120.0
-"""Seconds after which replay or the parameter server counts as hung."""
-
-PREFETCH = 2
-"""Batches on their way while one is trained on."""
+from muzero_ray.training.group import serve
+from muzero_ray.types import Weights, WeightsVersion
 
 PUBLISH_SECONDS = 1.0
 """At most one publication per this time within a call; one more ends it."""
 
 
-class LearnerWorker:
-    """Shell of `Learner`; holds the handles {replay shards, params}. incarnation: grows with every re-creation."""
+class LearnerWorker(LearnerRank):
+    """Shell of `Learner`; holds the handles {replay shards, params, peers}. incarnation: grows with every re-creation.
+
+    The first of `learner.workers` ranks, and the only one that anybody else knows. make_peer: makes the other ranks,
+    by number, in this process: so Ray takes them for its children, and ends them when it ends in whatever way.
+    """
 
     def __init__(
-        self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle], params: ActorHandle
+        self,
+        config: Config,
+        shape: TaskShape,
+        incarnation: int,
+        replays: list[ActorHandle],
+        params: ActorHandle,
+        make_peer: Callable[[int], ActorHandle],
     ) -> None:
-        torch.set_num_threads(config.actors.learner_threads)
-        self._learner = build_learner(config, shape)
-        self._batch_size = config.learner.batch_size
+        super().__init__(config, shape, incarnation, replays)
         self._publish_target = config.reanalyze.share > 0
         self._incarnation = incarnation
-        self._replays = replays
-        self._masses: list[float] = []
-        """Of the shards, as last reported."""
-        self._rng = np.random.default_rng([config.run.seed, 2_000_001, incarnation])
         self._params = params
+        self._peers = [make_peer(rank) for rank in range(1, config.learner.workers)]
+        if self._peers:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Bring all ranks together. First they may wait for a place, without a limit, as any worker may."""
+        self._hear([peer.__ray_ready__.remote() for peer in self._peers], None)
+        host = ray.util.get_node_ip_address()
+        store, port = serve(host, RANK_TIMEOUT)
+        calls = [peer.join.remote(host, port) for peer in self._peers]
+        self._join(store)
+        self._hear(calls)
+
+    @staticmethod
+    def _hear(calls: list[ray.ObjectRef], timeout: float | None = RANK_TIMEOUT) -> None:
+        """Wait for the peers' answers. PeerLost if one is gone; what one raised comes through as it is."""
+        try:
+            ray.get(calls, timeout=timeout)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            raise PeerLost(f"a worker of the learner is gone or hangs: {str(error).splitlines()[0]}") from error
 
     def train(self, steps: int, beta: float, seconds: float) -> TrainStats:
         """Up to `steps` updates, or as many as start within `seconds`; then the weights are published."""
-        begin = published = time.monotonic()
-        tally = TrainTally()
-        updates: deque[list[ray.ObjectRef]] = deque()
-        self._masses = self._masses or self._ask([replay.mass.remote() for replay in self._replays])
-        batches = deque(self._sample(beta) for _ in range(min(PREFETCH, steps)))
-        asked = len(batches)
-        while batches:
-            batch = self._receive(*batches.popleft(), beta)
-            if asked < steps and time.monotonic() - begin < seconds:
-                batches.append(self._sample(beta))
-                asked += 1
-            result = self._learner.train_step(batch)
-            tally.add(result)
-            updates.append(self._report(batch.keys, result.priorities))
-            if len(updates) > PREFETCH:
-                self._masses = self._ask(updates.popleft())
+        published = time.monotonic()
+
+        def publish_now_and_then() -> None:
+            nonlocal published
             if time.monotonic() - published > PUBLISH_SECONDS:
                 self.publish()
                 published = time.monotonic()
-        while updates:
-            self._masses = self._ask(updates.popleft())
+
+        self._masses = self._masses or self._ask([replay.mass.remote() for replay in self._replays])
+        calls = [peer.train.remote(steps, beta, seconds, self._masses) for peer in self._peers]
+        try:
+            tally = self._train(steps, beta, seconds, publish_now_and_then)
+        except PeerLost:
+            with contextlib.suppress(PeerLost):
+                self._hear(calls, 1.0)  # one that failed through its own fault says why
+            raise
+        self._hear(calls)
         self.publish()
         return tally.stats(self._learner.step)
-
-    def _sample(self, beta: float) -> tuple[list[Part], list[ray.ObjectRef]]:
-        """Have every shard draw its part of a batch."""
-        parts = plan(self._masses, self._batch_size, self._rng)
-        return parts, [self._replays[part.shard].draw.remote(part.size, beta) for part in parts]
-
-    def _receive(self, parts: list[Part], draws: list[ray.ObjectRef], beta: float) -> Batch:
-        return merge(parts, self._ask(draws), beta, len(self._replays))
-
-    def _report(self, keys: ItemKeys, priorities: FloatArray) -> list[ray.ObjectRef]:
-        """New priorities, each to its shard; they answer with their masses, also those that it does not concern."""
-        told = zip(self._replays, split(keys, priorities, len(self._replays)), strict=True)
-        return [replay.update_priorities.remote(*theirs) for replay, theirs in told]
-
-    @staticmethod
-    def _ask(refs: list[ray.ObjectRef]) -> list[Any]:
-        answers: list[Any] = ray.get(refs, timeout=TIMEOUT)
-        return answers
 
     def publish(self) -> int:
         """Hand the current weights to the parameter server; returns the learner step when it has them."""
@@ -99,10 +99,13 @@ class LearnerWorker:
         return self._learner.step
 
     def save(self) -> LearnerState:
-        """Everything a checkpoint holds of the learner."""
+        """Everything a checkpoint holds of the learner. All ranks hold the same."""
         return self._learner.state()
 
     def load(self, state: LearnerState) -> int:
-        """Go on from `state`, and publish it; returns its learner step."""
-        self._learner.load_state(*state)
+        """Have every rank go on from `state`, and publish it; returns its learner step."""
+        shared: Any = ray.put(state) if self._peers else None
+        calls = [peer.load.remote(shared) for peer in self._peers]
+        self._load(state)
+        self._hear(calls)
         return self.publish()

@@ -186,6 +186,9 @@ class LearnerConfig(FrozenConfig):
     """`bf16` runs forward passes under autocast; weights stay float32."""
     batch_size: PositiveInt = 128
     """Positions per learner step."""
+    workers: PositiveInt = 1
+    """Processes that train together, each on its share of every batch; gradients are averaged, so the update is that of
+    the whole batch. Each gets `actors.learner_cpus` and `actors.learner_gpus`: for several GPUs."""
     unroll_steps: PositiveInt = 5
     """K: steps the dynamics is unrolled and trained on behind each position."""
     td_steps: PositiveInt = 10
@@ -218,6 +221,20 @@ class LearnerConfig(FrozenConfig):
     """Moving average of the weights, used by reanalyze as target network."""
     max_skipped: PositiveInt = 20
     """Stop after this many non-finite updates in a row."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LearnerConfig:
+        if self.batch_size % self.workers:
+            raise ValueError(
+                f"workers={self.workers} does not divide batch_size={self.batch_size}: the positions of one worker "
+                "would count for more than those of another. Make batch_size a multiple of it"
+            )
+        if self.workers > 1 and (self.device == "mps" or ":" in self.device):
+            raise ValueError(
+                f"device={self.device} is a single one, for workers={self.workers}. Use auto, cuda or cpu: each worker "
+                "then takes the GPU that Ray gives it"
+            )
+        return self
 
 
 class ReanalyzeConfig(FrozenConfig):
@@ -332,6 +349,17 @@ class Config(FrozenConfig):
             raise ValueError(
                 f"replay.shards={self.replay.shards} asks for as many processes, and run.serial=True has only one. Use "
                 "replay.shards=1"
+            )
+        if self.run.serial and self.learner.workers > 1:
+            raise ValueError(
+                f"learner.workers={self.learner.workers} asks for as many processes, and run.serial=True has only one. "
+                "Use learner.workers=1"
+            )
+        gpus, device = self.actors.learner_gpus, self.learner.device
+        if self.learner.workers > 1 and gpus < 1 and (device == "cuda" or (device == "auto" and gpus > 0)):
+            raise ValueError(
+                f"actors.learner_gpus={gpus:g} for each of learner.workers={self.learner.workers}: two of them can not "
+                "train together on one GPU. Use actors.learner_gpus=1, or learner.device=cpu"
             )
         if self.actors.count % self.replay.shards:
             raise ValueError(

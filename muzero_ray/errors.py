@@ -28,6 +28,13 @@ class NumericsError(MuZeroRayError):
     exit_code = 4
 
 
+class PeerLost(Exception):
+    """A process that trains in step with this one is gone, hangs, or went another way: this one is of no more use.
+
+    No mistake of the user's: all of them are replaced.
+    """
+
+
 class CheckpointError(MuZeroRayError):
     """A checkpoint is missing, damaged, or belongs to another network."""
 

@@ -173,6 +173,30 @@ MISTAKES = {
         "replay.shards=2 asks for as many processes, and run.serial=True has only one",
         "Use replay.shards=1",
     ),
+    "learners with uneven parts of a batch": (
+        "learner:\n  batch_size: 100\n  workers: 3\n",
+        "3",
+        "learner.workers=3 does not divide learner.batch_size=100",
+        "Make batch_size a multiple of it",
+    ),
+    "learners on one device": (
+        "learner:\n  workers: 2\n  device: cuda:1\n",
+        "3",
+        "learner.device=cuda:1 is a single one, for learner.workers=2",
+        "Use auto, cuda or cpu",
+    ),
+    "learners in one process": (
+        "learner:\n  workers: 2\nrun:\n  serial: true\n",
+        "2",
+        "learner.workers=2 asks for as many processes, and run.serial=True has only one",
+        "Use learner.workers=1",
+    ),
+    "learners without a GPU of their own": (
+        "learner:\n  workers: 2\nactors:\n  learner_gpus: 0.5\n",
+        "4",
+        "actors.learner_gpus=0.5 for each of learner.workers=2",
+        "Use actors.learner_gpus=1",
+    ),
     "deeper section": (
         "network:\n  value:\n    bins: 600\n",
         "3",

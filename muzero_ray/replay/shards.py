@@ -44,8 +44,8 @@ def plan(masses: Sequence[float], batch_size: int, rng: np.random.Generator) -> 
     ]
 
 
-def merge(parts: Sequence[Part], draws: Sequence[Draw], beta: float, shards: int) -> Batch:
-    """One batch of what the shards drew for `parts` of a `plan`; its keys say which of `shards` a row came from."""
+def merge(parts: Sequence[Part], draws: Sequence[Draw], beta: float, shards: int) -> Draw:
+    """One draw of what the shards drew for `parts` of a `plan`; keys say which of `shards` a row came from."""
     rarest = np.array([part.share * draw.rarest for part, draw in zip(parts, draws, strict=True)])
     # w_i = (P(i) / min_j P(j))^-beta: so far the minimum was over each part's own items, now it is over all.
     scales = ((rarest / rarest.min()) ** -beta).astype(np.float32)
@@ -57,7 +57,13 @@ def merge(parts: Sequence[Part], draws: Sequence[Draw], beta: float, shards: int
         )
         for part, draw, scale in zip(parts, draws, scales, strict=True)
     ]
-    return _concatenate(batches)
+    return Draw(_concatenate(batches), float(rarest.min()))
+
+
+def part_of(draw: Draw, rarest: float, beta: float) -> Batch:
+    """`draw` as a part of a larger batch, whose rarest item has the probability `rarest` and so the weight 1."""
+    scale = np.float32((draw.rarest / rarest) ** -beta)
+    return replace(draw.batch, weights=draw.batch.weights * scale)
 
 
 def _concatenate(batches: Sequence[Batch]) -> Batch:

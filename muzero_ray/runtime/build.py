@@ -18,6 +18,7 @@ from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.search.policies import SearchFunction, make_search
+from muzero_ray.training.group import Group
 from muzero_ray.training.learner import Learner, make_learner, resolve_device
 from muzero_ray.types import EnvSpec
 
@@ -110,9 +111,11 @@ def build_buffer(config: Config, shape: TaskShape, shard: int = 0) -> ReplayBuff
     return make_replay(config, num_players=shape.spec.num_players, rng=rng)
 
 
-def build_learner(config: Config, shape: TaskShape) -> Learner:
-    """The learner, with freshly initialised weights."""
-    return make_learner(config, observation_shape=shape.observation_shape, num_actions=shape.spec.num_actions)
+def build_learner(config: Config, shape: TaskShape, group: Group | None = None) -> Learner:
+    """The learner, with freshly initialised weights; alone, or one rank of `group`."""
+    return make_learner(
+        config, observation_shape=shape.observation_shape, num_actions=shape.spec.num_actions, group=group
+    )
 
 
 def environment_factory(config: Config) -> Callable[[bool], Environment]:

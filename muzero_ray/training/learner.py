@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from muzero_ray.errors import CheckpointError, ConfigError, NumericsError, takin
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
+from muzero_ray.training.group import Group
 from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch, FloatArray
@@ -28,7 +30,7 @@ class TrainResult:
     """One update.
 
     losses: `loss/{total,policy,value,reward,consistency}` (batch means under importance weights; consistency only when
-    trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped.
+    trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped. In a group, of the whole batch.
     priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
     item is not drawn again.
     skipped: the loss or gradient was not finite and nothing changed.
@@ -41,6 +43,9 @@ class TrainResult:
 
 class Learner:
     """Trains one network; built by `make_learner`.
+
+    In a `Group` each rank trains on its part of every batch, and all make the update of the whole batch: equal weights,
+    to the bit, stay equal.
 
     `step` counts updates made (skipped ones do not count). With the same thread count, the same batches give the same
     weights to the bit, also across `state`/`load_state`.
@@ -60,6 +65,7 @@ class Learner:
         max_grad_norm: float,
         ema_decay: float,
         max_skipped: int,
+        group: Group | None = None,
     ) -> None:
         """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of update `step`."""
         self.step = 0
@@ -75,6 +81,7 @@ class Learner:
         self._max_grad_norm = max_grad_norm
         self._ema_decay = ema_decay
         self._max_skipped = max_skipped
+        self._group = group
         self._parameters = dict(network.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
 
@@ -83,6 +90,9 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         total, terms, errors = self._loss(batch)
         total.backward()  # type: ignore[no-untyped-call]
+        mean = self._network.mean_of(batch.observations)
+        if self._group is not None:
+            self._join_parts(self._group, [total.detach(), *terms, *(() if mean is None else (mean,))], errors)
         grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
         # The only wait for the device: everything the host needs, in one transfer.
         packed = torch.cat((torch.stack([total.detach(), grad_norm, *terms]), errors)).cpu().numpy()
@@ -91,7 +101,7 @@ class Learner:
         priorities = np.where(finite, errors_np, np.float32(0.0))
         if not (np.isfinite(numbers).all() and finite.all()):
             return self._skip(numbers, priorities)
-        self._network.track_mean(batch.observations, max(1 / (self.step + 1), MEAN_RATE))
+        self._network.track_mean(mean, max(1 / (self.step + 1), MEAN_RATE))
         lr = self._schedule(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -104,6 +114,14 @@ class Learner:
         names = ["loss/total", "learner/grad_norm", "loss/policy", "loss/value", "loss/reward", "loss/consistency"]
         losses = dict(zip(names, numbers.tolist(), strict=False))
         return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False)
+
+    def _join_parts(self, group: Group, means: list[torch.Tensor], errors: torch.Tensor) -> None:
+        """Turn, in place, the gradients and `means` (the loss first) of this rank's part into those of the whole batch.
+
+        NaN and infinities outlive an average, so all ranks skip the update or none does.
+        """
+        means[0] += (errors - errors).sum()  # 0, or NaN if one of them is not finite
+        group.average([*(p.grad for p in self._parameters.values() if p.grad is not None), *means])
 
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """(scalar loss, its parts for the log, |value error| `[B]`)."""
@@ -158,6 +176,10 @@ class Learner:
     def weights(self) -> FloatArray:
         """Copy of the newest weights, `[P]` in `networks.flat` order. NumericsError if they are not finite."""
         return self._finite("the weights", flatten_state(self._network))
+
+    def fingerprint(self) -> int:
+        """CRC-32 of the newest weights."""
+        return zlib.crc32(flatten_state(self._network))
 
     def target_weights(self) -> FloatArray:
         """Copy of the moving average of the weights (all parameters; the network has no buffers), as `weights`."""
@@ -252,14 +274,20 @@ def make_optimizer(cfg: LearnerConfig, network: torch.nn.Module) -> torch.optim.
     return torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
 
 
-def make_learner(cfg: Config, *, observation_shape: tuple[int, ...], num_actions: int) -> Learner:
-    """Learner with freshly initialised weights (deterministic in `run.seed`). observation_shape: stacked."""
+def make_learner(
+    cfg: Config, *, observation_shape: tuple[int, ...], num_actions: int, group: Group | None = None
+) -> Learner:
+    """Learner with freshly initialised weights (deterministic in `run.seed`). observation_shape: stacked.
+
+    group: the ranks that it trains with, if it is to have only its part of each batch.
+    """
     settings = cfg.learner
     consistency = settings.consistency_weight > 0
-    if consistency and settings.batch_size * settings.unroll_steps < 2:
+    if consistency and settings.batch_size // settings.workers * settings.unroll_steps < 2:
         raise ConfigError(
-            f"learner.batch_size={settings.batch_size} with learner.unroll_steps={settings.unroll_steps}: the "
-            "consistency loss normalises over at least two latents. Raise one, or set learner.consistency_weight to 0"
+            f"learner.batch_size={settings.batch_size} with learner.unroll_steps={settings.unroll_steps} and "
+            f"learner.workers={settings.workers}: the consistency loss normalises over at least two latents of each "
+            "worker. Raise learner.batch_size, or set learner.consistency_weight to 0"
         )
     device = resolve_device(settings.device)
     network = make_network(
@@ -288,4 +316,5 @@ def make_learner(cfg: Config, *, observation_shape: tuple[int, ...], num_actions
         max_grad_norm=settings.max_grad_norm,
         ema_decay=settings.ema_decay,
         max_skipped=settings.max_skipped,
+        group=group,
     )

@@ -13,7 +13,7 @@ import ray
 import actors.program
 from actors.program import MAX_BLOCKED, MAX_FAILURES, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
-from muzero_ray.errors import CheckpointError, MuZeroRayError, NumericsError
+from muzero_ray.errors import CheckpointError, MuZeroRayError, NumericsError, PeerLost
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -39,6 +39,9 @@ class Worker:
 
     def diverge(self) -> None:
         raise NumericsError("the weights are not finite")
+
+    def lose_peer(self) -> None:
+        raise PeerLost("a worker of the learner is gone")
 
     def refuse(self) -> None:
         raise CheckpointError("the disk is full")
@@ -173,6 +176,18 @@ def test_the_death_of_another_is_not_held_against_who_reports_it(
     with pytest.raises(MuZeroRayError, match="self_play 0 got no answer from others 4 times in a row"):
         call(program, slot, "ask", other, "work")
     assert MAX_BLOCKED > MAX_FAILURES
+
+
+def test_who_lost_a_peer_is_replaced_and_not_asked_again(program: Program) -> None:
+    placed(program)
+    slot, other = program.one("self_play"), program.one("evaluator")
+    for restarts, arguments in enumerate((("lose_peer",), ("ask", other.handle, "lose_peer")), 1):
+        lost = call(program, slot, *arguments)
+        assert isinstance(lost, ProcessLost)
+        assert str(lost) == "a worker of the learner is gone"
+        assert (slot.restarts, slot.blocked) == (restarts, 0)
+        placed(program)
+    assert other.restarts == 0
 
 
 def test_errors_for_the_user_come_through_as_they_are(program: Program) -> None:

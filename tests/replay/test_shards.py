@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.replay.buffer import ReplayBuffer
-from muzero_ray.replay.shards import Part, merge, plan, split
+from muzero_ray.replay.shards import Part, merge, part_of, plan, split
 from muzero_ray.types import Array, Batch, GameHistory, ItemKeys
 from tests.replay.games import assert_item, make_buffer, make_game
 
@@ -51,7 +51,7 @@ class Sharded:
 def sample(shards: list[ReplayBuffer], size: int, beta: float, masses: list[float], rng: np.random.Generator) -> Batch:
     """As the learner does."""
     parts = plan(masses, size, rng)
-    return merge(parts, [shards[part.shard].draw(part.size, beta) for part in parts], beta, len(shards))
+    return merge(parts, [shards[part.shard].draw(part.size, beta) for part in parts], beta, len(shards)).batch
 
 
 def all_keys(games: int) -> ItemKeys:
@@ -97,6 +97,24 @@ def test_importance_weights_are_those_of_the_probabilities_used(beta: float, sta
     assert batch.weights.dtype == np.float32
     assert batch.weights.max() == 1.0
     assert len(set((batch.keys.game % 3).tolist())) == 3
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_parts_of_a_batch_have_the_weights_of_the_whole(beta: float) -> None:
+    """As learners that train together draw: each its part, then they agree on the rarest item."""
+    sharded = Sharded(0.7)
+    draws = []
+    for size in (16, 4, 4):
+        parts = plan(sharded.masses, size, sharded.rng)
+        draws.append(merge(parts, [sharded.shards[p.shard].draw(p.size, beta) for p in parts], beta, len(GAMES)))
+    rarest = min(draw.rarest for draw in draws)
+    batches = [part_of(draw, rarest, beta) for draw in draws]
+    powered = np.concatenate([powered.ravel() for powered in sharded.powered])
+    drawn = np.concatenate([flat_index(batch.keys) for batch in batches])
+    weights = (sharded.flat.size * powered[drawn] / powered.sum()) ** -beta
+    ours = np.concatenate([batch.weights for batch in batches])
+    np.testing.assert_allclose(ours, weights / weights.max(), rtol=1e-5)
+    assert ours.dtype == np.float32
 
 
 def test_every_row_is_the_item_its_key_names() -> None:

@@ -12,6 +12,7 @@ from muzero_ray.config import Config, LearnerConfig, NetworkConfig, ReplayConfig
 from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import TorchEngine
+from muzero_ray.training.group import Group
 from muzero_ray.training.learner import Learner, make_learner
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch, FloatArray, ItemKeys
@@ -47,7 +48,7 @@ def make_batch(kind: str, seed: int = 0) -> Batch:
     )
 
 
-def learner(kind: str = "mlp", *, total: int = 1000, **settings: Any) -> Learner:
+def learner(kind: str = "mlp", *, total: int = 1000, group: Group | None = None, **settings: Any) -> Learner:
     network: NetworkConfig = MLP if kind == "mlp" else RESNET
     cfg = Config(
         run=RunConfig(training_steps=total),
@@ -55,7 +56,7 @@ def learner(kind: str = "mlp", *, total: int = 1000, **settings: Any) -> Learner
         replay=ReplayConfig(min_size=500),
         learner=LearnerConfig(batch_size=B, unroll_steps=K, **{"device": "cpu", "warmup_steps": 0, **settings}),
     )
-    return make_learner(cfg, observation_shape=SHAPES[kind], num_actions=A)
+    return make_learner(cfg, observation_shape=SHAPES[kind], num_actions=A, group=group)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""What every process of the learner does: draws its part of each batch ahead, trains on it, returns priorities."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.actor import ActorHandle
+from torch.distributed import Store
+
+from muzero_ray.config import Config
+from muzero_ray.errors import PeerLost
+from muzero_ray.replay.buffer import Draw
+from muzero_ray.replay.shards import Part, merge, part_of, plan, split
+from muzero_ray.runtime.build import TaskShape, build_learner
+from muzero_ray.runtime.run_book import TrainTally
+from muzero_ray.runtime.run_output import LearnerState
+from muzero_ray.training.group import Group, find, listen_at
+from muzero_ray.training.learner import resolve_device
+from muzero_ray.types import FloatArray, ItemKeys
+
+TIMEOUT = 120.0
+"""Seconds after which replay or the parameter server counts as hung."""
+
+RANK_TIMEOUT = TIMEOUT + 30.0
+"""The same for another rank, which may itself be waiting for one of those."""
+
+PREFETCH = 2
+"""Batches on their way while one is trained on."""
+
+
+class LearnerRank:
+    """A `Learner` and the handles of {replay shards}: alone, or number `rank` of `learner.workers` ranks.
+
+    Ranks that train together first `_join`.
+    """
+
+    def __init__(
+        self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle], rank: int = 0
+    ) -> None:
+        torch.set_num_threads(config.actors.learner_threads)
+        self._config = config
+        self._shape = shape
+        self._rank = rank
+        self._part_size = config.learner.batch_size // config.learner.workers
+        self._replays = replays
+        self._masses: list[float] = []
+        """Of the shards, as last reported."""
+        self._rng = np.random.default_rng([config.run.seed, 2_000_001 + rank, incarnation])
+        self._group: Group | None = None
+        if config.learner.workers == 1:
+            self._learner = build_learner(config, shape)
+
+    def _join(self, store: Store) -> None:
+        """Become one of the ranks that meet at `store`; returns when all are there, with equal weights."""
+        listen_at(ray.util.get_node_ip_address())
+        settings = self._config.learner
+        device = resolve_device(settings.device)
+        self._group = Group(store, self._rank, settings.workers, device=device, timeout=RANK_TIMEOUT)
+        self._learner = build_learner(self._config, self._shape, self._group)
+        self._group.check_equal("the first weights", self._learner.fingerprint())
+
+    def _train(self, steps: int, beta: float, seconds: float, meanwhile: Callable[[], object]) -> TrainTally:
+        """Up to `steps` updates, or as many as start within `seconds`. meanwhile: done before each.
+
+        In a group, all ranks end with the same update: also if one of them gets no answer from replay. That one raises
+        it, the others return, and the next call finds them in step.
+        """
+        begin = time.monotonic()
+        tally = TrainTally()
+        updates: deque[list[ray.ObjectRef]] = deque()
+        batches = deque(self._sample(beta) for _ in range(min(PREFETCH, steps)))
+        asked = len(batches)
+        while batches:
+            draw: Draw | None = None
+            trouble: Exception | None = None
+            try:
+                if len(updates) > PREFETCH:
+                    self._masses = self._ask(updates.popleft())
+                meanwhile()
+                draw = self._receive(*batches.popleft(), beta)
+            except Exception as error:
+                trouble = error
+            over = asked >= steps or time.monotonic() - begin >= seconds
+            rarest, over, stop = self._agree(draw.rarest if draw is not None else math.inf, over, trouble is not None)
+            if trouble is not None:
+                raise trouble
+            if stop or draw is None:
+                return tally
+            if not over:
+                batches.append(self._sample(beta))
+                asked += 1
+            batch = part_of(draw, rarest, beta) if draw.rarest > rarest else draw.batch
+            result = self._learner.train_step(batch)
+            tally.add(result)
+            updates.append(self._report(batch.keys, result.priorities))
+        if self._group is not None:
+            self._group.check_equal(f"weights of step {self._learner.step}", self._learner.fingerprint())
+        while updates:
+            self._masses = self._ask(updates.popleft())
+        return tally
+
+    def _agree(self, rarest: float, over: bool, stop: bool) -> tuple[float, bool, bool]:
+        """The smallest `rarest` of all ranks, and whether any is `over`, or must `stop`."""
+        if self._group is None:
+            return rarest, over, stop
+        minus_rarest, any_over, any_stop = self._group.largest(-rarest, over, stop)
+        return -minus_rarest, bool(any_over), bool(any_stop)
+
+    def _sample(self, beta: float) -> tuple[list[Part], list[ray.ObjectRef]]:
+        """Have every shard draw its share of this rank's part of a batch."""
+        parts = plan(self._masses, self._part_size, self._rng)
+        return parts, [self._replays[part.shard].draw.remote(part.size, beta) for part in parts]
+
+    def _receive(self, parts: list[Part], draws: list[ray.ObjectRef], beta: float) -> Draw:
+        return merge(parts, self._ask(draws), beta, len(self._replays))
+
+    def _report(self, keys: ItemKeys, priorities: FloatArray) -> list[ray.ObjectRef]:
+        """New priorities, each to its shard; they answer with their masses, also those that it does not concern."""
+        told = zip(self._replays, split(keys, priorities, len(self._replays)), strict=True)
+        return [replay.update_priorities.remote(*theirs) for replay, theirs in told]
+
+    @staticmethod
+    def _ask(refs: list[ray.ObjectRef]) -> list[Any]:
+        answers: list[Any] = ray.get(refs, timeout=TIMEOUT)
+        return answers
+
+    def _load(self, state: LearnerState) -> None:
+        self._learner.load_state(*state)
+        if self._group is not None:
+            self._group.check_equal("the restored weights", self._learner.fingerprint())
+
+
+class LearnerPeer(LearnerRank):
+    """A rank beside the first, which makes it, tells it what to do, and takes it along when it dies."""
+
+    def join(self, host: str, port: int) -> None:
+        """Meet the other ranks where rank 0 serves."""
+        self._join(find(host, port, RANK_TIMEOUT))
+
+    def train(self, steps: int, beta: float, seconds: float, masses: list[float]) -> None:
+        """This rank's part of rank 0's call of the same name. masses: of the replay shards."""
+        self._masses = masses
+        try:
+            self._train(steps, beta, seconds, lambda: None)
+        except PeerLost:
+            os._exit(1)  # its connections close, so that the other ranks need not wait until they give up
+
+    def load(self, state: LearnerState) -> None:
+        self._load(state)
