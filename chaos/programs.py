@@ -46,6 +46,10 @@ class Program:
         self._out.close()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
