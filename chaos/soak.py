@@ -141,7 +141,7 @@ def row(name: str, series: Series, pids: int, minutes: float) -> Outcome:
     files, threads = growth(series.files), growth(series.threads)
     lost = int(max(files, 0.0)) + int(max(threads, 0.0)) + pids - 1
     judged = minutes >= JUDGED_FROM
-    bar = f"memory grows by {SLOPE_MB:g} MB/h at most" if judged else f"(under {JUDGED_FROM:g} min slopes are not judged)"
+    bar = f"memory grows by {SLOPE_MB:g} MB/h at most" if judged else f"(slopes not judged under {JUDGED_FROM:g} min)"
     held = [much for _, much in floors(series.memory, WINDOW)]
     return Outcome(
         f"soak, {name}",
