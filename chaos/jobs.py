@@ -159,7 +159,7 @@ def private_ray() -> Iterator[None]:
 
 
 def run_job(folder: Path, harm: Callable[[Job], None], config: Config | None = None) -> Job:
-    """A whole run below `folder`, of the small config if none, with `harm` done to it. Two checkpoints later it ends."""
+    """A whole run below `folder`, of the small config if none, with `harm` done to it. It ends soon after."""
     config = config or small_config(folder)
     output = RunOutput.create(config, folder / "run")
     book = WatchedBook(config)

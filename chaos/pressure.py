@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from actors.replay import ReplayWorker
 from actors.self_play import MAX_PUSHES
 from chaos.jobs import Broken, Job, pid_of, run_job, small_config
 from chaos.report import Outcome, largest, median
-from chaos.soak import named_processes
+from chaos.soak import folder_mb, named_processes
 from chaos.witness import WitnessedSelfPlay
 from muzero_ray.config import Config
 from muzero_ray.types import GameHistory
@@ -33,6 +34,9 @@ ACTORS = 3
 
 SETTLE = 10.0
 """Seconds in which what is under way when the pressure begins is done with."""
+
+DUMP_SECONDS = 11.0
+"""After which the raylet has written down what it did."""
 
 FLAT_MB = 16.0
 """What a process may hold more at the end of the pressure than at its beginning: a dozen segments, or four times what
@@ -96,6 +100,8 @@ class Pressure:
     """In the last."""
     store: list[float] = field(default_factory=list)
     spilled: float = 0.0
+    requests: int = 0
+    """To spill."""
     pending: int = 0
     restarts: int = 0
     steps: int = 0
@@ -130,13 +136,40 @@ class Pressure:
 
 
 def store_mb() -> tuple[float, float]:
-    """In use in Ray's object store, and ever written to the disk in its place, since it started."""
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+    """In use in Ray's object store; and on the disk in its place, spilled or mapped from a file there."""
+    name = "object_store_memory"
+    used = ray.cluster_resources()[name] - ray.available_resources().get(name, 0.0)
+    session = session_folder()
+    spilled = sum(folder_mb(folder) for folder in session.glob("ray_spilled_objects*"))
+    mapped = 0
+    for child in psutil.Process().children():
+        if child.name() == "raylet":
+            mapped = mapped_bytes(Path(f"/proc/{child.pid}/maps").read_text(), session)
+    return used / 2**20, spilled + mapped / 2**20
 
-    state = get_state_from_address(ray.get_runtime_context().gcs_address)
-    stats = get_memory_info_reply(state).store_stats
-    disk = stats.spilled_bytes_total + stats.object_store_bytes_fallback
-    return stats.object_store_bytes_used / 2**20, disk / 2**20
+
+def session_folder() -> Path:
+    """Of the private Ray that this process started."""
+    return Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1]
+
+
+def mapped_bytes(maps: str, folder: Path) -> int:
+    """What a process has mapped of files that are directly in `folder`, given its /proc/PID/maps."""
+    total = 0
+    for line in maps.splitlines():
+        span, *_, path = line.removesuffix(" (deleted)").split(maxsplit=5)
+        if Path(path).parent == folder:
+            low, _, high = span.partition("-")
+            total += int(high, 16) - int(low, 16)
+    return total
+
+
+def spill_requests(session: Path) -> int:
+    """Ever, as the raylet writes it down every ten seconds."""
+    match = re.search(r"cumulative spill requests: (\d+)", (session / "logs" / "debug_state.txt").read_text())
+    if match is None:
+        raise RuntimeError("Ray does not say any more how often it spilled")
+    return int(match[1])
 
 
 def most_pending(folder: Path, since: float, until: float) -> int:
@@ -169,6 +202,8 @@ def under(job: Job, folder: Path, seconds: float, begin: Callable[[], None], end
     trained = job.book.learner_steps
     pressure.back = job.wait(lambda: job.book.learner_steps > trained, "training again", 240)
     pressure.restarts = job.program.restarts - restarts
+    job.sleep(DUMP_SECONDS)
+    pressure.requests = spill_requests(session_folder())
     return pressure
 
 
@@ -180,13 +215,17 @@ def row(fault: str, seconds: int, pressure: Pressure, problems: list[str], figur
         "the first; 0 bytes spilled; no restart; trains on afterwards",
         seconds,
         0,
-        not problems and pushed and pressure.growth <= FLAT_MB and not pressure.spilled and not pressure.restarts,
+        not problems
+        and pushed
+        and pressure.growth <= FLAT_MB
+        and not pressure.spilled + pressure.requests + pressure.restarts,
         {
             "pending (max)": pressure.pending,
             "grew MB (max)": round(pressure.growth, 1),
             "store MB (max)": largest(pressure.store),
             "of": STORE >> 20,
             "spilled MB": round(pressure.spilled, 1),
+            "spill requests": pressure.requests,
             "restarts": pressure.restarts,
             "trains again after s": round(pressure.back, 1),
             **figures,
@@ -206,7 +245,6 @@ def pressure(tries: int, folder: Path) -> Iterator[Outcome]:
         found["learner"] = under(
             job, folder, tries, lambda: os.kill(learner, signal.SIGSTOP), lambda: os.kill(learner, signal.SIGCONT)
         )
-        job.sleep(SETTLE)
         mark = folder / SLOW
         found["replay"] = under(job, folder, tries, mark.touch, mark.unlink)
 

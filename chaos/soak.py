@@ -30,7 +30,7 @@ OPTIONS = (
     *("--network.head-layers", 16, "--replay.capacity", CAPACITY, "--replay.min-size", 500),
     *("--replay.samples-per-insert", 4, "--learner.batch-size", 32, "--learner.td-steps", 5),
     *("--reanalyze.share", 0.3, "--reanalyze.simulations", 2, "--actors.num-cpus", 0.3, "--actors.count", 2),
-    *("--run.checkpoint-steps", 500, "--run.log-steps", 50, "--evaluation.interval-steps", 250),
+    *("--run.checkpoint-steps", 500, "--run.log-steps", 200, "--evaluation.interval-steps", 250),
     *("--evaluation.episodes", 2, "--evaluation.final-episodes", 2),
 )
 
@@ -132,7 +132,7 @@ def growth(points: list[tuple[float, float]]) -> float:
     """
     least = [much for _, much in floors(points, WINDOW)]
     third = max(len(least) // 3, 1)
-    return min(least[-third:]) - max(least[:third]) if least else float("nan")
+    return min(least[-third:]) - max(least[:third]) if least else 0.0
 
 
 def row(name: str, series: Series, pids: int, minutes: float) -> Outcome:
