@@ -36,7 +36,7 @@ FAULTS = {
     "nan": Fault("numbers:not_finite", 50, 10),
     "disk": Fault("disk:disk", 3, 1),
     "pressure": Fault("pressure:pressure", 60, 15),
-    "environments": Fault("environments:environments", 14, 2),
+    "environments": Fault("environments:environments", 15, 3),
     "soak": Fault("soak:soak", 60, 3),
 }
 
