@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     from actors.program import Program
     from actors.replay import ReplayWorker
     from actors.self_play import SelfPlayWorker
-    from actors.slots import Kind, Slot
+    from actors.slots import Kind, Slot, note_name
     from learner.learner import LearnerWorker
     from learner.rank import LearnerPeer
     from learner.reanalyze_worker import ReanalyzeWorker
@@ -90,12 +91,14 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     params = ray.remote(ParameterServer).options(**service).remote()
     cpus = config.actors
     ranks = learner_places(config, near)
+    # In memory or close to it, and not on the run's disk, which may be slow, full or gone.
+    notes = tempfile.TemporaryDirectory(prefix="muzero-notes-", ignore_cleanup_errors=True)
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> ray.actor.ActorHandle:
-        incarnation = book.incarnation(restarts)
+        incarnation, note = book.incarnation(restarts), Path(notes.name, note_name(kind, index, restarts))
         if kind == "self_play":
             worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
-            return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params)
+            return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params, note)
         if kind == "learner":
 
             def make_peer(rank: int) -> ray.actor.ActorHandle:
@@ -105,14 +108,14 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
             return worker.remote(config, shape, incarnation, replays, params, make_peer)
         if kind == "reanalyze":
             return ray.remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replays, params)
-        return ray.remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params)
+        return ray.remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params, note)
 
     places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
     places += [("reanalyze", 0)] if config.reanalyze.share > 0 else []
     places += [("self_play", index) for index in range(cpus.count)]
     slots = [*(Slot("replay", shard, replay) for shard, replay in enumerate(replays)), Slot("params", 0, params)]
     slots += [Slot(kind, index, spawn(kind, index)) for kind, index in places]
-    return Program(slots, spawn, output)
+    return Program(slots, spawn, output, notes)
 
 
 def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
@@ -251,7 +254,7 @@ def train(command: TrainCommand) -> int:
         if list_checkpoints(folder / "checkpoints"):
             return resume(command.resumed(folder, load_config(folder / "config.yaml")))
         set_aside(folder)
-    shape = probe(config)  # what can not be built must leave no run behind
+    shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
     return run(config, shape, RunOutput.create(config, folder), None)
 
 
@@ -271,7 +274,7 @@ def resume(command: ResumeCommand) -> int:
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)
-    shape = probe(config)
+    shape = probe(config, apart=not config.run.serial)
     output = RunOutput.reopen(config, folder, checkpoint)
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
     return run(config, shape, output, checkpoint)

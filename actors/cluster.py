@@ -58,18 +58,28 @@ def connect(address: str | None, namespace: str) -> str | None:
 
 
 def start_private(namespace: str) -> None:
-    """`ray.init` of a Ray for this run alone: nobody looks at it, so it need not account for itself."""
+    """`ray.init` of a Ray for this run alone: nobody looks at it, so it need not account for itself.
+
+    Raises MuZeroRayError if it does not start: Ray gives its processes half a minute.
+    """
     import ray
 
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
-    ray.init(
-        address="local",
-        namespace=namespace,
-        log_to_driver=False,
-        include_dashboard=False,
-        object_store_memory=object_store_bytes(),
-    )
+    try:
+        ray.init(
+            address="local",
+            namespace=namespace,
+            log_to_driver=False,
+            include_dashboard=False,
+            object_store_memory=object_store_bytes(),
+        )
+    except Exception as error:  # Ray raises no narrower one here
+        ray.shutdown()
+        raise MuZeroRayError(
+            f"Ray did not start ({' '.join(str(error).split())[:300]}). If this machine is very busy, try again when "
+            "it is less so, or use --serial"
+        ) from error
 
 
 def _join(address: str, namespace: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ray.actor import ActorHandle
 
-from actors.process import limit_threads
+from actors.process import call_note, limit_threads
 from actors.weights_client import WeightsClient
 from muzero_ray.config import Config
 from muzero_ray.runtime.build import TaskShape
@@ -13,11 +15,11 @@ from muzero_ray.types import Weights, WeightsVersion
 
 
 class EvaluatorWorker:
-    """Shell of `Evaluator`; holds the handle {params}."""
+    """Shell of `Evaluator`; holds the handle {params}. note: where its calls are noted."""
 
-    def __init__(self, config: Config, shape: TaskShape, params: ActorHandle) -> None:
+    def __init__(self, config: Config, shape: TaskShape, params: ActorHandle, note: Path) -> None:
         limit_threads(config.actors.threads)
-        self._evaluator = Evaluator(config, shape)
+        self._evaluator = Evaluator(config, shape, note=call_note(note, config.env.id))
         self._weights = WeightsClient(params, "online", self._load)
 
     def _load(self, weights: Weights) -> None:

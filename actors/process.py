@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import ray
 import torch
+
+from muzero_ray.envs.call_note import CallNote
 
 
 def limit_threads(threads: int) -> None:
@@ -15,3 +20,10 @@ def restarted_by_ray() -> bool:
     """Whether this actor's process stands in for one that died, under the same handle."""
     context = ray.get_runtime_context()
     return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)
+
+
+def call_note(path: Path, environment: str) -> CallNote | None:
+    """Where the supervisor will look; None on another node than its own, where nobody would."""
+    with contextlib.suppress(OSError):
+        return CallNote(path, environment)
+    return None

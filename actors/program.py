@@ -6,15 +6,18 @@ no more than a pause; every other worker is replaced here, with an incarnation o
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
 from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
-from muzero_ray.errors import MuZeroRayError, NumericsError
+from muzero_ray.envs.call_note import read_note
+from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
 from muzero_ray.runtime.run_output import RunOutput
 
 SERVICES = ("replay", "params")
@@ -40,12 +43,23 @@ PLACING_SECONDS = 60.0
 
 
 class Program:
-    """The processes of a run, and what became of them. spawn: makes a worker, `(kind, index, restarts) -> handle`."""
+    """The processes of a run, and what became of them.
 
-    def __init__(self, slots: list[Slot], spawn: Callable[[Kind, int, int], ActorHandle], output: RunOutput) -> None:
+    spawn: makes a worker, `(kind, index, restarts) -> handle`. notes: folder in which those on this node keep the note
+    `Slot.note` of their calls into environments.
+    """
+
+    def __init__(
+        self,
+        slots: list[Slot],
+        spawn: Callable[[Kind, int, int], ActorHandle],
+        output: RunOutput,
+        notes: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
         self.slots = slots
         self._spawn = spawn
         self._output = output
+        self._notes = notes
         self._placement: str | None = None
 
     def of(self, kind: Kind) -> list[Slot]:
@@ -106,7 +120,19 @@ class Program:
         if is_gone(slot.node):
             reason = "its node left"
         else:
+            if self._notes is not None and (call := read_note(Path(self._notes.name, slot.note))) is not None:
+                slot.in_environment += 1
+                reason = f"{call} ({reason.rstrip('.')})"
             self.count_failure(slot, reason)
+        return self._replace(slot, reason)
+
+    def outgrown(self, slot: Slot, reason: str) -> None:
+        """Replace one that holds too much memory, as if it had died of that."""
+        slot.in_environment += 1
+        self.count_failure(slot, reason)
+        self._replace(slot, reason)
+
+    def _replace(self, slot: Slot, reason: str) -> ProcessLost:
         self._output.message(f"{slot.name} lost ({reason}); replacing it")
         service = slot.kind in SERVICES
         ray.kill(slot.handle, no_restart=not service)
@@ -130,7 +156,8 @@ class Program:
         """One more death in a row; MuZeroRayError if it is one too many."""
         slot.failures += 1
         if slot.failures > MAX_FAILURES:
-            raise self._given_up(f"{slot.name} failed {slot.failures} times in a row, last: {reason}")
+            kind = EnvironmentFault if slot.in_environment == slot.failures else MuZeroRayError
+            raise self._given_up(f"{slot.name} failed {slot.failures} times in a row, last: {reason}", kind)
 
     def _blocked(self, slot: Slot, error: OtherLost) -> OtherLost:
         """Its call failed through another's death: it lives, and tries again."""
@@ -141,11 +168,11 @@ class Program:
         slot.retry_at = time.monotonic() + backoff(min(slot.blocked, 4))
         return error
 
-    def _given_up(self, reason: str) -> MuZeroRayError:
+    def _given_up(self, reason: str, kind: type[MuZeroRayError] = MuZeroRayError) -> MuZeroRayError:
         now = time.monotonic()
         worst = sorted(self.slots, key=lambda slot: -slot.failures - slot.blocked)[:20]
         table = "\n".join(slot.row(now) for slot in worst)
-        return MuZeroRayError(f"{reason}.\n{table}\n{self._output.way_on}")
+        return kind(f"{reason}.\n{table}\n{self._output.way_on}")
 
     def _show_placement(self, now: float) -> None:
         """Say it when workers wait for a place, and when that changes."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import ray
 from ray.actor import ActorHandle
 
-from actors.process import limit_threads
+from actors.process import call_note, limit_threads
 from actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config import Config
 from muzero_ray.replay.encoding import encode_game
@@ -24,14 +27,25 @@ MAX_PUSHES = 2
 
 
 class SelfPlayWorker:
-    """Shell of `SelfPlay`; holds the handles {its shard of replay, params}."""
+    """Shell of `SelfPlay`; holds the handles {its shard of replay, params}. note: where its calls are noted."""
 
     def __init__(
-        self, config: Config, shape: TaskShape, actor: int, incarnation: int, replay: ActorHandle, params: ActorHandle
+        self,
+        config: Config,
+        shape: TaskShape,
+        actor: int,
+        incarnation: int,
+        replay: ActorHandle,
+        params: ActorHandle,
+        note: Path,
     ) -> None:
         limit_threads(config.actors.threads)
         os.nice(NICER)
-        self._self_play = build_self_play(config, shape, actor=actor, incarnation=incarnation)
+        self._self_play = build_self_play(
+            config, shape, actor=actor, incarnation=incarnation, note=call_note(note, config.env.id)
+        )
+        limit = config.actors.memory_limit
+        self._most_memory = psutil.virtual_memory().total / 4 if limit is None else limit * 1e9
         self._weights = WeightsClient(params, "online", self._self_play.prepare)
         self._replay = replay
         self._pushes: deque[ray.ObjectRef] = deque()
@@ -46,7 +60,18 @@ class SelfPlayWorker:
             newer=self._weights.poll,
         )
         self._settle(0)
-        return stats
+        return replace(stats, outgrown=self._outgrown())
+
+    def _outgrown(self) -> str | None:
+        """Why this process holds too much, if it does. Its network and games in flight are of constant size."""
+        memory = psutil.Process().memory_info()
+        held = memory.rss - memory.shared
+        if held <= self._most_memory:
+            return None
+        return (
+            f"{self._self_play.where}: its process holds {held / 1e9:.1f} GB, above "
+            f"{self._most_memory / 1e9:.1f} (actors.memory_limit)"
+        )
 
     def _push(self, game: GameHistory) -> None:
         """Send it packed: a hundredth of the bytes for screens, and what replay has to write to disk anyway."""

@@ -73,6 +73,8 @@ class Slot:
     """Its incarnation within this part of the run."""
     failures: int = 0
     """Deaths since its last useful answer. That a replacement has started is no such answer."""
+    in_environment: int = 0
+    """Of those deaths, how many were an environment's doing: its process was in a call into one, or held too much."""
     blocked: int = 0
     """Calls since then that failed through another's death."""
     retry_at: float = 0.0
@@ -104,6 +106,11 @@ class Slot:
         return f"{self.kind} {self.index}" if self.kind in ("self_play", "replay") else self.kind
 
     @property
+    def note(self) -> str:
+        """Name of the file in which its process notes its calls into environments."""
+        return note_name(self.kind, self.index, self.restarts)
+
+    @property
     def waits_for(self) -> ray.ObjectRef | None:
         return self.ready if self.ready is not None else self.call
 
@@ -132,7 +139,7 @@ class Slot:
 
     def forgive(self) -> None:
         """It did what it is there for: whatever happened before is over."""
-        self.failures = self.blocked = 0
+        self.failures = self.in_environment = self.blocked = 0
         self.rolled_back = False
 
     def is_free(self, now: float) -> bool:
@@ -147,6 +154,10 @@ class Slot:
             f"  {self.name:<14}{state:<18} answered {last}, restarts {self.restarts}, "
             f"failures {self.failures}, blocked {self.blocked}{wait}"
         )
+
+
+def note_name(kind: Kind, index: int, restarts: int) -> str:
+    return f"{kind}-{index}-{restarts}"
 
 
 def node_of(_: object) -> str:

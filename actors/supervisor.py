@@ -20,6 +20,7 @@ from muzero_ray.errors import NumericsError
 from muzero_ray.runtime.replay_archive import join_shards, split_shards
 from muzero_ray.runtime.run_book import RunBook, joint_replay_metrics
 from muzero_ray.runtime.run_output import RunOutput, learner_state
+from muzero_ray.runtime.self_play import PlayStats
 
 CALL_SECONDS = 5.0
 """How long a rollout or a train call may take before it reports."""
@@ -186,8 +187,9 @@ class Supervisor:
         else:
             # A learner that dies anew before each checkpoint gets nowhere, so its own deaths count until there is one.
             slot.blocked = 0
+            outgrown = isinstance(result, PlayStats) and result.outgrown is not None
             shards = [self._replays[slot.index % len(self._replays)]] if slot.kind == "self_play" else self._replays
-            for useful in (*shards, self._params, *(() if slot is self._learner else (slot,))):
+            for useful in (*shards, self._params, *(() if slot is self._learner or outgrown else (slot,))):
                 useful.forgive()
             self._enter(slot, result)
 
@@ -195,6 +197,9 @@ class Supervisor:
         """A worker's result into the book."""
         if slot.kind == "self_play":
             self._book.played(result)
+            self._output.faults(result.faults)
+            if result.outgrown is not None:
+                self._program.outgrown(slot, result.outgrown)
         elif slot.kind == "reanalyze":
             self._book.reanalyzed += result
             if not result:  # everything is as fresh as the published weights

@@ -158,9 +158,9 @@ def private_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def run_job(folder: Path, harm: Callable[[Job], None]) -> Job:
-    """A whole run below `folder` with `harm` done to it; it ends two checkpoints later."""
-    config = small_config(folder)
+def run_job(folder: Path, harm: Callable[[Job], None], config: Config | None = None) -> Job:
+    """A whole run below `folder`, of the small config if none, with `harm` done to it. It ends soon after."""
+    config = config or small_config(folder)
     output = RunOutput.create(config, folder / "run")
     book = WatchedBook(config)
     errors: list[Exception] = []

@@ -8,25 +8,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
 from chaos.report import ROOT
 
+LAUNCH = ROOT / "launch.py"
+
 MARK = "CHAOS_RUN"
 """In the environment of a program and of all that it ever started, wherever that went since."""
 
 
 class Program:
-    """A started `launch.py`; what it prints goes to a file. A context manager that leaves nothing of it running."""
+    """A started `launch.py`; what it prints goes to a file. A context manager that leaves nothing of it running.
 
-    def __init__(self, log: Path, *arguments: object) -> None:
+    script: started in its place. paths: folders that its processes import from, too.
+    """
+
+    def __init__(self, log: Path, *arguments: object, script: Path = LAUNCH, paths: Sequence[Path] = ()) -> None:
         self.log = log
         self._mark = secrets.token_hex(8)
         environment = {**os.environ, MARK: self._mark, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
+        old = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+        environment["PYTHONPATH"] = os.pathsep.join([*map(str, paths), str(ROOT), *old])
+        command = [sys.executable, str(script), *map(str, arguments)]
         self._out = log.open("w")
         self._process = subprocess.Popen(
             command, stdout=self._out, stderr=subprocess.STDOUT, env=environment, cwd=ROOT, start_new_session=True
@@ -44,6 +51,10 @@ class Program:
         for process in self.left():
             process.kill()
         self._out.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def code(self) -> int | None:

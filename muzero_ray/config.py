@@ -266,6 +266,9 @@ class ActorsConfig(FrozenConfig):
     """CPUs Ray reserves for the learner."""
     learner_gpus: NonNegativeFloat = 0.0
     """GPUs Ray reserves for the learner."""
+    memory_limit: PositiveFloat | None = None
+    """GB that a self-play process may hold before it is replaced: an environment that leaks ends no run (none: a
+    quarter of its machine's memory)."""
     threads: PositiveInt = 1
     """Threads that compute the network, per self-play, reanalyze or evaluator process."""
     learner_threads: PositiveInt = 1

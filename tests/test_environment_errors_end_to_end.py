@@ -77,6 +77,8 @@ EXPECTED_AND_GOT = {
     "raise": "step raised an exception: expected none, got KeyError: 'the lamp fell off'",
 }
 
+IN_A_ROW = ". It was the fault number 6 in a row"
+
 TINY = shlex.split(
     "--env.id my_pkg:MyEnv-v0 --serial --iterations 12 --simulations 3 --run.wandb disabled --replay.min-size 32 "
     "--learner.batch-size 8 --network.hidden 8 --network.layers 8 --network.head-layers 8 --actors.envs-per-actor 2 "
@@ -137,7 +139,7 @@ def test_every_broken_contract_ends_in_one_line_and_exit_code_3(elsewhere: Path)
         assert code == 3, err
         place, _, what = err.partition("): ")
         assert re.fullmatch(r"error: environment my_pkg:MyEnv-v0 \(seed \d+, step 3", place), err
-        assert what == f"{EXPECTED_AND_GOT[fault]}\n", fault
+        assert what == f"{EXPECTED_AND_GOT[fault]}{IN_A_ROW}\n", fault
 
 
 def test_the_program_itself_exits_with_3_and_no_traceback(elsewhere: Path) -> None:
@@ -145,4 +147,4 @@ def test_the_program_itself_exits_with_3_and_no_traceback(elsewhere: Path) -> No
     assert result.returncode == 3
     assert "Traceback" not in result.stdout + result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: environment my_pkg:MyEnv-v0 (seed ")
-    assert result.stderr.rstrip().endswith(EXPECTED_AND_GOT["raise"])
+    assert result.stderr.rstrip().endswith(EXPECTED_AND_GOT["raise"] + IN_A_ROW)

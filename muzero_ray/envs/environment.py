@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
+from muzero_ray.envs.call_note import CallNote
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
 
@@ -74,9 +75,10 @@ class CheckedEnvironment:
     possible. The wrapped adapter is `inner`; `state` is its exact game state where there is one (OpenSpiel).
     """
 
-    def __init__(self, inner: Environment, *, max_moves: int | None = None) -> None:
-        """max_moves: truncate this many steps after `reset` (None: never)."""
+    def __init__(self, inner: Environment, *, max_moves: int | None = None, note: CallNote | None = None) -> None:
+        """max_moves: truncate this many steps after `reset` (None: never). note: told of every call into `inner`."""
         self.inner = inner
+        self._note = note
         self.spec = inner.spec
         self._dtype = np.dtype(inner.spec.observation_dtype)
         self._max_moves = max_moves
@@ -216,17 +218,33 @@ class CheckedEnvironment:
         return bool(value)
 
     def _guarded(self, name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        note = self._note
+        if note is not None:
+            note.enter(name, self._seed, self._moves)
         try:
-            return call(*args, **kwargs)
+            result = call(*args, **kwargs)
         except BrokenContract as error:
-            raise EnvironmentFault(f"{self._where()}: {error}") from error
-        except Exception as error:
+            self._left()
+            raise EnvironmentFault(f"{self.where}: {error}") from error
+        except (Exception, SystemExit) as error:
+            if hasattr(error, "ray_terminate_msg"):  # nothing of the environment's: this process was asked to end
+                raise
+            self._left()
             raise self._fault(f"{name} raised an exception", "none", f"{type(error).__name__}: {error}") from error
+        if note is not None:
+            note.leave()
+        return result
+
+    def _left(self) -> None:
+        if self._note is not None:
+            self._note.leave()
 
     def _fault(self, what: str, expected: str, got: str) -> EnvironmentFault:
-        return EnvironmentFault(f"{self._where()}: {BrokenContract(what, expected=expected, got=got)}")
+        return EnvironmentFault(f"{self.where}: {BrokenContract(what, expected=expected, got=got)}")
 
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
+        """Environment, seed and step, for messages."""
         return f"environment {self.spec.name} (seed {self._seed}, step {self._moves})"
 
 

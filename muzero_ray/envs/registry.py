@@ -6,18 +6,27 @@ import difflib
 import functools
 
 from muzero_ray.config import EnvConfig
+from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import CheckedEnvironment, Environment
 from muzero_ray.errors import ConfigError
 
 
-def make_environment(cfg: EnvConfig, *, evaluation: bool = False, render: bool = False) -> CheckedEnvironment:
+def make_environment(
+    cfg: EnvConfig, *, evaluation: bool = False, render: bool = False, note: CallNote | None = None
+) -> CheckedEnvironment:
     """The environment of `cfg`: checked, and truncated after `cfg.max_moves` steps.
 
     evaluation: play whole games, that is, without `atari.terminal_on_life_loss`. render: `render()` gives pictures.
+    note: told of every call into it, from its making on.
     Raises ConfigError if there is no such environment or it is of a kind that can not be learnt here, EnvironmentFault
     if it fails while being made.
     """
-    return CheckedEnvironment(_adapter(cfg, evaluation=evaluation, render=render), max_moves=cfg.max_moves)
+    if note is not None:
+        note.enter("making it", None, 0)
+    adapter = _adapter(cfg, evaluation=evaluation, render=render)
+    if note is not None:
+        note.leave()
+    return CheckedEnvironment(adapter, max_moves=cfg.max_moves, note=note)
 
 
 def _adapter(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:

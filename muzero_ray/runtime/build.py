@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from muzero_ray.config import Config
+from muzero_ray.envs.apart import spec_apart, spec_of
+from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.networks.build import make_network
@@ -34,17 +36,13 @@ class TaskShape:
     observation_shape: tuple[int, ...]
 
 
-def probe(config: Config) -> TaskShape:
+def probe(config: Config, *, apart: bool = False) -> TaskShape:
     """Make the environment and a network for it once, and read the shapes.
 
+    apart: try the environment in a process of its own, as workers will have theirs.
     Raises ConfigError or EnvironmentFault for what can not work, here and not in some worker.
     """
-    environment = make_environment(config.env)
-    try:
-        environment.reset(0)
-        spec = environment.spec
-    finally:
-        environment.close()
+    spec = spec_apart(config.env) if apart else spec_of(config.env)
     channels, *rest = spec.observation_shape
     shape = TaskShape(spec, (channels * config.env.frame_stack, *rest))
     build_engine(config, shape)
@@ -82,16 +80,29 @@ def build_search(config: Config, shape: TaskShape, *, simulations: int | None = 
 
 
 def build_self_play(
-    config: Config, shape: TaskShape, *, actor: int, incarnation: int = 0, lanes: int | None = None
+    config: Config,
+    shape: TaskShape,
+    *,
+    actor: int,
+    incarnation: int = 0,
+    lanes: int | None = None,
+    note: CallNote | None = None,
 ) -> SelfPlay:
-    """Self-play actor number `actor`, with environments (`lanes`, or as many as configured) and a random stream."""
+    """Self-play actor number `actor`, with environments (`lanes`, or as many as configured) and a random stream.
+
+    note: told of every call into an environment.
+    """
     if lanes is None:
         lanes = config.actors.envs_per_actor
         if config.run.episodes is not None:
             # A run of a few episodes plays those, not many more that would all be in flight when it ends.
             lanes = min(lanes, math.ceil(config.run.episodes / config.actors.count))
+
+    def make() -> Environment:
+        return make_environment(config.env, note=note)
+
     return SelfPlay(
-        [make_environment(config.env) for _ in range(lanes)],
+        [make() for _ in range(lanes)],
         build_engine(config, shape),
         build_search(config, shape),
         actor=actor,
@@ -102,6 +113,7 @@ def build_self_play(
         overlap=config.learner.unroll_steps + config.learner.td_steps,
         simulations=config.search.simulations,
         temperature_moves=config.search.temperature_moves,
+        renew=make,
     )
 
 
@@ -118,6 +130,6 @@ def build_learner(config: Config, shape: TaskShape, group: Group | None = None) 
     )
 
 
-def environment_factory(config: Config) -> Callable[[bool], Environment]:
+def environment_factory(config: Config, note: CallNote | None = None) -> Callable[[bool], Environment]:
     """Makes evaluation environments; the argument asks for one that can render."""
-    return lambda render: make_environment(config.env, evaluation=True, render=render)
+    return lambda render: make_environment(config.env, evaluation=True, render=render, note=note)

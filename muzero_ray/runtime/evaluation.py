@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from muzero_ray.config import Config
+from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import Environment
+from muzero_ray.envs.renewal import Renewal
+from muzero_ray.errors import EnvironmentFault
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory
 from muzero_ray.runtime.opponents import Opponent, make_opponent
@@ -67,6 +70,8 @@ class Evaluation:
     seed: int
     video: bytes | None = None
     """mp4 of the first episode, if it was asked for and the environment renders."""
+    faults: tuple[str, ...] = ()
+    """Of environments that broke. What they played does not count: those episodes were played again."""
 
     @property
     def mean(self) -> float:
@@ -77,6 +82,7 @@ class Evaluation:
         return (
             f"return_mean={self.mean:.3f} return_std={float(self.returns.std()):.3f} "
             f"episodes={len(self.returns)} env_steps={int(self.lengths.sum())}"
+            + (f" environment_faults={len(self.faults)}" if self.faults else "")
         )
 
     def metrics(self) -> dict[str, float]:
@@ -129,11 +135,15 @@ def random_policy(seed: int) -> Policy:
     return act
 
 
+AGAIN = 1_000_003
+"""Added to the seed of an episode each time that its environment broke: it may break for each game of that seed."""
+
+
 class _Lane:
     """One environment playing its share of the episodes; in two-player games the policy has seat `episode % 2`."""
 
-    def __init__(self, environment: Environment, opponent: Opponent | None, record: bool) -> None:
-        self.environment = environment
+    def __init__(self, make: Callable[[bool], Environment], opponent: Opponent | None, record: bool) -> None:
+        self._place = Renewal(make(record), lambda: make(record))
         self._opponent = opponent
         self.record = record
         self.frames: list[Array] = []
@@ -143,9 +153,24 @@ class _Lane:
         self.episode = episode
         self.score, self.length, self.over = 0.0, 0, False
         self.seat = episode % 2 if self._opponent else 0
-        frames = [self.environment.reset(seed + episode)]
+        if self.record:
+            self.frames.clear()
+        frames = [self.environment.reset((seed + episode + AGAIN * self._place.in_a_row) % 2**32)]
         self._capture()
         return frames + self._reply()
+
+    @property
+    def environment(self) -> Environment:
+        return self._place.environment
+
+    def broke(self, fault: EnvironmentFault) -> None:
+        """Another environment for it, which has to `start`. Raises the fault if there were too many in a row."""
+        self._place.broke(fault)
+
+    def finished(self) -> None:
+        """Its episode is over."""
+        self.record = False
+        self._place.was_useful()
 
     def act(self, action: int) -> list[Array]:
         """Play the policy's action and the opponent's reply; returns the frames that followed."""
@@ -184,11 +209,13 @@ def play_episodes(
 ) -> Evaluation:
     """Play `episodes` games, episode `i` reset with `seed + i`, up to `MAX_LANES` side by side.
 
+    An episode whose environment breaks is played again in a new one, with another seed.
     make_environment: called with True for the one environment that is rendered. opponent: needed by, and only by,
     two-player games. record: keep the rendering of the first episode.
     """
     count = min(episodes, MAX_LANES)
-    lanes = [_Lane(make_environment(record and i == 0), opponent, record and i == 0) for i in range(count)]
+    lanes = [_Lane(make_environment, opponent, record and i == 0) for i in range(count)]
+    faults: list[str] = []
     spec = lanes[0].environment.spec
     if (spec.num_players == 2) != (opponent is not None):
         raise ValueError(f"{spec.name} has {spec.num_players} player(s): an opponent is needed exactly for two")
@@ -197,10 +224,19 @@ def play_episodes(
     waiting = iter(range(count, episodes))
 
     def begin(index: int, episode: int) -> None:
-        first, *rest = lanes[index].start(episode, seed)
+        while True:
+            try:
+                first, *rest = lanes[index].start(episode, seed)
+                break
+            except EnvironmentFault as fault:
+                broke(lanes[index], fault)
         stacker.start(index, first)
         for frame in rest:
             stacker.push(index, frame)
+
+    def broke(lane: _Lane, fault: EnvironmentFault) -> None:
+        faults.append(str(fault))
+        lane.broke(fault)
 
     try:
         for index in range(count):
@@ -212,11 +248,18 @@ def play_episodes(
             still: list[int] = []
             for index, action in zip(active, actions.tolist(), strict=True):
                 lane = lanes[index]
-                for frame in lane.act(action):
+                try:
+                    frames = lane.act(action)
+                except EnvironmentFault as fault:
+                    broke(lane, fault)
+                    begin(index, lane.episode)
+                    still.append(index)
+                    continue
+                for frame in frames:
                     stacker.push(index, frame)
                 if lane.over:
                     returns[lane.episode], lengths[lane.episode] = lane.score, lane.length
-                    lane.record = False
+                    lane.finished()
                     episode = next(waiting, None)
                     if episode is None:
                         continue
@@ -227,21 +270,24 @@ def play_episodes(
         for lane in lanes:
             lane.environment.close()
     video = encode_mp4(np.stack(lanes[0].frames), fps=VIDEO_FPS) if lanes[0].frames else None
-    return Evaluation(returns, lengths, protocol, seed, video)
+    return Evaluation(returns, lengths, protocol, seed, video, tuple(faults))
 
 
 class Evaluator:
     """A network, its noise-free search and the environments to measure them in.
 
-    opponent: who has the other seat in a two-player game, a name from `opponents.OPPONENTS`.
+    opponent: who has the other seat in a two-player game, a name from `opponents.OPPONENTS`. note: told of every call
+    into an environment.
     """
 
-    def __init__(self, config: Config, shape: TaskShape, *, opponent: str = "random") -> None:
+    def __init__(
+        self, config: Config, shape: TaskShape, *, opponent: str = "random", note: CallNote | None = None
+    ) -> None:
         self._engine = build_engine(config, shape)
         self._two_player = shape.spec.num_players == 2
         self._opponent = opponent
         self._frame_stack = config.env.frame_stack
-        self._make_environment = environment_factory(config)
+        self._make_environment = environment_factory(config, note)
         self.protocol = evaluation_protocol(config, num_players=shape.spec.num_players, opponent=opponent)
         self._search = build_search(config, shape, simulations=self.protocol.simulations)
 

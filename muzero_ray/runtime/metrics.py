@@ -44,6 +44,7 @@ METRICS: Final[Mapping[str, Kind]] = {
     "search/kl_prior": "mean",
     "actors/alive": "last",
     "actors/restarts": "last",
+    "actors/environment_faults": "sum",
     "actors/env_steps_per_s": "rate",
     "actors/weights_lag": "mean",
     "system/rss_mb": "last",

@@ -167,6 +167,7 @@ class RunBook:
                 "search/root_entropy": stats.root_entropy,
                 "search/kl_prior": stats.kl_prior,
                 "actors/env_steps_per_s": stats.transitions,
+                "actors/environment_faults": len(stats.faults),
                 # The learner publishes before it reports: its newest weights may be ahead of the book.
                 "actors/weights_lag": max(self.learner_steps - stats.version.step, 0),
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,11 @@ class RunOutput:
         """An event a person should see."""
         self._progress.message(text)
 
+    def faults(self, what: Sequence[str]) -> None:
+        """Environments that broke and were replaced."""
+        for fault in what:
+            self.message(f"{fault}; replaced")
+
     def show(self, book: RunBook) -> None:
         """Refresh the progress display."""
         self._progress.update(book.snapshot())
@@ -159,6 +164,7 @@ class RunOutput:
 
         env_steps: when those weights were made (none: now).
         """
+        self.faults(evaluation.faults)
         book.evaluated(evaluation)
         self._record_score("evaluation", evaluation, step, book.env_steps if env_steps is None else env_steps)
         self._label(step, evaluation)
@@ -260,6 +266,7 @@ class RunOutput:
             "return_mean": evaluation.mean,
             "return_std": float(evaluation.returns.std()),
             "returns": evaluation.returns.tolist(),
+            "faults": len(evaluation.faults),
             "seed": evaluation.seed,
             "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
         }

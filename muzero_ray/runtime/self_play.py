@@ -6,14 +6,15 @@ A plain class; `actors/self_play.py` puts it behind Ray, `runtime/serial.py` dri
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from muzero_ray.envs.environment import Environment
-from muzero_ray.errors import taking_over
+from muzero_ray.envs.renewal import Renewal
+from muzero_ray.errors import EnvironmentFault, taking_over
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import restore_rng, rng_state
@@ -62,6 +63,10 @@ class PlayStats:
     root_entropy: float
     kl_prior: float
     version: WeightsVersion
+    faults: tuple[str, ...] = ()
+    """Of environments that broke and were replaced; the games that they were in are lost."""
+    outgrown: str | None = None
+    """Why this actor's process should be replaced, if it should."""
 
 
 class FrameStacker:
@@ -91,6 +96,7 @@ class FrameStacker:
 class SelfPlay:
     """Plays `environments` with `engine` and `search`; every finished or cut segment goes to `play`'s `emit`.
 
+    renew: makes an environment in place of one that broke; None: the first fault is raised.
     actor, incarnation: identity, stamped on every segment's id. seed: of action sampling, search noise and resets.
     temperature_moves: from this move of a game on actions are greedy (PUCT on boards), or None.
     """
@@ -109,8 +115,9 @@ class SelfPlay:
         overlap: int,
         simulations: int,
         temperature_moves: int | None,
+        renew: Callable[[], Environment] | None = None,
     ) -> None:
-        self._environments = list(environments)
+        self._places = [Renewal(environment, renew) for environment in environments]
         self._engine = engine
         self._search = search
         self._actor, self._incarnation = actor, incarnation
@@ -119,8 +126,8 @@ class SelfPlay:
         self._temperature_moves = temperature_moves
         self._seq = 0
         self._version: WeightsVersion | None = None
-        spec = self._environments[0].spec
-        lanes = len(self._environments)
+        spec = environments[0].spec
+        lanes = len(environments)
         self._stacker = FrameStacker(lanes, spec.observation_shape, spec.observation_dtype, frame_stack)
         self._legal = np.ones((lanes, spec.num_actions), np.bool_)
         self._moves = np.zeros(lanes, np.int64)
@@ -130,6 +137,14 @@ class SelfPlay:
         ]
         self._frame_stack = frame_stack
         self._started = False
+        self._faults: list[str] = []
+        """Not yet reported."""
+
+    @property
+    def where(self) -> str:
+        """What the first environment plays, for messages."""
+        environment = self._places[0].environment
+        return str(getattr(environment, "where", environment.spec.name))
 
     @property
     def version(self) -> WeightsVersion | None:
@@ -164,7 +179,7 @@ class SelfPlay:
         if self._version is None and newer is None:
             raise RuntimeError("set_weights must come before play")
         if not self._started:
-            for lane in range(len(self._environments)):
+            for lane in range(len(self._places)):
                 self._start_game(lane)
             self._started = True
         tally = _Tally()
@@ -181,17 +196,19 @@ class SelfPlay:
             self._round(temperature, hand_out, tally)
             rounds += 1
         assert self._version is not None
+        faults, self._faults = tuple(self._faults), []
         return tally.stats(
             seconds=time.monotonic() - begin,
-            simulations=rounds * self._simulations * len(self._environments),
+            simulations=rounds * self._simulations * len(self._places),
             version=self._version,
+            faults=faults,
         )
 
     def _round(self, temperature: float, emit: Callable[[GameHistory], None], tally: _Tally) -> None:
         """One move in every environment."""
         search_begin = time.monotonic()
         root = self._engine.initial(self._stacker.stacked)
-        temperatures = np.full(len(self._environments), temperature, np.float32)
+        temperatures = np.full(len(self._places), temperature, np.float32)
         if self._temperature_moves is not None:
             temperatures[self._moves >= self._temperature_moves] = 0.0
         result = self._search(
@@ -199,20 +216,26 @@ class SelfPlay:
         )
         tally.searched(time.monotonic() - search_begin, root, result, self._legal)
         moves = zip(result.action.tolist(), result.policy_target, result.root_value.tolist(), strict=True)
-        steps = [self._move(lane, *move) for lane, move in enumerate(moves)]
         self._moves += 1
+        steps = {lane: step for lane, move in enumerate(moves) if (step := self._move(lane, *move)) is not None}
         tally.transitions += len(steps)
-        for lane, recorder in enumerate(self._recorders):
-            if not (steps[lane].terminated or steps[lane].truncated) and recorder.segment_ready():
-                emit(recorder.cut(self._next_id()))
+        for lane, step in steps.items():
+            if not (step.terminated or step.truncated) and self._recorders[lane].segment_ready():
+                self._places[lane].was_useful()
+                emit(self._recorders[lane].cut(self._next_id()))
         self._end_games(steps, emit, tally)
 
-    def _move(self, lane: int, action: int, policy: FloatArray, root_value: float) -> EnvStep:
-        """Play one environment's chosen action and record it."""
+    def _move(self, lane: int, action: int, policy: FloatArray, root_value: float) -> EnvStep | None:
+        """Play one environment's chosen action and record it; None if it broke, and another has begun a game."""
         assert self._version is not None
-        environment = self._environments[lane]
+        environment = self._places[lane].environment
         player = environment.to_play()
-        step = environment.step(action)
+        try:
+            step = environment.step(action)
+        except EnvironmentFault as fault:
+            self._broke(lane, fault)
+            self._start_game(lane)
+            return None
         legal = environment.legal_actions()
         self._recorders[lane].record(
             action=action,
@@ -229,14 +252,20 @@ class SelfPlay:
         self._legal[lane] = legal
         return step
 
-    def _end_games(self, steps: Sequence[EnvStep], emit: Callable[[GameHistory], None], tally: _Tally) -> None:
+    def _broke(self, lane: int, fault: EnvironmentFault) -> None:
+        """Its game is lost. Raises the fault if there were too many in a row."""
+        self._faults.append(str(fault))
+        self._places[lane].broke(fault)
+
+    def _end_games(self, steps: Mapping[int, EnvStep], emit: Callable[[GameHistory], None], tally: _Tally) -> None:
         """Hand out games that ended this round and start the next ones."""
-        ended = [lane for lane, step in enumerate(steps) if step.terminated or step.truncated]
+        ended = [lane for lane, step in steps.items() if step.terminated or step.truncated]
         # A truncated game still has value: its last state is bootstrapped by the network's own estimate.
         bootstrap = any(not steps[lane].terminated for lane in ended)
-        last_values = self._engine.initial(self._stacker.stacked).value if bootstrap else np.zeros(len(steps))
+        last_values = self._engine.initial(self._stacker.stacked).value if bootstrap else np.zeros(len(self._places))
         for lane in ended:
             terminated = steps[lane].terminated
+            self._places[lane].was_useful()
             emit(
                 self._recorders[lane].finish(
                     self._next_id(),
@@ -249,11 +278,18 @@ class SelfPlay:
 
     def _start_game(self, lane: int, tally: _Tally | None = None) -> None:
         """Reset; an episode that is over is entered in `tally`. After a lost life the same game goes on."""
-        environment = self._environments[lane]
-        goes_on = environment.goes_on
-        frame = environment.reset(int(self._rng.integers(2**31)))
-        self._legal[lane] = environment.legal_actions()
-        self._recorders[lane].start(frame, environment.to_play(), self._legal[lane].copy())
+        place = self._places[lane]
+        goes_on = place.environment.goes_on
+        tally = None if goes_on else tally
+        while True:
+            try:
+                frame = place.environment.reset(int(self._rng.integers(2**31)))
+                break
+            except EnvironmentFault as fault:
+                self._broke(lane, fault)
+                goes_on = False
+        self._legal[lane] = place.environment.legal_actions()
+        self._recorders[lane].start(frame, place.environment.to_play(), self._legal[lane].copy())
         self._stacker.start(lane, frame)
         if goes_on:
             return
@@ -275,7 +311,7 @@ class SelfPlay:
             "seq": self._seq,
             "started": self._started,
             "versions": [recorder.versions if len(recorder) else [] for recorder in self._recorders],
-            "environments": [environment.snapshot() for environment in self._environments] if self._started else [],
+            "environments": [place.environment.snapshot() for place in self._places] if self._started else [],
             "moves": self._moves.tolist(),
             "scores": self._scores.tolist(),
         }
@@ -290,7 +326,7 @@ class SelfPlay:
         self._moves[:] = state["moves"]
         self._scores[:] = state["scores"]
         for lane, snapshot in enumerate(state["environments"]):
-            environment, recorder = self._environments[lane], self._recorders[lane]
+            environment, recorder = self._places[lane].environment, self._recorders[lane]
             frame = environment.restore(snapshot)
             self._legal[lane] = environment.legal_actions()
             if games[lane]:
@@ -302,8 +338,8 @@ class SelfPlay:
                 self._stacker.start(lane, frame)
 
     def close(self) -> None:
-        for environment in self._environments:
-            environment.close()
+        for place in self._places:
+            place.environment.close()
 
 
 class _Tally:
@@ -324,7 +360,7 @@ class _Tally:
         self._logits.append(np.where(legal, root.policy_logits, -np.inf))
         self._targets.append(result.policy_target)
 
-    def stats(self, *, seconds: float, simulations: int, version: WeightsVersion) -> PlayStats:
+    def stats(self, *, seconds: float, simulations: int, version: WeightsVersion, faults: tuple[str, ...]) -> PlayStats:
         depth, entropy, kl = self._means() if self._targets else (0.0, 0.0, 0.0)
         return PlayStats(
             transitions=self.transitions,
@@ -337,6 +373,7 @@ class _Tally:
             root_entropy=entropy,
             kl_prior=kl,
             version=version,
+            faults=faults,
         )
 
     def _means(self) -> tuple[float, float, float]:

@@ -104,6 +104,7 @@ class SerialRunner:
         if transitions := self._book.rollout_budget():
             stats = self._self_play.play(transitions, temperature=self._book.temperature, emit=self._keep)
             self._book.played(stats)
+            self._output.faults(stats.faults)
 
     def _keep(self, game: GameHistory) -> None:
         self._archive.add(self._buffer, game)

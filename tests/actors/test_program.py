@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ import ray
 import actors.program
 from actors.program import MAX_BLOCKED, MAX_FAILURES, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
-from muzero_ray.errors import CheckpointError, MuZeroRayError, NumericsError, PeerLost
+from muzero_ray.envs.call_note import CallNote
+from muzero_ray.errors import CheckpointError, EnvironmentFault, MuZeroRayError, NumericsError, PeerLost
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -132,6 +136,38 @@ def test_a_new_process_that_is_ready_has_proved_nothing(program: Program) -> Non
     assert lines[1].split()[:2] == ["self_play", "0"]
     assert f"restarts {MAX_FAILURES}, failures {MAX_FAILURES + 1}" in lines[1]
     assert lines[2].split()[0] == "evaluator"
+
+
+@pytest.mark.parametrize("noted", [MAX_FAILURES + 1, MAX_FAILURES])
+def test_deaths_in_an_environment_are_its_fault_if_all_are(program: Program, noted: int) -> None:
+    slot = program.one("self_play")
+    with tempfile.TemporaryDirectory() as folder:
+        program._notes = SimpleNamespace(name=folder)  # type: ignore[assignment]
+        for death in range(MAX_FAILURES + 1):
+            placed(program)
+            if death < noted:
+                CallNote(Path(folder, slot.note), "Lights-v0").enter("step", 17, death)
+            if death < MAX_FAILURES:
+                call(program, slot, "die")
+        kind = EnvironmentFault if noted > MAX_FAILURES else MuZeroRayError
+        with pytest.raises(MuZeroRayError) as caught:
+            call(program, slot, "die")
+    assert type(caught.value) is kind
+    assert said(program)[0].startswith(
+        "self_play 0 lost (environment Lights-v0 (seed 17, step 0): step has not returned ("
+    )
+
+
+def test_one_that_holds_too_much_is_replaced_and_not_for_ever(program: Program) -> None:
+    slot = program.one("self_play")
+    for _ in range(MAX_FAILURES):
+        placed(program)
+        assert isinstance(call(program, slot, "work"), int)
+        program.outgrown(slot, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
+    assert slot.restarts == MAX_FAILURES
+    placed(program)
+    with pytest.raises(EnvironmentFault, match=r"last: environment Lights-v0 \(seed 1, step 2\)"):
+        program.outgrown(slot, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
 
 
 def test_who_does_not_answer_in_time_is_replaced(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_names_are_the_published_ones() -> None:
         "learner": "steps_per_s grad_norm lr skipped",
         "replay": "size bytes games samples_per_insert target_age priority_max",
         "search": "sims_per_s depth root_entropy kl_prior",
-        "actors": "alive restarts env_steps_per_s weights_lag",
+        "actors": "alive restarts environment_faults env_steps_per_s weights_lag",
         "system": "rss_mb object_store_mb",
     }
     assert set(METRICS) == {f"{group}/{name}" for group, names in groups.items() for name in names.split()}

@@ -1,0 +1,60 @@
+"""The first look at an environment, in a process of its own, so that one that hangs, exits or crashes is reported."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.connection import Connection
+
+from muzero_ray.config import EnvConfig
+from muzero_ray.envs.registry import make_environment
+from muzero_ray.envs.renewal import Renewal
+from muzero_ray.errors import EnvironmentFault, MuZeroRayError
+from muzero_ray.types import EnvSpec
+
+SECONDS = 120.0
+"""For making an environment and starting its first game."""
+
+
+def spec_of(cfg: EnvConfig) -> EnvSpec:
+    """Make it, start a game, read its shapes. Raises ConfigError, or EnvironmentFault after some attempts."""
+    place = Renewal(make_environment(cfg), lambda: make_environment(cfg))
+    try:
+        while True:
+            try:
+                place.environment.reset(place.in_a_row)
+                return place.environment.spec
+            except EnvironmentFault as fault:
+                place.broke(fault)
+    finally:
+        place.environment.close()
+
+
+def spec_apart(cfg: EnvConfig) -> EnvSpec:
+    """`spec_of`, by another process. EnvironmentFault, too, if that hangs or dies."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_spec, args=(cfg, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        answered = receiver.poll(SECONDS)
+        answer = receiver.recv() if answered else None
+    except EOFError:
+        answer = None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, MuZeroRayError):
+        raise answer
+    if isinstance(answer, EnvSpec):
+        return answer
+    what = "its process ended" if answered else f"nothing came back within {SECONDS:g} s"
+    code = f" with {process.exitcode}" if answered else ""
+    raise EnvironmentFault(f"environment {cfg.id} (seed 0, step 0): making it and its first reset: {what}{code}")
+
+
+def _send_spec(cfg: EnvConfig, sender: Connection) -> None:
+    try:
+        sender.send(spec_of(cfg))
+    except MuZeroRayError as error:
+        sender.send(error)
