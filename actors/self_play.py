@@ -16,7 +16,7 @@ from actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config import Config
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runtime.build import TaskShape, build_self_play
-from muzero_ray.runtime.self_play import PlayStats
+from muzero_ray.runtime.play_stats import PlayStats
 from muzero_ray.types import GameHistory
 
 NICER = 4

@@ -21,9 +21,9 @@ from chaos.witness import witnessed
 from launch import build_program
 from muzero_ray.config import Config
 from muzero_ray.runtime.build import probe
+from muzero_ray.runtime.play_stats import PlayStats
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import RunOutput
-from muzero_ray.runtime.self_play import PlayStats
 from muzero_ray.types import WeightsVersion
 
 CLASSES: dict[Kind, str] = {

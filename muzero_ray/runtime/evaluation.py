@@ -17,8 +17,8 @@ from muzero_ray.envs.renewal import Renewal
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory
+from muzero_ray.runtime.frame_stacker import FrameStacker
 from muzero_ray.runtime.opponents import Opponent, make_opponent
-from muzero_ray.runtime.self_play import FrameStacker
 from muzero_ray.runtime.video import encode_mp4
 from muzero_ray.search.policies import SearchFunction
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray

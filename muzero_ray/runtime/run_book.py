@@ -16,7 +16,7 @@ from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.rate_limiter import make_rate_limiter
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.metrics import MetricsAccumulator, make_row
-from muzero_ray.runtime.self_play import PlayStats
+from muzero_ray.runtime.play_stats import PlayStats
 from muzero_ray.training.learner import TrainResult
 
 Task = Literal["log", "evaluate", "checkpoint"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,27 +17,18 @@ from muzero_ray.errors import EnvironmentFault, taking_over
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import restore_rng, rng_state
+from muzero_ray.runtime.frame_stacker import FrameStacker
+from muzero_ray.runtime.play_stats import Episode, PlayStats, PlayTally
 from muzero_ray.runtime.recorder import GameRecorder
 from muzero_ray.search.policies import SearchFunction
 from muzero_ray.types import (
-    Array,
-    BoolArray,
     EnvStep,
     FloatArray,
     GameHistory,
     GameId,
-    NetworkOutput,
-    SearchResult,
     Weights,
     WeightsVersion,
 )
-
-
-class Episode(NamedTuple):
-    """One finished game: undiscounted raw return (of player 0) and length in moves."""
-
-    score: float
-    length: int
 
 
 class PreparedWeights(NamedTuple):
@@ -46,51 +36,6 @@ class PreparedWeights(NamedTuple):
 
     version: WeightsVersion
     prepared: Any
-
-
-@dataclass(frozen=True)
-class PlayStats:
-    """What one `play` call did. Means are over the searches of that call."""
-
-    transitions: int
-    inserted: int
-    """Transitions owned by the segments handed out; the rest is in games still in flight."""
-    episodes: tuple[Episode, ...]
-    seconds: float
-    search_seconds: float
-    simulations: int
-    depth: float
-    root_entropy: float
-    kl_prior: float
-    version: WeightsVersion
-    faults: tuple[str, ...] = ()
-    """Of environments that broke and were replaced; the games that they were in are lost."""
-    outgrown: str | None = None
-    """Why this actor's process should be replaced, if it should."""
-
-
-class FrameStacker:
-    """Newest `stack` frames of each of `lanes` environments: `[lanes, stack * C, ...]`, zeros before a game's start."""
-
-    def __init__(self, lanes: int, frame_shape: tuple[int, ...], dtype: str, stack: int) -> None:
-        self._channels = frame_shape[0]
-        self.stacked: Array = np.zeros((lanes, frame_shape[0] * stack, *frame_shape[1:]), dtype)
-
-    def start(self, lane: int, frame: Array) -> None:
-        self.stacked[lane] = 0
-        self.stacked[lane, -self._channels :] = frame
-
-    def push(self, lane: int, frame: Array) -> None:
-        row = self.stacked[lane]
-        if len(row) > self._channels:
-            row[: -self._channels] = row[self._channels :].copy()
-        row[-self._channels :] = frame
-
-    def restore(self, lane: int, frames: Array) -> None:
-        """Take back a game whose newest frames are `frames` (oldest first, at most `stack`)."""
-        self.stacked[lane] = 0
-        newest = frames.reshape(-1, *frames.shape[2:])
-        self.stacked[lane, -len(newest) :] = newest
 
 
 class SelfPlay:
@@ -182,7 +127,7 @@ class SelfPlay:
             for lane in range(len(self._places)):
                 self._start_game(lane)
             self._started = True
-        tally = _Tally()
+        tally = PlayTally()
         begin = time.monotonic()
 
         def hand_out(game: GameHistory) -> None:
@@ -204,7 +149,7 @@ class SelfPlay:
             faults=faults,
         )
 
-    def _round(self, temperature: float, emit: Callable[[GameHistory], None], tally: _Tally) -> None:
+    def _round(self, temperature: float, emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
         """One move in every environment."""
         search_begin = time.monotonic()
         root = self._engine.initial(self._stacker.stacked)
@@ -257,7 +202,7 @@ class SelfPlay:
         self._faults.append(str(fault))
         self._places[lane].broke(fault)
 
-    def _end_games(self, steps: Mapping[int, EnvStep], emit: Callable[[GameHistory], None], tally: _Tally) -> None:
+    def _end_games(self, steps: Mapping[int, EnvStep], emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
         """Hand out games that ended this round and start the next ones."""
         ended = [lane for lane, step in steps.items() if step.terminated or step.truncated]
         # A truncated game still has value: its last state is bootstrapped by the network's own estimate.
@@ -276,7 +221,7 @@ class SelfPlay:
             )
             self._start_game(lane, tally)
 
-    def _start_game(self, lane: int, tally: _Tally | None = None) -> None:
+    def _start_game(self, lane: int, tally: PlayTally | None = None) -> None:
         """Reset; an episode that is over is entered in `tally`. After a lost life the same game goes on."""
         place = self._places[lane]
         goes_on = place.environment.goes_on
@@ -340,51 +285,3 @@ class SelfPlay:
     def close(self) -> None:
         for place in self._places:
             place.environment.close()
-
-
-class _Tally:
-    """Sums over the rounds of one `play` call."""
-
-    def __init__(self) -> None:
-        self.transitions = 0
-        self.inserted = 0
-        self.episodes: list[Episode] = []
-        self._search_seconds = 0.0
-        self._depths: list[FloatArray] = []
-        self._logits: list[FloatArray] = []
-        self._targets: list[FloatArray] = []
-
-    def searched(self, seconds: float, root: NetworkOutput, result: SearchResult, legal: BoolArray) -> None:
-        self._search_seconds += seconds
-        self._depths.append(result.depth)
-        self._logits.append(np.where(legal, root.policy_logits, -np.inf))
-        self._targets.append(result.policy_target)
-
-    def stats(self, *, seconds: float, simulations: int, version: WeightsVersion, faults: tuple[str, ...]) -> PlayStats:
-        depth, entropy, kl = self._means() if self._targets else (0.0, 0.0, 0.0)
-        return PlayStats(
-            transitions=self.transitions,
-            inserted=self.inserted,
-            episodes=tuple(self.episodes),
-            seconds=seconds,
-            search_seconds=self._search_seconds,
-            simulations=simulations,
-            depth=depth,
-            root_entropy=entropy,
-            kl_prior=kl,
-            version=version,
-            faults=faults,
-        )
-
-    def _means(self) -> tuple[float, float, float]:
-        """Depth, entropy of the policy targets, and their KL divergence from the priors, over all searches.
-
-        Taken once per call: a dozen numpy functions on a few rows cost as much as an environment's step.
-        """
-        target, logits = np.concatenate(self._targets), np.concatenate(self._logits)
-        log_target = np.log(np.maximum(target, 1e-9))
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_prior = np.maximum(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), -50.0)
-        entropy = -(target * log_target).sum(axis=1).mean()
-        kl = (target * (log_target - log_prior)).sum(axis=1).mean()
-        return float(np.concatenate(self._depths).mean()), float(entropy), float(kl)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from muzero_ray.config import Config
 from muzero_ray.runtime.evaluation import Evaluation, EvaluationProtocol
+from muzero_ray.runtime.play_stats import Episode, PlayStats
 from muzero_ray.runtime.run_book import RunBook, TrainStats, TrainTally, joint_replay_metrics, replay_metrics
-from muzero_ray.runtime.self_play import Episode, PlayStats
 from muzero_ray.training.learner import TrainResult
 from muzero_ray.types import WeightsVersion
 from tests.replay.games import make_buffer, make_game

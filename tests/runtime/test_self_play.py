@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muzero_ray.runtime.self_play import FrameStacker, PlayStats, PreparedWeights, SelfPlay
+from muzero_ray.runtime.frame_stacker import FrameStacker
+from muzero_ray.runtime.play_stats import PlayStats
+from muzero_ray.runtime.self_play import PreparedWeights, SelfPlay
 from muzero_ray.types import Array, GameHistory, Weights, WeightsVersion
 from tests.runtime.scripted import (
     FRAME,

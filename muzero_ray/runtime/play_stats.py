@@ -1,0 +1,86 @@
+"""What self-play reports: the statistics of one call, and how they are added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult, WeightsVersion
+
+
+class Episode(NamedTuple):
+    """One finished game: undiscounted raw return (of player 0) and length in moves."""
+
+    score: float
+    length: int
+
+
+@dataclass(frozen=True)
+class PlayStats:
+    """What one `play` call did. Means are over the searches of that call."""
+
+    transitions: int
+    inserted: int
+    """Transitions owned by the segments handed out; the rest is in games still in flight."""
+    episodes: tuple[Episode, ...]
+    seconds: float
+    search_seconds: float
+    simulations: int
+    depth: float
+    root_entropy: float
+    kl_prior: float
+    version: WeightsVersion
+    faults: tuple[str, ...] = ()
+    """Of environments that broke and were replaced; the games that they were in are lost."""
+    outgrown: str | None = None
+    """Why this actor's process should be replaced, if it should."""
+
+
+class PlayTally:
+    """Sums over the rounds of one `play` call."""
+
+    def __init__(self) -> None:
+        self.transitions = 0
+        self.inserted = 0
+        self.episodes: list[Episode] = []
+        self._search_seconds = 0.0
+        self._depths: list[FloatArray] = []
+        self._logits: list[FloatArray] = []
+        self._targets: list[FloatArray] = []
+
+    def searched(self, seconds: float, root: NetworkOutput, result: SearchResult, legal: BoolArray) -> None:
+        self._search_seconds += seconds
+        self._depths.append(result.depth)
+        self._logits.append(np.where(legal, root.policy_logits, -np.inf))
+        self._targets.append(result.policy_target)
+
+    def stats(self, *, seconds: float, simulations: int, version: WeightsVersion, faults: tuple[str, ...]) -> PlayStats:
+        depth, entropy, kl = self._means() if self._targets else (0.0, 0.0, 0.0)
+        return PlayStats(
+            transitions=self.transitions,
+            inserted=self.inserted,
+            episodes=tuple(self.episodes),
+            seconds=seconds,
+            search_seconds=self._search_seconds,
+            simulations=simulations,
+            depth=depth,
+            root_entropy=entropy,
+            kl_prior=kl,
+            version=version,
+            faults=faults,
+        )
+
+    def _means(self) -> tuple[float, float, float]:
+        """Depth, entropy of the policy targets, and their KL divergence from the priors, over all searches.
+
+        Taken once per call: a dozen numpy functions on a few rows cost as much as an environment's step.
+        """
+        target, logits = np.concatenate(self._targets), np.concatenate(self._logits)
+        log_target = np.log(np.maximum(target, 1e-9))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_prior = np.maximum(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), -50.0)
+        entropy = -(target * log_target).sum(axis=1).mean()
+        kl = (target * (log_target - log_prior)).sum(axis=1).mean()
+        return float(np.concatenate(self._depths).mean()), float(entropy), float(kl)
