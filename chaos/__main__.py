@@ -35,6 +35,7 @@ FAULTS = {
     "checkpoints": Fault("checkpoints:checkpoints", 2_000, 200),
     "nan": Fault("numbers:not_finite", 50, 10),
     "disk": Fault("disk:disk", 3, 1),
+    "settings": Fault("settings:settings", 2_000, 200),
     "pressure": Fault("pressure:pressure", 60, 15),
     "environments": Fault("environments:environments", 15, 3),
     "soak": Fault("soak:soak", 60, 3),

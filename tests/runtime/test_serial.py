@@ -30,6 +30,7 @@ from tests.runtime.small_runs import (
 
 VARIANTS = {
     "cartpole": small_config("cartpole"),
+    "200 updates": small_config("cartpole", run={"training_steps": 200, "checkpoint_steps": 50}),
     "two-player": small_config("tictactoe"),
     "reanalyze": small_config("cartpole", reanalyze={"share": 1.0, "simulations": 3}),
     "truncated": small_config("cartpole", env={"max_moves": 12}, search={"kind": "puct"}),
@@ -57,6 +58,7 @@ def test_another_seed_gives_another_run(tmp_path: Path) -> None:
     ("variant", "stops"),
     [
         ("cartpole", [17]),  # between two rows, evaluations and checkpoints
+        ("200 updates", [100]),
         ("cartpole", [0, 15, 20]),  # before the first update, at a checkpoint, at an evaluation
         ("two-player", [13]),
         ("reanalyze", [22]),
