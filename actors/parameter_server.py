@@ -29,13 +29,13 @@ class ParameterServer:
         """Another one after each restart."""
         return self._identity
 
-    async def publish(self, name: WeightsName, weights: Weights) -> None:
-        """Replace `name`; weights of an older learner incarnation are ignored (a zombie's)."""
-        held = self._latest.get(name)
-        if held is not None and weights.version.incarnation < held[0].incarnation:
-            return
-        self._latest[name] = (weights.version, ray.put(weights))
-        self._published[name].set()
+    async def publish(self, newest: dict[WeightsName, Weights]) -> None:
+        """Replace those named; weights of an older learner incarnation are ignored (a zombie's)."""
+        for name, weights in newest.items():
+            held = self._latest.get(name)
+            if held is None or weights.version.incarnation >= held[0].incarnation:
+                self._latest[name] = (weights.version, ray.put(weights))
+                self._published[name].set()
 
     async def latest(self, name: WeightsName, have: WeightsVersion | None) -> list[ray.ObjectRef]:
         """`[ref]` of the newest weights, or `[]` if `have` is as new. With `have=None` it waits for the first.

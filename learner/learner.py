@@ -92,10 +92,10 @@ class LearnerWorker(LearnerRank):
     def publish(self) -> int:
         """Hand the current weights to the parameter server; returns the learner step when it has them."""
         version = WeightsVersion(self._incarnation, self._learner.step)
-        sent = [self._params.publish.remote("online", Weights(version, self._learner.weights()))]
+        newest = {"online": Weights(version, self._learner.weights())}
         if self._publish_target:
-            sent.append(self._params.publish.remote("target", Weights(version, self._learner.target_weights())))
-        ray.get(sent, timeout=TIMEOUT)
+            newest["target"] = Weights(version, self._learner.target_weights())
+        ray.get(self._params.publish.remote(newest), timeout=TIMEOUT)
         return self._learner.step
 
     def save(self) -> LearnerState:

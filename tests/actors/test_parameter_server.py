@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
 async def publish(server: ParameterServer, incarnation: int, step: int, name: Any = "online") -> None:
-    await server.publish(name, Weights(WeightsVersion(incarnation, step), np.full(3, step, np.float32)))
+    await server.publish({name: Weights(WeightsVersion(incarnation, step), np.full(3, step, np.float32))})
 
 
 async def latest(server: ParameterServer, have: WeightsVersion | None, name: Any = "online") -> tuple[int, int] | None:
@@ -68,14 +68,14 @@ def test_a_restarted_one_has_another_identity_and_gets_weights_again() -> None:
     try:
         before = ray.get(server.identity.remote(), timeout=60)
         weights = Weights(WeightsVersion(0, 3), np.ones(2, np.float32))
-        ray.get(server.publish.remote("online", weights), timeout=60)
+        ray.get(server.publish.remote({"online": weights}), timeout=60)
         assert ray.get(server.identity.remote(), timeout=60) == before
         ray.kill(server, no_restart=False)
         deadline = time.monotonic() + 60
         while ray.get(server.identity.remote(), timeout=60) == before:
             assert time.monotonic() < deadline
         waiting = server.latest.remote("online", None)
-        ray.get(server.publish.remote("online", weights), timeout=60)
+        ray.get(server.publish.remote({"online": weights}), timeout=60)
         assert len(ray.get(waiting, timeout=60)) == 1
     finally:
         ray.kill(server)
