@@ -16,7 +16,7 @@ train: $(RUN_STAMP)
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
-# An hour and a half in full; `make chaos ARGS=--quick` takes ten minutes.
+# Two hours in full; `make chaos ARGS=--quick` takes twenty-five minutes.
 chaos: $(RUN_STAMP)
 	$(BIN)/python -m chaos $(ARGS)
 

@@ -35,6 +35,8 @@ FAULTS = {
     "checkpoints": Fault("checkpoints:checkpoints", 2_000, 200),
     "nan": Fault("numbers:not_finite", 50, 10),
     "disk": Fault("disk:disk", 3, 1),
+    "nodes": Fault("nodes:nodes", 2, 1),
+    "head": Fault("head:head", 2, 1),
 }
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
