@@ -42,12 +42,14 @@ CPUS, HEAD_CPUS = 2, 1
 OPTIONS = (
     *("--run.wandb", "disabled", "--minutes", 600, "--iterations", 10**8, "--run.checkpoint-steps", 200),
     *("--simulations", 8, "--max-moves", 100, "--network.hidden", 16, "--learner.batch-size", 32),
-    *("--replay.min-size", 128, "--replay.capacity", 10**6),  # room for all games: what is missing in the end was lost
+    *("--replay.min-size", 128, "--replay.capacity", 10**6, "--replay.samples-per-insert", 2),
     *("--actors", 4, "--actors.num-cpus", 0.7, "--actors.learner-cpus", 0.2),
     *("--evaluation.interval-steps", 10**8, "--evaluation.final-episodes", 2),
 )
-"""Of the run: one place for self-play is free while all hosts are there, one actor waits for a place without one of
-them. So of what a lost host held, something starts elsewhere at once, and something on the next host that joins."""
+"""Of the run. One place for self-play is free while all hosts are there, and one actor waits for a place without one of
+them: of what a lost host held, something starts elsewhere at once, and something on the next host that joins. There is
+room for all games, so what is missing in the end was lost. Self-play never waits for the learner: it always pushes.
+"""
 
 
 class Cluster:

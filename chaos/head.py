@@ -16,8 +16,8 @@ from chaos.joined import Run
 from chaos.report import Outcome, largest
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 
-LEAVE_SECONDS = 120.0
-"""Ray's own time until a node gives up its head is 60 s."""
+LEAVE_SECONDS = 180.0
+"""Ray gives up a head after 60 s, and then ends what runs on the node, one after the other."""
 
 
 @dataclass
@@ -49,15 +49,9 @@ def lose_head(lost: Lost, hosts: list[Host], folder: Path, *, cut: bool) -> None
         if cut:
             head.link(up=False)
         head.kill()
-    at = time.monotonic()
+        at = time.monotonic()
     lost.tally.kills += 1
-    for host in workers:
-        if host.empties(LEAVE_SECONDS):
-            lost.left.append(time.monotonic() - at)
-        else:
-            names = sorted(process.name() for process in host.processes())
-            lost.stayed += len(names)
-            lost.tally.notes.append(f"still on {host.name}: {', '.join(names)}")
+    leave(lost, workers, at)
     expected = load_checkpoint(runs / "run").step
     head.boot()
     cluster.start_head()
@@ -71,6 +65,20 @@ def lose_head(lost: Lost, hosts: list[Host], folder: Path, *, cut: bool) -> None
         _, problems = run.finish()
     lost.tally.notes += problems
     lost.ended += not problems
+
+
+def leave(lost: Lost, workers: list[Host], since: float) -> None:
+    """Wait until nothing runs on them any more."""
+    waiting = list(workers)
+    while waiting and time.monotonic() - since < LEAVE_SECONDS:
+        time.sleep(0.5)
+        for host in [host for host in waiting if not host.processes()]:
+            lost.left.append(time.monotonic() - since)
+            waiting.remove(host)
+    for host in waiting:
+        names = sorted(process.name() for process in host.processes())
+        lost.stayed += len(names)
+        lost.tally.notes.append(f"still on {host.name} after {LEAVE_SECONDS:g} s: {', '.join(names)}")
 
 
 def main(tries: int, folder: Path) -> Iterator[Outcome]:

@@ -122,20 +122,12 @@ class Harm:
         self._gone(host, at)
 
 
-@dataclass
 class Harms:
     """All that is done to one run."""
 
-    run: Run
-    added: Harm = field(init=False)
-    blips: Harm = field(init=False)
-    cut_off: Harm = field(init=False)
-    drained: Harm = field(init=False)
-    killed: Harm = field(init=False)
-
-    def __post_init__(self) -> None:
-        for name in ("added", "blips", "cut_off", "drained", "killed"):
-            setattr(self, name, Harm(self.run))
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.added, self.blips, self.cut_off, self.drained, self.killed = (Harm(run) for _ in range(5))
 
     def all(self, last: Host, tries: int) -> None:
         """`last` joins; then each harm, to the host that is busiest then, which joins again."""
