@@ -36,6 +36,9 @@ while True:
 
 SETUP_SECONDS = 180.0
 
+STARTS = 6
+"""Of Ray on a host, until it is given up."""
+
 CPUS, HEAD_CPUS = 2, 1
 """Of a host that joins, places for two self-play actors; of the head, for one beside learner and evaluator."""
 
@@ -94,13 +97,15 @@ class Cluster:
         return self._ray(host, f"--address={self.head.address}:{PORT}", cpus=CPUS, environment=environment)
 
     def up(self, host: Host) -> None:
-        """It joins, and is there; started again if it gives up, as it does after 30 s on a machine with much to do."""
-        for _ in range(3):
+        """It joins, and is there. `ray start` gives up after 30 s, too few on a busy machine: then all of it anew."""
+        for _ in range(STARTS):
             process = self.join(host)
             until(lambda: self.alive(host) or process.poll() is not None, SETUP_SECONDS, pause=0.2)  # noqa: B023
             if self.alive(host):
                 return
-        raise Broken(f"Ray does not join on {host.name}: {self.log(host).read_text()[-500:]}")
+            host.kill()
+            host.boot()
+        raise Broken(f"Ray does not join on {host.name}: {self.log(host).read_text().splitlines()[-1]}")
 
     def _ray(
         self, host: Host, *arguments: str, cpus: int, environment: Mapping[str, str] | None = None

@@ -90,6 +90,7 @@ class Host:
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.address = name, f"{NETWORK}.{number}"
+        self._hardware = f"02:00:00:00:00:{number:02x}"  # the same after a boot, as the others remember it
         self._link = f"to-{name}"
         self.boot()
 
@@ -108,7 +109,8 @@ class Host:
         self._first = first.pid
         self._space = os.readlink(f"/proc/{self._first}/ns/pid")
         _run("ip", "link", "del", self._link, check=False)  # of its life before, if it is not gone yet
-        _run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._first)
+        peer = ("name", "eth0", "address", self._hardware, "netns", self._first)
+        _run("ip", "link", "add", self._link, "type", "veth", "peer", *peer)
         _run("ip", "link", "set", self._link, "master", BRIDGE, "up")
         for command in (f"addr add {self.address}/24 dev eth0", "link set eth0 up", "route add default dev eth0"):
             _run(*self.enter(), "ip", *command.split())

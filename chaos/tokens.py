@@ -33,7 +33,7 @@ def tokens(cluster: Cluster, host: Host, folder: Path) -> Outcome:
             notes.append(f"{name}: `ray start` ended with {process.poll()}: {cluster.log(host).read_text()[-200:]}")
         host.kill()
         host.boot()
-        with cluster.train(folder / "log", folder / name.replace(" ", "-"), environment) as program:
+        with cluster.train(folder / "log", folder / f"refused with {name}", environment) as program:
             code = program.wait(REFUSED_SECONDS)
             if code == 2 and "can not join that cluster" in program.error():
                 drivers += 1
