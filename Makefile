@@ -16,7 +16,7 @@ train: $(RUN_STAMP)
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
-# Three hours in full; `make chaos ARGS=--quick` takes a quarter of an hour.
+# Three and a half hours in full; `make chaos ARGS=--quick` takes half an hour.
 chaos: $(RUN_STAMP)
 	$(BIN)/python -m chaos $(ARGS)
 

@@ -39,6 +39,8 @@ FAULTS = {
     "pressure": Fault("pressure:pressure", 60, 15),
     "environments": Fault("environments:environments", 15, 3),
     "soak": Fault("soak:soak", 60, 3),
+    "nodes": Fault("nodes:nodes", 2, 1),
+    "head": Fault("head:head", 2, 1),
 }
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}

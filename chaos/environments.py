@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos import broken_environments as broken
 from chaos.group import SCORE, TRAINED
-from chaos.programs import LAUNCH, Program
+from chaos.programs import Program
 from chaos.report import Outcome
 
 RAISED = ("step raises", "sys.exit in step", *broken.WRONG, "reset raises")
@@ -95,7 +96,7 @@ def run_with(fault: str, folder: Path, packages: Path) -> Seen:
         options += [f"mb={MEGABYTES[fault]}", "--actors.memory-limit", MEMORY_LIMIT[fault]]
     script = folder / "short.py"
     script.write_text(SHORT)
-    with Program(folder / "log", *options, script=script, paths=[packages]) as program:
+    with Program(folder / "log", *options, command=(sys.executable, str(script)), paths=[packages]) as program:
         code = program.wait(600)
         return judge(fault, code, program.error(), program.printed())
 
@@ -133,9 +134,7 @@ def faults(tries: int, folder: Path, packages: Path) -> Outcome:
 def crashing(folder: Path, packages: Path) -> Outcome:
     """The preset `cartpole`, with an environment that crashes in every fifth game or so."""
     options = ("--env.id", "chaos_envs:Crashing-v0", "--run.wandb", "disabled", "--minutes", 60)
-    with Program(
-        folder / "log", "train", "cartpole", *options, "--runs-dir", folder, script=LAUNCH, paths=[packages]
-    ) as program:
+    with Program(folder / "log", "train", "cartpole", *options, "--runs-dir", folder, paths=[packages]) as program:
         code = program.wait(3_600)
         printed, said = program.printed(), program.error()
     crashes = [match[1] for match in CRASH.finditer(printed)]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -24,19 +24,31 @@ MARK = "CHAOS_RUN"
 class Program:
     """A started `launch.py`; what it prints goes to a file. A context manager that leaves nothing of it running.
 
-    script: started in its place. paths: folders that its processes import from, too.
+    command: what starts it, if it is not this interpreter here. environment: that of this process, if not another.
+    paths: folders that its processes import from, too.
     """
 
-    def __init__(self, log: Path, *arguments: object, script: Path = LAUNCH, paths: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *arguments: object,
+        command: Sequence[str] = (sys.executable, str(LAUNCH)),
+        environment: Mapping[str, str] = os.environ,
+        paths: Sequence[Path] = (),
+    ) -> None:
         self.log = log
         self._mark = secrets.token_hex(8)
-        environment = {**os.environ, MARK: self._mark, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        old = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-        environment["PYTHONPATH"] = os.pathsep.join([*map(str, paths), str(ROOT), *old])
-        command = [sys.executable, str(script), *map(str, arguments)]
+        old = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
+        import_from = {"PYTHONPATH": os.pathsep.join([*map(str, paths), str(ROOT), *old])}
+        marks = {MARK: self._mark, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
         self._out = log.open("w")
         self._process = subprocess.Popen(
-            command, stdout=self._out, stderr=subprocess.STDOUT, env=environment, cwd=ROOT, start_new_session=True
+            [*command, *map(str, arguments)],
+            stdout=self._out,
+            stderr=subprocess.STDOUT,
+            env={**environment, **import_from, **marks},
+            cwd=ROOT,
+            start_new_session=True,
         )
 
     def __enter__(self) -> Program:
@@ -101,11 +113,11 @@ class Program:
         return next((line for line in lines if line.startswith("error: ")), "")
 
 
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came to hold within so long."""
+def until(condition: Callable[[], bool], seconds: float, *, pause: float = 0.02) -> bool:
+    """Whether it came to hold within so long. pause: between two looks, in seconds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(0.02)
+        time.sleep(pause)
     return True

@@ -8,22 +8,38 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import socket
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 
+from actors.replay import ReplayWorker
 from actors.self_play import SelfPlayWorker
 from learner.learner import LearnerWorker
 from muzero_ray.config import Config
+from muzero_ray.replay.encoding import decode_game
 from muzero_ray.runtime.run_output import LearnerState
 from muzero_ray.types import GameHistory, GameId
 
 ACKNOWLEDGED = "acknowledged-{}-{}.txt"
+REFUSED = "refused-{}.txt"
 RESTORED = "restored-{}.json"
+
+TARGET = "target"
+"""A file beside these that says when the run shall end (`witnessed_launch`)."""
+
+
+class Note(NamedTuple):
+    """A game that replay acknowledged. host: where its actor is. at: monotonic time, the same on one machine."""
+
+    id: GameId
+    host: str
+    at: float
 
 
 class WitnessedSelfPlay(SelfPlayWorker):
@@ -41,7 +57,22 @@ class WitnessedSelfPlay(SelfPlayWorker):
     def _settle(self, pending: int) -> None:
         while len(self._pushes) > pending:
             super()._settle(len(self._pushes) - 1)
-            self._notes.write(json.dumps(self._sent.popleft()) + "\n")
+            note = Note(self._sent.popleft(), socket.gethostname(), time.monotonic())
+            self._notes.write(json.dumps(note) + "\n")
+
+
+class WitnessedReplay(ReplayWorker):
+    """Notes the id of each game that it does not take: whoever sent it may not be there for the answer."""
+
+    def __init__(self, config: Config, shape: Any, shard: int, folder: Path) -> None:
+        super().__init__(config, shape, shard, folder)
+        self._notes = (Path(config.run.runs_dir) / REFUSED.format(shard)).open("a", buffering=1)
+
+    def add(self, encoded: bytes) -> bool:
+        taken = super().add(encoded)
+        if not taken:
+            self._notes.write(json.dumps(decode_game(encoded).id) + "\n")
+        return taken
 
 
 class WitnessedLearner(LearnerWorker):
@@ -67,14 +98,27 @@ def digest(state: LearnerState) -> str:
     return hashed.hexdigest()
 
 
-def acknowledged(folder: Path) -> set[GameId]:
-    """Ids of all games that an actor was told replay has. A torn last line was not read by anybody."""
-    ids: set[GameId] = set()
-    for path in folder.glob(ACKNOWLEDGED.format("*", "*")):
+def _lines(folder: Path, pattern: str) -> Iterator[Any]:
+    """What was noted, each file in its order. A torn last line was not read by anybody."""
+    for path in sorted(folder.glob(pattern)):
         for line in path.read_text().splitlines():
             with contextlib.suppress(ValueError):
-                ids.add(GameId(*json.loads(line)))
-    return ids
+                yield json.loads(line)
+
+
+def notes(folder: Path) -> list[Note]:
+    """Of all actors."""
+    return [Note(GameId(*game), *rest) for game, *rest in _lines(folder, ACKNOWLEDGED.format("*", "*"))]
+
+
+def acknowledged(folder: Path) -> set[GameId]:
+    """Ids of all games that an actor was told replay has."""
+    return {note.id for note in notes(folder)}
+
+
+def refused(folder: Path) -> list[GameId]:
+    """Ids of the games that replay did not take: it had them already, or their actors were replaced."""
+    return [GameId(*game) for game in _lines(folder, REFUSED.format("*"))]
 
 
 @contextlib.contextmanager
@@ -82,6 +126,7 @@ def witnessed() -> Iterator[None]:
     """`launch.build_program` makes these workers meanwhile."""
     with (
         mock.patch("actors.self_play.SelfPlayWorker", WitnessedSelfPlay),
+        mock.patch("actors.replay.ReplayWorker", WitnessedReplay),
         mock.patch("learner.learner.LearnerWorker", WitnessedLearner),
     ):
         yield

@@ -16,10 +16,15 @@ from chaos import kills
 from chaos.group import Tally, half_written, resumes
 from chaos.jobs import Broken, Job, WatchedBook, small_config
 from chaos.programs import Program, until
-from chaos.witness import ACKNOWLEDGED, acknowledged, digest
+from chaos.witness import ACKNOWLEDGED, Note, acknowledged, digest, notes
 from muzero_ray.runtime.checkpoint import save_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
 from muzero_ray.types import GameId
+
+
+def line(*game: int, host: str = "a") -> str:
+    """A note as an actor writes it."""
+    return json.dumps(Note(GameId(*game), host, 1.0)) + "\n"
 
 
 def make_job(**parts: Any) -> Job:
@@ -58,8 +63,9 @@ def test_waiting_ends_with_the_run() -> None:
 
 
 def test_what_was_acknowledged_is_read_up_to_a_torn_line(tmp_path: Path) -> None:
-    (tmp_path / ACKNOWLEDGED.format(0, 0)).write_text("[0, 0, 1]\n[0, 0, 2]\n[0, 0")
-    (tmp_path / ACKNOWLEDGED.format(0, 1)).write_text("[0, 1, 1]\n")
+    (tmp_path / ACKNOWLEDGED.format(0, 0)).write_text(line(0, 0, 1) + line(0, 0, 2) + line(0, 0, 3)[:-12])
+    (tmp_path / ACKNOWLEDGED.format(0, 1)).write_text(line(0, 1, 1, host="b"))
+    assert notes(tmp_path)[2] == Note(GameId(0, 1, 1), "b", 1.0)
     assert acknowledged(tmp_path) == {GameId(0, 0, 1), GameId(0, 0, 2), GameId(0, 1, 1)}
 
 
@@ -75,7 +81,7 @@ def test_what_was_acknowledged_is_read_up_to_a_torn_line(tmp_path: Path) -> None
 def test_lost_and_doubled_games_are_counted(
     tmp_path: Path, present: list[int], written: list[list[int]], lost: int, twice: int
 ) -> None:
-    (tmp_path / ACKNOWLEDGED.format(0, 0)).write_text("".join(f"[0, 0, {seq}]\n" for seq in (1, 2, 3)))
+    (tmp_path / ACKNOWLEDGED.format(0, 0)).write_text("".join(line(0, 0, seq) for seq in (1, 2, 3)))
     index = np.array([(0, 0, seq, 0, 0, 0, 0) for seq in present], np.int64)
     chunks = [{"ids": [[0, 0, seq] for seq in chunk]} for chunk in written]
     files = {

@@ -1,0 +1,39 @@
+"""Two hosts, and what they see of each other. A program: it makes them in the namespaces that it is started in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from chaos.hosts import Host, make_bridge
+from chaos.programs import until
+
+REACHES = "import socket; socket.create_connection(('10.77.0.2', 8000), 1.5)"
+LISTENS = "import socket, time; s = socket.create_server(('10.77.0.2', 8000)); time.sleep(600)"
+
+
+def main(folder: Path) -> list[Any]:
+    """Before, with the link down, and up again; then what the death of one leaves."""
+    make_bridge()
+    one, other = Host("one", 1), Host("other", 2)
+    program = other.start([sys.executable, "-c", LISTENS], {}, folder / "log")
+
+    def reaches() -> bool:
+        return subprocess.run([*one.enter(), sys.executable, "-c", REACHES], capture_output=True).returncode == 0
+
+    seen: list[Any] = [until(reaches, 20)]
+    for up in (False, True):
+        other.link(up=up)
+        seen.append(reaches())
+    seen.append([len(host.processes("create_server")) for host in (one, other)])
+    other.kill()
+    seen += [program.wait(10) != 0, other.empties(10), reaches()]
+    other.boot()
+    return [*seen, other.empties(1)]
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))
