@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import Popen
 
@@ -46,12 +46,14 @@ OPTIONS = (
     *("--run.wandb", "disabled", "--minutes", 600, "--iterations", 10**8, "--run.checkpoint-steps", 200),
     *("--simulations", 8, "--max-moves", 100, "--network.hidden", 16, "--learner.batch-size", 32),
     *("--replay.min-size", 128, "--replay.capacity", 10**6, "--replay.samples-per-insert", 2),
-    *("--actors", 4, "--actors.num-cpus", 0.7, "--actors.learner-cpus", 0.2),
+    *("--actors", 4, "--actors.num-cpus", 0.7, "--actors.learner-cpus", 0.2, "--actors.rollout-steps", 400),
+    *("--replay.segment-length", 20, "--learner.td-steps", 5),
     *("--evaluation.interval-steps", 10**8, "--evaluation.final-episodes", 2),
 )
 """Of the run. One place for self-play is free while all hosts are there, and one actor waits for a place without one of
 them: of what a lost host held, something starts elsewhere at once, and something on the next host that joins. There is
-room for all games, so what is missing in the end was lost. Self-play never waits for the learner: it always pushes.
+room for all games, so what is missing in the end was lost. Self-play never waits for the learner, and pushes often: at
+any moment something is on its way to replay.
 """
 
 
@@ -84,28 +86,37 @@ class Cluster:
 
     def start_head(self) -> None:
         """Until nodes may join, and the lookout sees them."""
-        self._ray(self.head, "--head", f"--port={PORT}", "--include-dashboard=false", cpus=HEAD_CPUS)
+        self._start(self.head, self._begin, self._looks)
+
+    def _begin(self) -> Popen[bytes]:
         self._lookouts += 1
         self._seen = self._folder / f"lookout-{self._lookouts}"
-        until(lambda: "ray start" in self.log(self.head).read_text(), SETUP_SECONDS)
-        self.head.start([sys.executable, "-c", LOOKOUT], self.environment(self.token), self._seen)
-        if not self.becomes_alive(self.head, SETUP_SECONDS):
-            raise RuntimeError(f"Ray does not start: {self.log(self.head).read_text()[-500:]}")
+        return self._ray(self.head, "--head", f"--port={PORT}", "--include-dashboard=false", cpus=HEAD_CPUS)
+
+    def _looks(self) -> bool:
+        """Whether the lookout sees the head; it is started when `ray start` is ready."""
+        if not self._seen.exists() and "Ray runtime started" in self.log(self.head).read_text():
+            self.head.start([sys.executable, "-c", LOOKOUT], self.environment(self.token), self._seen)
+        return self.alive(self.head)
+
+    def up(self, host: Host) -> None:
+        """It joins, and is there."""
+        self._start(host, lambda: self.join(host), lambda: self.alive(host))
+
+    def _start(self, host: Host, start: Callable[[], Popen[bytes]], there: Callable[[], bool]) -> None:
+        """`ray start` gives up after 30 s, too few on a busy machine: then all of it anew."""
+        for _ in range(STARTS):
+            process = start()
+            until(lambda: there() or process.poll() is not None, SETUP_SECONDS, pause=0.2)  # noqa: B023
+            if there():
+                return
+            host.kill()
+            host.boot()
+        raise Broken(f"Ray does not start on {host.name}: {self.log(host).read_text()[-300:]}")
 
     def join(self, host: Host, environment: Mapping[str, str] | None = None) -> Popen[bytes]:
         """`ray start --block` on it; it need not have joined yet. environment: with another token, or without."""
         return self._ray(host, f"--address={self.head.address}:{PORT}", cpus=CPUS, environment=environment)
-
-    def up(self, host: Host) -> None:
-        """It joins, and is there. `ray start` gives up after 30 s, too few on a busy machine: then all of it anew."""
-        for _ in range(STARTS):
-            process = self.join(host)
-            until(lambda: self.alive(host) or process.poll() is not None, SETUP_SECONDS, pause=0.2)  # noqa: B023
-            if self.alive(host):
-                return
-            host.kill()
-            host.boot()
-        raise Broken(f"Ray does not join on {host.name}: {self.log(host).read_text().splitlines()[-1]}")
 
     def _ray(
         self, host: Host, *arguments: str, cpus: int, environment: Mapping[str, str] | None = None
@@ -137,9 +148,6 @@ class Cluster:
     def alive(self, host: Host) -> bool:
         history = self.history()
         return bool(history) and host.address in history[-1][1]
-
-    def becomes_alive(self, host: Host, seconds: float) -> bool:
-        return until(lambda: self.alive(host), seconds)
 
     def lost(self, host: Host, since: float) -> float:
         """Seconds after `since` until it was no longer alive; NaN if it always was."""
