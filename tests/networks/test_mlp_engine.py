@@ -42,11 +42,14 @@ def observations_for(net_shape: tuple[int, ...], batch: int) -> FloatArray:
     return np.random.default_rng(batch).normal(scale=3.0, size=(batch, *net_shape)).astype(np.float32)
 
 
-def assert_close(got: NetworkOutput, expected: NetworkOutput) -> None:
+def assert_close(got: NetworkOutput, expected: NetworkOutput, largest: float = 0.0) -> None:
+    """largest: of the atoms whose means are compared. Sums of so large float32 numbers differ with their order, and so
+    from one kind of CPU to another.
+    """
     for name, one, other in zip(got._fields, got, expected, strict=True):
         assert one.shape == other.shape, name
         assert one.dtype == np.float32, name
-        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=max(2e-5, 1e-6 * largest), err_msg=name)
 
 
 CONFIGS: list[dict[str, Any]] = [
@@ -65,16 +68,17 @@ CONFIGS: list[dict[str, Any]] = [
 def test_agrees_with_torch(settings: dict[str, Any], batch: int) -> None:
     """From an observation on, along a line of play: what one answers goes into the next question to both."""
     net = make(**settings)
+    largest = max(settings.get("value", SQUASHED).max, settings.get("reward", LINEAR).max)
     compiled, reference = CompiledMlpEngine(net), TorchEngine(net)
     observations = observations_for(settings.get("shape", (6,)), batch)
     expected = reference.initial(observations)
-    assert_close(compiled.initial(observations), expected)
+    assert_close(compiled.initial(observations), expected, largest)
     rng = np.random.default_rng(0)
     for _ in range(3):
         actions = rng.integers(net.num_actions, size=batch).astype(np.int32)
         parent, hidden = expected, expected.hidden
         expected = child_of(reference, parent, actions)
-        assert_close(child_of(compiled, parent, actions), expected)
+        assert_close(child_of(compiled, parent, actions), expected, largest)
         # There is something to agree about; a latent of one number is always 0.
         assert np.std(expected.hidden) > 0.1 or hidden.shape[1] == 1
         assert np.ptp(expected.value) > 0.005 or hidden.shape[1] == 1 or batch < 64
