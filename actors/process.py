@@ -23,7 +23,9 @@ def restarted_by_ray() -> bool:
 
 
 def call_note(path: Path, environment: str) -> CallNote | None:
-    """Where the supervisor will look; None on another node than its own, where nobody would."""
+    """Where the supervisor will look. None on another node than its own, or if the disk there is full: a death in an
+    environment is then reported as any other.
+    """
     with contextlib.suppress(OSError):
         return CallNote(path, environment)
     return None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import shutil
@@ -15,11 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.programs import Program, until
-from chaos.report import ROOT, Outcome
+from chaos.report import Outcome, report, reported
 from muzero_ray.config import Config
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runtime.build import probe
@@ -192,8 +191,8 @@ def attempt(place: Place, fault: str, folder: Path, content: Path) -> tuple[str,
     return took, problems
 
 
-def main(kinds: int, folder: Path) -> None:
-    """In the namespace: one JSON object per place on standard output."""
+def main(kinds: int, folder: Path) -> Iterator[Outcome]:
+    """In the namespace: one row per place."""
     make_run(folder / "content")
     for name, place in PLACES.items():
         notes: list[str] = []
@@ -206,7 +205,7 @@ def main(kinds: int, folder: Path) -> None:
             ended += took != "went on"
             bad += bool(problems)
             notes += [f"{fault}: {took}; {problem}" for problem in problems]
-        outcome = Outcome(
+        yield Outcome(
             f"disk {', '.join(faults)}: {name}",
             "goes on, or ends with a clear reason; last good checkpoint loads; works again when the disk is back",
             len(faults),
@@ -215,20 +214,14 @@ def main(kinds: int, folder: Path) -> None:
             {"went on": len(faults) - ended, "ended": ended},
             notes,
         )
-        print(json.dumps(asdict(outcome)), flush=True)
 
 
 def disk(tries: int, folder: Path) -> Iterator[Outcome]:
     """The first `tries` of full, read-only and gone, at each place."""
     who = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
     command = ["unshare", *who, sys.executable, "-m", "chaos.disk", str(tries), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            yield Outcome(**json.loads(line))
-    if process.returncode:
-        raise RuntimeError(f"`{' '.join(command[:-1])}` ended with {process.returncode}")
+    yield from reported(command)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    report(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from chaos.cluster import Cluster
 from chaos.group import Tally, resumes
-from chaos.hosts import Host, apart, make_bridge, report
+from chaos.hosts import Host, apart, make_bridge
 from chaos.jobs import Broken
 from chaos.joined import Run
-from chaos.report import Outcome, largest
+from chaos.report import Outcome, largest, report
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 
 LEAVE_SECONDS = 600.0
@@ -95,16 +95,16 @@ def main(tries: int, folder: Path) -> Iterator[Outcome]:
             lost.tally.notes.append(str(error))
         for host in hosts:
             host.kill()
-    hosts = sum(map(len, lost.left.values()))
+    left = sum(map(len, lost.left.values()))
     yield Outcome(
         "head lost: kill -9, power cut by turns",
         f"workers leave by themselves within {LEAVE_SECONDS:g} s; `resume` on a new head goes on from the newest good "
         "checkpoint and ends with 0",
         lost.tally.kills,
         lost.stayed + lost.tally.kills - lost.tally.resumed,
-        lost.tally.kills == lost.tally.resumed == lost.ended == tries and hosts == 2 * tries,
+        lost.tally.kills == lost.tally.resumed == lost.ended == tries and left == 2 * tries,
         {
-            "hosts left by all": hosts,
+            "hosts left by all": left,
             "after kill -9 s (max)": largest(lost.left[False]),
             "after a power cut s (max)": largest(lost.left[True]),
             "processes that stayed": lost.stayed,

@@ -8,20 +8,18 @@ user namespaces.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
 from chaos.programs import until
-from chaos.report import ROOT, Outcome
+from chaos.report import ROOT, Outcome, reported
 
 NETWORK, BRIDGE = "10.77.0", "hosts"
 
@@ -57,22 +55,10 @@ def unavailable() -> str | None:
 
 
 def apart(module: str, tries: int, folder: Path) -> Iterator[Outcome]:
-    """The outcomes that `module.main(tries, folder)` yields, run by `report` in the outer namespaces."""
+    """The outcomes that `module.main(tries, folder)` yields, run in the outer namespaces."""
     if reason := unavailable():
         raise RuntimeError(f"needs network namespaces: {reason}")
-    command = [*outer_namespaces(), sys.executable, "-m", module, str(tries), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            yield Outcome(**json.loads(line))
-    if process.returncode:
-        raise RuntimeError(f"`python -m {module}` ended with {process.returncode}; its traceback is above")
-
-
-def report(outcomes: Iterator[Outcome]) -> None:
-    """One JSON object per line on standard output, which `apart` reads."""
-    for outcome in outcomes:
-        print(json.dumps(asdict(outcome)), flush=True)
+    yield from reported([*outer_namespaces(), sys.executable, "-m", module, str(tries), str(folder)])
 
 
 def _run(*arguments: object, check: bool = True) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.cluster import Cluster
-from chaos.hosts import Host, apart, make_bridge, report
+from chaos.hosts import Host, apart, make_bridge
 from chaos.jobs import Broken
 from chaos.joined import RECENT, Run
 from chaos.programs import until
-from chaos.report import Outcome, largest, median
+from chaos.report import Outcome, largest, median, report
 from chaos.tokens import tokens
 
 BLIP = 8.0

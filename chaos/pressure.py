@@ -208,7 +208,7 @@ def under(job: Job, folder: Path, seconds: float, begin: Callable[[], None], end
 
 
 def row(fault: str, seconds: int, pressure: Pressure, problems: list[str], figures: dict[str, float]) -> Outcome:
-    pushed = 0 < pressure.pending <= MAX_PUSHES or pressure.steps == 0
+    pushed = pressure.pending <= MAX_PUSHES and (pressure.pending > 0 or pressure.steps == 0)
     return Outcome(
         fault,
         f"{MAX_PUSHES} pending pushes per actor at most; no process {FLAT_MB:g} MB larger in the last third than in "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import time
@@ -33,6 +34,22 @@ class Outcome:
     met: bool
     figures: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+
+def report(outcomes: Iterator[Outcome]) -> None:
+    """One JSON object per line on standard output, which `reported` reads."""
+    for outcome in outcomes:
+        print(json.dumps(asdict(outcome)), flush=True)
+
+
+def reported(command: Sequence[str]) -> Iterator[Outcome]:
+    """What a program that ends with `report` found. RuntimeError if it breaks down: it says why on standard error."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield Outcome(**json.loads(line))
+    if process.returncode:
+        raise RuntimeError(f"`{' '.join(command[:-1])}` ended with {process.returncode}; its traceback is above")
 
 
 Experiment = Callable[[int, Path], Iterator[Outcome]]

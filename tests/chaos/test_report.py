@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chaos import __main__ as chaos
-from chaos.report import ROOT, Outcome, as_json, largest, median, perform, table
+from chaos.report import ROOT, Outcome, as_json, largest, median, perform, reported, table
 
 
 def two_faults(tries: int, folder: Path) -> Iterator[Outcome]:
@@ -90,3 +90,15 @@ def test_its_command_starts_before_ray_is_imported() -> None:
     """Whether a token is asked for is decided when Ray is first imported."""
     code = "import sys; import chaos.__main__; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_program_reports_its_outcomes_and_that_it_broke_down() -> None:
+    script = (
+        "from chaos.report import Outcome, report\n"
+        "report(iter([Outcome('flood', 'dry', 3, 1, False, {'m': 2.5}, ['wet'])]))\n"
+        "raise SystemExit(4)"
+    )
+    outcomes = reported([sys.executable, "-c", script])
+    assert next(outcomes) == Outcome("flood", "dry", 3, 1, False, {"m": 2.5}, ["wet"])
+    with pytest.raises(RuntimeError, match="ended with 4"):
+        next(outcomes)
