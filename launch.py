@@ -16,18 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from muzero_ray.cli import (
+from muzero_ray.cli import parse_args, presets_table
+from muzero_ray.cli_commands import (
     Command,
     EvaluateCommand,
     PlayCommand,
     PresetsCommand,
+    ReportCommand,
     ResumeCommand,
     SubmitCommand,
     TrainCommand,
-    parse_args,
-    presets_table,
 )
-from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
+from muzero_ray.errors import MuZeroRayError, taking_over
 
 if TYPE_CHECKING:
     from actors.program import Program
@@ -41,9 +41,6 @@ INTERRUPTED = 130
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, `kill`, and what Slurm sends ahead of a time limit (`--signal=B:USR1@120`)."""
-
-EVALUATOR_CPUS = 0.1
-"""It mostly waits."""
 
 
 class Runner(Protocol):
@@ -69,6 +66,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from actors.cluster import EVALUATOR_CPUS
     from actors.evaluator import EvaluatorWorker
     from actors.parameter_server import ParameterServer
     from actors.program import Program
@@ -139,34 +137,10 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
     ]
 
 
-def check_cpus(config: Config, free: float, *, private: bool) -> str | None:
-    """What to tell a person if not every worker gets a place in `free` CPUs; None if all do.
-
-    Raises ConfigError if a private Ray, which never grows, could not even hold one self-play actor beside the rest.
-    """
-    actors, learners = config.actors, config.learner.workers
-    rest = learners * actors.learner_cpus + EVALUATOR_CPUS + (actors.num_cpus if config.reanalyze.share > 0 else 0.0)
-    fitting = int((free - rest) / actors.num_cpus + 1e-6) if free >= rest else 0
-    if fitting >= actors.count:
-        return None
-    needed = rest + actors.count * actors.num_cpus
-    if private and fitting < 1:
-        each = f" for each of learner.workers={learners}" if learners > 1 else ""
-        raise ConfigError(
-            f"actors.learner_cpus={actors.learner_cpus:g}{each} and actors.num_cpus={actors.num_cpus:g} need "
-            f"{rest + actors.num_cpus:g} CPUs for one self-play actor and the rest, this machine has {free:g}: nothing "
-            "would ever start. Lower them; they are what Ray reserves, not what is used"
-        )
-    return (
-        f"{needed:g} CPUs are needed and {free:g} are free: {fitting} of {actors.count} self-play actors start, the "
-        "others wait for CPUs. To start them all, lower --actors or --actors.num-cpus"
-    )
-
-
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from actors.cluster import connect
+    from actors.cluster import check_cpus, connect
     from muzero_ray.runtime.run_book import RunBook
 
     book = RunBook(config)
@@ -241,19 +215,35 @@ def handle_signals(handler: Callable[..., None]) -> None:
 
 
 def train(command: TrainCommand) -> int:
-    """A new run; with `--resume` the one of that name, if it is there."""
+    """One run, or one for each of `--seeds` and what they score together."""
+    key, folders = os.environ.get("WANDB_API_KEY"), []
+    for one in command.each_seed():
+        if key is not None:
+            os.environ["WANDB_API_KEY"] = key  # each run takes it out, so that no worker inherits it
+        run = one.config.run
+        name = run.name or one.default_name + ("" if one.resume else time.strftime("-%Y%m%d-%H%M%S"))
+        folders.append(Path(run.runs_dir) / name)
+        if code := train_one(one, folders[-1]):
+            return code
+    if command.seeds:
+        from muzero_ray.runtime.commands import report_runs
+
+        report_runs(ReportCommand(runs=tuple(folders)))
+    return 0
+
+
+def train_one(command: TrainCommand, folder: Path) -> int:
+    """A new run in `folder`; with `--resume` the one that is there."""
     from muzero_ray.config_file import load_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
     from muzero_ray.runtime.run_output import RunOutput
 
-    config = command.config
-    name = config.run.name or command.default_name + ("" if command.resume else time.strftime("-%Y%m%d-%H%M%S"))
-    folder = Path(config.run.runs_dir) / name
     if command.resume and folder.exists():
         if list_checkpoints(folder / "checkpoints"):
             return resume(command.resumed(folder, load_config(folder / "config.yaml")))
         set_aside(folder)
+    config = command.config
     shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
     return run(config, shape, RunOutput.create(config, folder), None)
 
@@ -299,6 +289,11 @@ def dispatch(command: Command) -> int:
             from muzero_ray.runtime.commands import evaluate_run
 
             evaluate_run(command)
+            return 0
+        case ReportCommand():
+            from muzero_ray.runtime.commands import report_runs
+
+            report_runs(command)
             return 0
         case PlayCommand():
             from muzero_ray.runtime.commands import play_run

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 
 CODE = ("actors", "learner", "muzero_ray")
@@ -18,6 +19,9 @@ CODE = ("actors", "learner", "muzero_ray")
 
 UNSEEN = ("RAY_task_events_report_interval_ms", "RAY_event_stats", "RAY_enable_metrics_collection")
 """What Ray notes down for its dashboard; a private one has none."""
+
+EVALUATOR_CPUS = 0.1
+"""It mostly waits."""
 
 LEAST_STORE_BYTES = 80 << 20
 """Of Ray's object store; with less it does not start."""
@@ -143,3 +147,27 @@ def object_store_bytes() -> int:
     shared = Path("/dev/shm")
     free = shutil.disk_usage(shared).free * 9 // 10 if shared.is_dir() else wanted
     return max(min(wanted, free), LEAST_STORE_BYTES)
+
+
+def check_cpus(config: Config, free: float, *, private: bool) -> str | None:
+    """What to tell a person if not every worker gets a place in `free` CPUs; None if all do.
+
+    Raises ConfigError if a private Ray, which never grows, could not even hold one self-play actor beside the rest.
+    """
+    actors, learners = config.actors, config.learner.workers
+    rest = learners * actors.learner_cpus + EVALUATOR_CPUS + (actors.num_cpus if config.reanalyze.share > 0 else 0.0)
+    fitting = int((free - rest) / actors.num_cpus + 1e-6) if free >= rest else 0
+    if fitting >= actors.count:
+        return None
+    needed = rest + actors.count * actors.num_cpus
+    if private and fitting < 1:
+        each = f" for each of learner.workers={learners}" if learners > 1 else ""
+        raise ConfigError(
+            f"actors.learner_cpus={actors.learner_cpus:g}{each} and actors.num_cpus={actors.num_cpus:g} need "
+            f"{rest + actors.num_cpus:g} CPUs for one self-play actor and the rest, this machine has {free:g}: nothing "
+            "would ever start. Lower them; they are what Ray reserves, not what is used"
+        )
+    return (
+        f"{needed:g} CPUs are needed and {free:g} are free: {fitting} of {actors.count} self-play actors start, the "
+        "others wait for CPUs. To start them all, lower --actors or --actors.num-cpus"
+    )

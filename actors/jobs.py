@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from actors.cluster import CODE, token_file, use_token
-from muzero_ray.cli import SubmitCommand
+from muzero_ray.cli_commands import SubmitCommand
 from muzero_ray.config_file import dump_config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 

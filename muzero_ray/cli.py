@@ -7,143 +7,45 @@ rules and messages for a config file and an option.
 from __future__ import annotations
 
 import contextlib
-import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, NonNegativeInt
 
 from muzero_ray import config_file
+from muzero_ray.cli_commands import (
+    Command,
+    EvaluateCommand,
+    PlayCommand,
+    PresetsCommand,
+    ReportCommand,
+    ResumeCommand,
+    SubmitCommand,
+    TrainCommand,
+)
 from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_options, split
-from muzero_ray.config import Config, FrozenConfig
-from muzero_ray.config_check import dotted, leaf_paths, nearest, validate
+from muzero_ray.config import Config
+from muzero_ray.config_check import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
 
 DEFAULT_ATARI_PRESET = "breakout"
 
-LIMITS = {"training_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
-"""Those of `run`, and the options of `resume` that raise them."""
+POSITIONAL = {"run": "RUN", "runs": "RUN [RUN ...]"}
+"""How help names the words of a command about runs."""
 
 USAGE = """usage: python launch.py COMMAND ...
 
   train PRESET           train; also: train --config FILE.yaml, train --game Breakout
   evaluate RUN           noise-free games with a run's newest weights
+  report RUN [RUN ...]   what finished runs score together, with confidence intervals
   play RUN               watch it play: writes videos
   resume RUN             go on with a stopped run
   presets                list the presets
   submit PRESET          train on a Ray cluster, as a job: --address http://HEAD:8265, else as train
 
 `python launch.py COMMAND --help` lists the options of a command. RUN is a run's or a checkpoint's folder."""
-
-
-@dataclass(frozen=True)
-class TrainCommand:
-    """config: complete and checked. preset: the one it started from. label: what the run's default name starts with.
-
-    resume: go on with the run of that name, if there is one.
-    """
-
-    config: Config
-    preset: str | None
-    label: str
-    resume: bool = False
-
-    @property
-    def default_name(self) -> str:
-        """Of the run, but for the date."""
-        return f"{self.label}-s{self.config.run.seed}"
-
-    def resumed(self, run: Path, made_with: Config) -> ResumeCommand:
-        """How to go on with `run`, whose configuration is `made_with`: limits may differ, and where the cluster is.
-
-        Raises ConfigError if anything else does: it would be ignored.
-        """
-        asked, made = self.config.run, made_with.run
-        free = {name: getattr(made, name) for name in (*LIMITS, "address", "name", "runs_dir")}
-        same = self.config.model_copy(update={"run": asked.model_copy(update=free)})
-        values = [(path, _value(same, path), _value(made_with, path)) for path in leaf_paths(Config)]
-        if other := [(path, new, old) for path, new, old in values if new != old]:
-            path, new, old = other[0]
-            raise ConfigError(
-                f"--resume: run {run} was started with {dotted(path)}={old} (got {new}; {len(other)} settings differ). "
-                "Give what it was started with, or another --run.name"
-            )
-        changed = {name: value for name in LIMITS if (value := getattr(asked, name)) != getattr(made, name)}
-        budget = {option: changed.get(name) for name, option in LIMITS.items()}
-        return ResumeCommand(run=run, address=asked.address, **budget)
-
-
-@dataclass(frozen=True)
-class SubmitCommand:
-    """config: of the job's run, complete and checked. address: of the cluster's dashboard."""
-
-    config: Config
-    address: str
-
-    @property
-    def folder(self) -> Path:
-        """Of the run, on the head node."""
-        return Path(self.config.run.runs_dir) / str(self.config.run.name)
-
-
-class EvaluateCommand(FrozenConfig):
-    """Play noise-free games with the newest weights of a run, and print the mean return."""
-
-    run: Path
-    """Folder of a run, or of one of its checkpoints."""
-    episodes: PositiveInt | None = None
-    """Games to play (none: `evaluation.final_episodes` of the run)."""
-    seed: NonNegativeInt = 0
-    """Seed of the first game."""
-    opponent: Literal["random", "minimax"] = "random"
-    """Who has the other seat in a two-player game; `minimax` is exact, for games small enough to solve."""
-    as_json: Annotated[bool, Field(alias="json")] = False
-    """Print one JSON object instead of a line."""
-
-
-class PlayCommand(FrozenConfig):
-    """Let a run's newest weights play, and write the games as mp4."""
-
-    run: Path
-    """Folder of a run, or of one of its checkpoints."""
-    episodes: PositiveInt = 1
-    """Games to play."""
-    seed: NonNegativeInt = 0
-    """Seed of the first game."""
-    video: Path | None = None
-    """File to write (none: a new one in the run's `videos/`)."""
-
-
-class ResumeCommand(FrozenConfig):
-    """Go on with a stopped run from its newest good checkpoint. The options raise its budget."""
-
-    run: Path
-    """Folder of the run, or of one of its checkpoints."""
-    iterations: PositiveInt | None = None
-    """Learner steps in total, those before the stop included (none: as configured)."""
-    episodes: PositiveInt | None = None
-    """Self-play episodes in total (none: as configured)."""
-    minutes: PositiveFloat | None = None
-    """Wall clock in total, that before the stop included (none: as configured)."""
-    address: str | None = None
-    """Ray cluster to join, from one of its nodes: auto or HOST:PORT (none: as configured)."""
-
-    def extended(self, config: Config) -> Config:
-        """The run's configuration under the budget asked for here."""
-        wanted = {name: getattr(self, option) for name, option in LIMITS.items()} | {"address": self.address}
-        data = config.model_dump()
-        data["run"].update({name: value for name, value in wanted.items() if value is not None})
-        return validate(Config, data, {})
-
-
-@dataclass(frozen=True)
-class PresetsCommand:
-    """List the presets."""
-
-
-Command = TrainCommand | SubmitCommand | EvaluateCommand | PlayCommand | ResumeCommand | PresetsCommand
 
 
 def parse_args(argv: Sequence[str]) -> Command:
@@ -155,6 +57,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     parsers: dict[str, Callable[[list[str]], Command]] = {
         "train": _parse_train,
         "evaluate": lambda args: _parse_run("evaluate", EvaluateCommand, args),
+        "report": lambda args: _parse_run("report", ReportCommand, args),
         "play": lambda args: _parse_run("play", PlayCommand, args),
         "resume": lambda args: _parse_run("resume", ResumeCommand, args),
         "presets": _parse_presets,
@@ -188,6 +91,9 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
         "game": one_option(str, "Any ALE game by name, on the CPU-sized Atari preset unless another is named.", None),
         "serial": one_option(None, "One process, no Ray: reproducible to the byte.", False),
         "resume": one_option(None, "Go on with the run of that name, if there is one (submit always does).", False),
+        "seeds": one_option(
+            tuple[NonNegativeInt, ...], "Make a run for each of these seeds, one after another, then report.", None
+        ),
     }
     shown = _guess_base(argv) if "-h" in argv or "--help" in argv else Config()
     options |= setting_options(Config, shown)
@@ -195,14 +101,14 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
         f"{name} PRESET | {name} --config FILE.yaml | {name} --game NAME\n\n"
         f"Any setting can be given as --section.name value. Short forms: --serial {' '.join(SHORT_FORMS.values())}"
     )
-    flags: dict[str, tuple[str, ...]] = {f"--{key}": (key,) for key in ("config", "game", "serial", "resume")}
+    flags: dict[str, tuple[str, ...]] = {f"--{key}": (key,) for key in ("config", "game", "serial", "resume", "seeds")}
     flags |= {flag(path): path for path in leaf_paths(Config)}
     flags |= {short: path for path, short in SHORT_FORMS.items()}
     given, where = split(name, options, flags, argv, description)
     preset, file, game = given.pop("preset", None), given.pop("config", None), given.pop("game", None)
     if preset is not None and file is not None:
         raise ConfigError(f"--config: can not be used with a preset (got {file} and {preset}). Give one of them")
-    resume = given.pop("resume", False)
+    resume, seeds = given.pop("resume", False), _checked_seeds(given.pop("seeds", None), given)
     if given.pop("serial", False):
         given["run"]["serial"], where["run", "serial"] = True, "--serial"
     if preset is None and file is None:
@@ -220,12 +126,31 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
     config = validate(Config, data, places)
-    return TrainCommand(config, preset, game or preset or _label(path), resume)
+    return TrainCommand(config, preset, game or preset or _label(path), resume, seeds)
+
+
+def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> tuple[int, ...]:
+    if seeds is None:
+        return ()
+    if "seed" in given["run"]:
+        raise ConfigError(
+            f"--seeds: can not be used with --seed (got {shown(seeds)} and {given['run']['seed']}). Give one of them"
+        )
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"--seeds: must be different whole numbers from 0 on (got {shown(seeds)}). Write such as --seeds 0 1 2"
+        )
+    return seeds
 
 
 def _parse_submit(argv: list[str]) -> SubmitCommand:
     command = _parse_train(argv, "submit")
     run = command.config.run
+    if command.seeds:
+        raise ConfigError(
+            f"submit: --seeds makes several runs (got {shown(command.seeds)}). Submit a job for each --seed"
+        )
     if run.address is None or not run.address.startswith(("http://", "https://")):
         raise ConfigError(
             f"submit: --address must be that of the cluster's dashboard (got {run.address}). "
@@ -260,21 +185,24 @@ def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, 
 
 
 def _parse_run(name: str, model: type[BaseModel], argv: list[str]) -> Any:
+    """A command about one run (`run`) or several (`runs`)."""
+    key = next(key for key in ("run", "runs") if key in model.model_fields)
     options = {
-        field.alias or key: one_option(
+        field.alias or other: one_option(
             None if field.annotation is bool else field.annotation,
             field.description or "",
             None if field.is_required() else field.default,
-            positional="RUN" if key == "run" else None,
+            positional=POSITIONAL[key] if other == key else None,
         )
-        for key, field in model.model_fields.items()
+        for other, field in model.model_fields.items()
     }
-    flags: dict[str, tuple[str, ...]] = {f"--{key}": (key,) for key in options if key != "run"}
-    given, where = split(name, options, flags, argv, model.__doc__ or "")
-    if "run" not in given:
+    flags: dict[str, tuple[str, ...]] = {f"--{other}": (other,) for other in options if other != key}
+    given, where = split(name, options, flags, argv, inspect.getdoc(model) or "")
+    if not given.get(key):
         raise ConfigError(f"{name}: needs the folder of a run. Give one such as runs/NAME")
     command = validate(model, given, where)
-    _check_run(name, given["run"])
+    for run in given[key] if key == "runs" else [given[key]]:
+        _check_run(name, run)
     return command
 
 
@@ -302,10 +230,6 @@ def _guess_base(argv: list[str]) -> Config:
             return config_file.load_preset(DEFAULT_ATARI_PRESET)
         return config_file.load_preset(words[0])
     return Config()
-
-
-def _value(config: Config, path: Sequence[str]) -> Any:
-    return functools.reduce(getattr, path, config)
 
 
 def _label(path: Path) -> str:

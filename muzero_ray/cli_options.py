@@ -101,8 +101,8 @@ def _shape(annotation: Any) -> Option:
     if origin is Literal:
         return Option(1, "{" + ",".join(map(str, members)) + "}", _scalar)
     if origin is tuple and members[-1] is Ellipsis:
-        metavar = _shape(members[0]).metavar
-        return Option("*", f"[{metavar} ...]", lambda words: tuple(_scalar([word]) for word in words))
+        item = _shape(members[0])
+        return Option("*", f"[{item.metavar} ...]", lambda words: tuple(item.convert([word]) for word in words))
     if origin is tuple:
         metavars = " ".join(_shape(member).metavar for member in members)
         return Option(len(members), metavars, lambda words: tuple(_scalar([word]) for word in words))

@@ -11,13 +11,14 @@ import pytest
 
 import launch
 from muzero_ray import config_file
-from muzero_ray.cli import (
+from muzero_ray.cli import parse_args
+from muzero_ray.cli_commands import (
     EvaluateCommand,
     PlayCommand,
     PresetsCommand,
+    ReportCommand,
     ResumeCommand,
     TrainCommand,
-    parse_args,
 )
 from muzero_ray.config import Config
 from muzero_ray.config_check import leaf_paths
@@ -314,3 +315,40 @@ def test_help_into_a_closed_pipe_is_quiet() -> None:
     result = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert result.stdout.startswith("usage: ")
     assert result.stderr == ""
+
+
+# --- several runs -------------------------------------------------------------------------------------------------
+
+
+def test_seeds_make_one_command_each() -> None:
+    command = train("cartpole --seeds 0 7 --learner.lr 0.5")
+    first, second = command.each_seed()
+    assert (first.config.run.seed, second.config.run.seed) == (0, 7)
+    assert (first.default_name, second.default_name) == ("cartpole-s0", "cartpole-s7")
+    assert first.config.learner.lr == second.config.learner.lr == 0.5
+    assert first.config.run.name is None
+    named = train("cartpole --run.name mine --seeds 3 4 --resume").each_seed()
+    assert [one.config.run.name for one in named] == ["mine-s3", "mine-s4"]
+    assert all(one.resume for one in named)
+    (alone,) = train("cartpole --run.name mine --seed 5").each_seed()
+    assert (alone.config.run.name, alone.config.run.seed) == ("mine", 5)
+
+
+@pytest.mark.parametrize("seeds", ["", "0 0", "x", "-1", "1.5", "true", "None"])
+def test_seeds_that_are_none_are_refused(seeds: str) -> None:
+    assert "--seeds: must be different whole numbers from 0 on" in refused(
+        "train", "cartpole", "--seeds", *seeds.split()
+    )
+
+
+def test_seeds_go_neither_with_a_seed_nor_with_a_job() -> None:
+    assert "--seeds: can not be used with --seed" in refused("train", "cartpole", "--seed", "1", "--seeds", "2")
+    address = ["--address", "http://head:8265", "--runs-dir", "/runs"]
+    assert "submit: --seeds makes several runs" in refused("submit", "cartpole", *address, "--seeds", "1", "2")
+
+
+def test_report_takes_runs(tmp_path: Path) -> None:
+    one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
+    assert parse_args(["report", str(one), str(two), "--json"]) == ReportCommand(runs=(one, two), json=True)
+    assert "report: the folder does not exist" in refused("report", str(one), str(tmp_path / "three"))
+    assert "report: needs the folder of a run" in refused("report")

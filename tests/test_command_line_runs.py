@@ -93,6 +93,35 @@ def test_the_program_and_this_process_make_the_same_run(cartpole_run: Path, tmp_
     assert_same_run(config, cartpole_run, tmp_path / "again")
 
 
+def test_several_seeds_are_trained_and_reported_together(cartpole_run: Path, tmp_path: Path) -> None:
+    """The run of seed 0 is the one that a command for seed 0 alone makes."""
+    result = launch_program(
+        *("train", "cartpole", "--iterations", 30, "--runs-dir", tmp_path, "--run.name", "both", "--seeds", 0, 1),
+        *SMALL,
+    )
+    assert result.returncode == 0, result.stderr
+    folders = [tmp_path / "both-s0", tmp_path / "both-s1"]
+    finals = []
+    for folder in (cartpole_run, *folders):
+        entries = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+        finals.append(next(entry["return_mean"] for entry in entries if entry["kind"] == "final"))
+    assert finals[0] == finals[1]
+    runs, together = result.stdout[result.stdout.index("RUN  ") :].split("\n\n")
+    assert [line.split()[:3] for line in runs.splitlines()[1:]] == [
+        [str(folder), "CartPole-v1", str(seed)] for seed, folder in enumerate(folders)
+    ]
+    name, count, mean, *_ = together.splitlines()[1].split()
+    assert (name, count) == ("CartPole-v1", "2")
+    assert float(mean) == pytest.approx(np.mean(finals[1:]), abs=0.01)
+    report = launch_program("report", *folders, "--json")
+    assert report.returncode == 0, report.stderr
+    told = json.loads(report.stdout)
+    assert [run["score"] for run in told["runs"]] == finals[1:]
+    (aggregate,) = told["together"]
+    assert aggregate["mean"] == pytest.approx(np.mean(finals[1:]))
+    assert min(finals[1:]) <= aggregate["low"] <= aggregate["high"] <= max(finals[1:])
+
+
 def test_evaluate_prints_json_alone_and_twice_the_same(cartpole_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = launch_program("evaluate", cartpole_run, "--json", "--episodes", 6, "--seed", 40)
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from muzero_ray.cli import SubmitCommand, TrainCommand, parse_args
+from muzero_ray.cli import parse_args
+from muzero_ray.cli_commands import SubmitCommand, TrainCommand
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"

@@ -15,7 +15,8 @@ import pytest
 
 import launch
 from actors import jobs
-from muzero_ray.cli import ResumeCommand, SubmitCommand, TrainCommand, parse_args
+from muzero_ray.cli import parse_args
+from muzero_ray.cli_commands import ResumeCommand, SubmitCommand, TrainCommand
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.runtime.checkpoint import load_checkpoint

@@ -1,19 +1,21 @@
-"""`launch.py evaluate` and `play`: a finished run's weights, in this process."""
+"""`launch.py evaluate`, `play` and `report`: finished runs, in this process."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
 
-from muzero_ray.cli import EvaluateCommand, PlayCommand
+from muzero_ray.cli_commands import EvaluateCommand, PlayCommand, ReportCommand
 from muzero_ray.config import Config
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runtime.build import TaskShape, build_learner, probe
 from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.evaluation import Evaluator
 from muzero_ray.runtime.run_output import learner_state, open_run
+from muzero_ray.runtime.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
 
 
 def trained_evaluator(config: Config, shape: TaskShape, checkpoint: Checkpoint, *, opponent: str) -> Evaluator:
@@ -70,3 +72,53 @@ def play_run(command: PlayCommand) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(evaluation.video)
         print(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
+
+
+def report_runs(command: ReportCommand) -> None:
+    """Print what several runs score together."""
+    scores = [read_score(run) for run in command.runs]
+    found = compare(scores)
+    if command.as_json:
+        runs = [{**asdict(score), "run": str(score.run), "task": score.task} for score in scores]
+        print(json.dumps({"runs": runs, "together": [asdict(one) for one in found]}))
+        return
+    print(scores_table(scores))
+    print()
+    print(aggregates_table(found))
+
+
+def scores_table(scores: Sequence[RunScore]) -> str:
+    """One line per run."""
+    rows = [["RUN", "TASK", "SEED", "SCORE", "RANDOM", "HUMAN-NORM.", "EPISODES", "ENV STEPS", "UPDATES"]]
+    for one in scores:
+        human = "" if one.human_normalised is None else _figure(one.human_normalised)
+        figures = [_figure(one.score), _figure(one.random), human, f"{one.episodes}"]
+        rows.append([str(one.run), one.task, str(one.seed), *figures, f"{one.env_steps:,}", f"{one.learner_steps:,}"])
+    return _table(rows, left=2)
+
+
+def aggregates_table(found: Sequence[Aggregate]) -> str:
+    """One line per task, and what the columns mean."""
+    rows = [["TOGETHER", "RUNS", "MEAN", "STD", "IQM", f"{100 * CONFIDENCE:.0f} % INTERVAL OF IQM"]]
+    for one in found:
+        interval = f"{_figure(one.low)} to {_figure(one.high)}" if one.low is not None and one.high is not None else ""
+        rows.append([one.name, f"{one.runs}", _figure(one.mean), _figure(one.std), _figure(one.iqm), interval])
+    note = f"IQM: mean of the middle half of the runs. Interval: bootstrap over each task's runs, {RESAMPLES:,} draws."
+    return f"{_table(rows, left=1)}\n{note}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _table(rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """Columns two blanks apart, the first `left` of them flush left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What `launch.py` decides before anything runs: whether workers fit, how much memory Ray gets."""
+"""What the driver decides before Ray runs: whether workers fit, how much memory Ray gets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import launch
 from actors import cluster
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError
@@ -21,33 +20,33 @@ def config(count: int, *, reanalyze: float = 0.0, learners: int = 1) -> Config:
 
 
 def test_workers_that_fit_need_no_word() -> None:
-    assert launch.check_cpus(config(2), 2.0, private=True) is None
-    assert launch.check_cpus(config(3), 0.1 + 4 * 0.5, private=True) is None
-    assert launch.check_cpus(config(2, reanalyze=1.0), 0.1 + 4 * 0.5, private=False) is None
-    assert launch.check_cpus(config(2, learners=4), 0.1 + 6 * 0.5, private=True) is None
+    assert cluster.check_cpus(config(2), 2.0, private=True) is None
+    assert cluster.check_cpus(config(3), 0.1 + 4 * 0.5, private=True) is None
+    assert cluster.check_cpus(config(2, reanalyze=1.0), 0.1 + 4 * 0.5, private=False) is None
+    assert cluster.check_cpus(config(2, learners=4), 0.1 + 6 * 0.5, private=True) is None
 
 
 @pytest.mark.parametrize("private", [True, False])
 def test_workers_that_do_not_fit_are_announced_with_the_remedy(private: bool) -> None:
-    text = launch.check_cpus(config(8), 2.0, private=private)
+    text = cluster.check_cpus(config(8), 2.0, private=private)
     assert text is not None
     assert "4.6 CPUs are needed and 2 are free: 2 of 8 self-play actors start" in text
     assert "--actors" in text
-    text = launch.check_cpus(config(8, reanalyze=0.5), 2.0, private=private)
+    text = cluster.check_cpus(config(8, reanalyze=0.5), 2.0, private=private)
     assert text is not None
     assert "1 of 8" in text
-    text = launch.check_cpus(config(8, learners=2), 2.0, private=private)
+    text = cluster.check_cpus(config(8, learners=2), 2.0, private=private)
     assert text is not None
     assert "5.1 CPUs are needed and 2 are free: 1 of 8" in text
 
 
 def test_a_machine_on_which_nothing_would_ever_start_is_refused_but_a_cluster_may_grow() -> None:
     with pytest.raises(ConfigError, match=r"actors.learner_cpus=0.5 and actors.num_cpus=0.5 need 1.1 CPUs"):
-        launch.check_cpus(config(2), 1.0, private=True)
+        cluster.check_cpus(config(2), 1.0, private=True)
     several = r"actors.learner_cpus=0.5 for each of learner.workers=4 and actors.num_cpus=0.5 need 2.6 CPUs"
     with pytest.raises(ConfigError, match=several):
-        launch.check_cpus(config(2, learners=4), 2.0, private=True)
-    text = launch.check_cpus(config(2), 0.0, private=False)
+        cluster.check_cpus(config(2, learners=4), 2.0, private=True)
+    text = cluster.check_cpus(config(2), 0.0, private=False)
     assert text is not None
     assert "0 of 2" in text
 
