@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from muzero_ray.cli import parse_args, presets_table
 from muzero_ray.cli_commands import (
+    ArenaCommand,
     Command,
     EvaluateCommand,
     PlayCommand,
@@ -285,20 +286,10 @@ def dispatch(command: Command) -> int:
 
             print(submit(command))
             return 0
-        case EvaluateCommand():
-            from muzero_ray.runtime.commands import evaluate_run
+        case EvaluateCommand() | ArenaCommand() | ReportCommand() | PlayCommand():
+            from muzero_ray.runtime.commands import look
 
-            evaluate_run(command)
-            return 0
-        case ReportCommand():
-            from muzero_ray.runtime.commands import report_runs
-
-            report_runs(command)
-            return 0
-        case PlayCommand():
-            from muzero_ray.runtime.commands import play_run
-
-            play_run(command)
+            look(command)
             return 0
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,7 +49,12 @@ class Kills:
     back: list[float] = field(default_factory=list)
     """Until a new process had answered in its place."""
     throughput: list[float] = field(default_factory=list)
-    """Until a window after the kill had 90 % of the throughput before; infinite if none within a minute had."""
+    """Until a window after the kill had 90 % of the usual throughput; infinite if none within a minute had."""
+    usual: list[float] = field(default_factory=list)
+    """Throughput in the windows before the kills so far, of all kinds: one list for the job.
+
+    The usual one is their median: a single window may catch self-play as it makes up for a death before.
+    """
     sampling: list[float] = field(default_factory=list)
     """Until a batch was drawn (replay)."""
     transitions: list[float] = field(default_factory=list)
@@ -63,7 +69,7 @@ class Kills:
         job.sleep(WINDOW + rng.uniform(0.0, RANDOM_SECONDS))
         restarts, pid = slot.restarts, pid_of(kind)
         at = time.monotonic()
-        before = job.rate(at - WINDOW, at)
+        self.usual.append(job.rate(at - WINDOW, at))
         os.kill(pid, signal.SIGKILL)
         if kind == "replay":
             ray.get(slot.handle.draw.remote(32, 0.4), timeout=120)  # Ray sends it again until it is answered
@@ -75,12 +81,12 @@ class Kills:
             job.wait(lambda: job.book.acting.incarnation >= incarnation, "actors with the weights of the new learner")
             self.acting.append(time.monotonic() - at)
         elif kind in WORKERS:
-            self.throughput.append(self._throughput(job, at, before))
+            self.throughput.append(self._throughput(job, at, statistics.median(self.usual)))
 
     @staticmethod
-    def _throughput(job: Job, at: float, before: float) -> float:
+    def _throughput(job: Job, at: float, usual: float) -> float:
         while (now := time.monotonic()) - at < 2 * THROUGHPUT_SECONDS:
-            if now - at > WINDOW and job.rate(now - WINDOW, now) >= THROUGHPUT_SHARE * before:
+            if now - at > WINDOW and job.rate(now - WINDOW, now) >= THROUGHPUT_SHARE * usual:
                 return now - at
             job.sleep(0.1)
         return float("inf")
@@ -99,7 +105,8 @@ class Left:
 def kill(kinds: tuple[Kind, ...], tries: int, folder: Path) -> tuple[dict[Kind, Kills], Left, list[str]]:
     """A job in which each kind is killed `tries` times, in turns; what was found, what is left, and why it is less."""
     rng = random.Random(4)
-    found: dict[Kind, Kills] = {kind: Kills() for kind in kinds}
+    usual: list[float] = []
+    found: dict[Kind, Kills] = {kind: Kills(usual=usual) for kind in kinds}
 
     def harm(job: Job) -> None:
         job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")

@@ -16,6 +16,8 @@ from pydantic import BaseModel, NonNegativeInt
 
 from muzero_ray import config_file
 from muzero_ray.cli_commands import (
+    OPPONENT,
+    ArenaCommand,
     Command,
     EvaluateCommand,
     PlayCommand,
@@ -32,13 +34,18 @@ from muzero_ray.errors import ConfigError
 
 DEFAULT_ATARI_PRESET = "breakout"
 
-POSITIONAL = {"run": "RUN", "runs": "RUN [RUN ...]"}
-"""How help names the words of a command about runs."""
+POSITIONAL = {
+    "run": ("RUN", "the folder of a run. Give one such as runs/NAME"),
+    "runs": ("RUN [RUN ...]", "the folder of a run. Give one such as runs/NAME"),
+    "players": ("A B", "two players. Name folders of runs, random, minimax or mcts:N"),
+}
+"""The words of a command about runs: how help names them, and what is said if they are not there."""
 
 USAGE = """usage: python launch.py COMMAND ...
 
   train PRESET           train; also: train --config FILE.yaml, train --game Breakout
   evaluate RUN           noise-free games with a run's newest weights
+  arena A B              two runs, or a run and a bot, against each other: Elo difference
   report RUN [RUN ...]   what finished runs score together, with confidence intervals
   play RUN               watch it play: writes videos
   resume RUN             go on with a stopped run
@@ -57,6 +64,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     parsers: dict[str, Callable[[list[str]], Command]] = {
         "train": _parse_train,
         "evaluate": lambda args: _parse_run("evaluate", EvaluateCommand, args),
+        "arena": lambda args: _parse_run("arena", ArenaCommand, args),
         "report": lambda args: _parse_run("report", ReportCommand, args),
         "play": lambda args: _parse_run("play", PlayCommand, args),
         "resume": lambda args: _parse_run("resume", ResumeCommand, args),
@@ -185,24 +193,26 @@ def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, 
 
 
 def _parse_run(name: str, model: type[BaseModel], argv: list[str]) -> Any:
-    """A command about one run (`run`) or several (`runs`)."""
-    key = next(key for key in ("run", "runs") if key in model.model_fields)
+    """A command about one run (`run`), several (`runs`), or two that play each other (`players`)."""
+    key = next(key for key in POSITIONAL if key in model.model_fields)
+    positional, missing = POSITIONAL[key]
     options = {
         field.alias or other: one_option(
             None if field.annotation is bool else field.annotation,
             field.description or "",
             None if field.is_required() else field.default,
-            positional=POSITIONAL[key] if other == key else None,
+            positional=positional if other == key else None,
         )
         for other, field in model.model_fields.items()
     }
-    flags: dict[str, tuple[str, ...]] = {f"--{other}": (other,) for other in options if other != key}
+    flags: dict[str, tuple[str, ...]] = {flag([other]): (other,) for other in options if other != key}
     given, where = split(name, options, flags, argv, inspect.getdoc(model) or "")
     if not given.get(key):
-        raise ConfigError(f"{name}: needs the folder of a run. Give one such as runs/NAME")
+        raise ConfigError(f"{name}: needs {missing}")
     command = validate(model, given, where)
-    for run in given[key] if key == "runs" else [given[key]]:
-        _check_run(name, run)
+    for run in [given[key]] if key == "run" else given[key]:
+        if not (key == "players" and OPPONENT.fullmatch(run)):
+            _check_run(name, Path(run))
     return command
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -16,6 +17,10 @@ from muzero_ray.errors import ConfigError
 
 LIMITS = {"training_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
 """Those of `run`, and the options of `resume` that raise them."""
+
+
+OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
+"""Whoever plays board games without being trained."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,27 @@ class EvaluateCommand(FrozenConfig):
     """Games to play (none: `evaluation.final_episodes` of the run)."""
     seed: NonNegativeInt = 0
     """Seed of the first game."""
-    opponent: Literal["random", "minimax"] = "random"
-    """Who has the other seat in a two-player game; `minimax` is exact, for games small enough to solve."""
+    opponent: Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")] = "random"
+    """Who has the other seat in a two-player game: random, minimax (exact, for games small enough to solve), or mcts:N
+    (OpenSpiel's MCTS with N simulations a move)."""
     as_json: Annotated[bool, Field(alias="json")] = False
     """Print one JSON object instead of a line."""
+
+
+class ArenaCommand(FrozenConfig):
+    """Let two play a board game against each other, on both sides, and tell their Elo difference."""
+
+    players: tuple[str, str]
+    """Each the folder of a run or of a checkpoint, or random, minimax or mcts:N. One at least is a run's: it says
+    which game."""
+    games: PositiveInt = 100
+    """How many; each two begin alike, with changed sides."""
+    seed: NonNegativeInt = 0
+    """Of the openings, and of players that draw lots."""
+    opening_moves: NonNegativeInt = 2
+    """Random moves that a game begins with: two networks without noise would play the same game each time."""
+    as_json: Annotated[bool, Field(alias="json")] = False
+    """Print one JSON object instead of lines."""
 
 
 class ReportCommand(FrozenConfig):
@@ -146,7 +168,10 @@ class PresetsCommand:
     """List the presets."""
 
 
-Command = TrainCommand | SubmitCommand | EvaluateCommand | ReportCommand | PlayCommand | ResumeCommand | PresetsCommand
+LookCommand = EvaluateCommand | ArenaCommand | ReportCommand | PlayCommand
+"""At finished runs, or at ones that stand still."""
+
+Command = TrainCommand | ResumeCommand | SubmitCommand | PresetsCommand | LookCommand
 
 
 def _value(config: Config, path: Sequence[str]) -> Any:

@@ -104,8 +104,9 @@ def _shape(annotation: Any) -> Option:
         item = _shape(members[0])
         return Option("*", f"[{item.metavar} ...]", lambda words: tuple(item.convert([word]) for word in words))
     if origin is tuple:
-        metavars = " ".join(_shape(member).metavar for member in members)
-        return Option(len(members), metavars, lambda words: tuple(_scalar([word]) for word in words))
+        item = _shape(members[0])  # all of them are alike
+        metavars = " ".join([item.metavar] * len(members))
+        return Option(len(members), metavars, lambda words: tuple(item.convert([word]) for word in words))
     if origin is dict:
         return Option("*", "[KEY=VALUE ...]", _pairs)
     if annotation is Path:

@@ -31,7 +31,10 @@ _REASONS = {
     "missing": ("is missing", "Add it"),
 }
 _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-_FORMS = {"learner.device": "auto, cpu, cuda, cuda:0 (or another number) or mps"}
+_FORMS = {
+    "learner.device": "auto, cpu, cuda, cuda:0 (or another number) or mps",
+    "opponent": "random, minimax or mcts:N, such as mcts:100",
+}
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

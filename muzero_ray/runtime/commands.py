@@ -1,21 +1,43 @@
-"""`launch.py evaluate`, `play` and `report`: finished runs, in this process."""
+"""`launch.py evaluate`, `arena`, `play` and `report`: finished runs, in this process."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
-from muzero_ray.cli_commands import EvaluateCommand, PlayCommand, ReportCommand
+from muzero_ray.cli_commands import OPPONENT, ArenaCommand, EvaluateCommand, LookCommand, PlayCommand, ReportCommand
 from muzero_ray.config import Config
-from muzero_ray.errors import MuZeroRayError
+from muzero_ray.config_check import shown
+from muzero_ray.envs.registry import make_environment
+from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.runtime.arena import BotPlayer, Match, NetworkPlayer, Player, play_match
 from muzero_ray.runtime.build import TaskShape, build_learner, probe
 from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.evaluation import Evaluator
+from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.run_output import learner_state, open_run
 from muzero_ray.runtime.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
+
+SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
+"""Who moved first, and which games those were."""
+
+
+def look(command: LookCommand) -> None:
+    """Run one of these commands."""
+    match command:
+        case EvaluateCommand():
+            evaluate_run(command)
+        case ArenaCommand():
+            play_arena(command)
+        case ReportCommand():
+            report_runs(command)
+        case PlayCommand():
+            play_run(command)
 
 
 def trained_evaluator(config: Config, shape: TaskShape, checkpoint: Checkpoint, *, opponent: str) -> Evaluator:
@@ -52,10 +74,67 @@ def evaluate_run(command: EvaluateCommand) -> None:
         return
     print(f"checkpoint {checkpoint.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}")
     if evaluation.protocol.opponent:
-        for seat, returns in (("first", evaluation.returns[0::2]), ("second", evaluation.returns[1::2])):
-            wins, losses = int((returns > 0).sum()), int((returns < 0).sum())
-            print(f"moving {seat}: {wins} won, {len(returns) - wins - losses} drawn, {losses} lost")
+        for side, part in SIDES.items():
+            won, drawn, lost = Match(evaluation.returns).counts(part)
+            print(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
     print(evaluation.summary())
+
+
+def play_arena(command: ArenaCommand) -> None:
+    """Print who won how many games on which side, and the Elo difference."""
+    runs = [None if OPPONENT.fullmatch(name) else open_run(Path(name)) for name in command.players]
+    configs = [run[1] for run in runs if run is not None]
+    if not configs:
+        raise ConfigError(
+            f"arena: one player must be a run, it says which game (got {shown(command.players)}). Name one"
+        )
+    if configs[0].env != configs[-1].env:
+        games = f"{configs[0].env.id} and {configs[-1].env.id}"
+        raise ConfigError(
+            f"arena: the runs play different games, or under different rules (got {games}). Name two alike"
+        )
+    spec = probe(configs[0]).spec
+    if spec.num_players != 2:
+        raise ConfigError(f"arena: a game for two is needed (got {spec.name}). Use evaluate")
+
+    def player(number: int) -> Player:
+        run = runs[number]
+        if run is None:
+            return BotPlayer(make_opponent(command.players[number], command.seed + number))
+        _, config, checkpoint = run
+        policy = trained_evaluator(config, probe(config), checkpoint, opponent="random").policy()
+        return NetworkPlayer(policy, spec, config.env.frame_stack)
+
+    match = play_match(
+        lambda: make_environment(configs[0].env, evaluation=True),
+        (player(0), player(1)),
+        games=command.games,
+        seed=command.seed,
+        opening_moves=command.opening_moves,
+    )
+    print(match_json(command, match) if command.as_json else match_lines(command, match))
+
+
+def match_json(command: ArenaCommand, match: Match) -> str:
+    """One object; an infinite Elo difference (all games won, or all lost) is null."""
+    names = ("won", "drawn", "lost")
+    sides = {side: dict(zip(names, match.counts(part), strict=True)) for side, part in SIDES.items()}
+    elo = dict(zip(("elo", "elo_low", "elo_high"), match.elo(), strict=True))
+    finite = {name: value if math.isfinite(value) else None for name, value in elo.items()}
+    return json.dumps({"players": command.players, "games": command.games, "score": match.score, **sides, **finite})
+
+
+def match_lines(command: ArenaCommand, match: Match) -> str:
+    """One line a side; the last one is for programs."""
+    lines = [f"{command.players[0]} against {command.players[1]}, openings of {command.opening_moves} random moves"]
+    for side, part in SIDES.items():
+        won, drawn, lost = match.counts(part)
+        lines.append(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
+    elo, low, high = match.elo()
+    lines.append(
+        f"score={match.score:.3f} elo={elo:+.0f} elo_low={low:+.0f} elo_high={high:+.0f} games={command.games}"
+    )
+    return "\n".join(lines)
 
 
 def play_run(command: PlayCommand) -> None:

@@ -276,8 +276,8 @@ def play_episodes(
 class Evaluator:
     """A network, its noise-free search and the environments to measure them in.
 
-    opponent: who has the other seat in a two-player game, a name from `opponents.OPPONENTS`. note: told of every call
-    into an environment.
+    opponent: who has the other seat in a two-player game, as `opponents.make_opponent` takes it. note: told of every
+    call into an environment.
     """
 
     def __init__(

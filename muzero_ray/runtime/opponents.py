@@ -7,35 +7,73 @@ from typing import Any
 
 import numpy as np
 
+from muzero_ray.cli_commands import OPPONENT
 from muzero_ray.envs.environment import Environment
 from muzero_ray.errors import ConfigError
 
 Opponent = Callable[[Environment], int]
 """The live environment, its player to move, to an action."""
 
-OPPONENTS = ("random", "minimax")
+MCTS_EXPLORATION = 2.0
+"""OpenSpiel's own default, of its example program: UCT's c, for returns in [-1, 1]."""
+
+MCTS_MEMORY_MB = 1_000
+"""More than a tree of any sensible number of simulations takes."""
 
 
 def make_opponent(name: str, seed: int) -> Opponent:
-    """`random`: uniform over legal actions. `minimax`: exact, uniform over its best moves (small OpenSpiel games)."""
+    """`random`, `minimax` or `mcts:N`.
+
+    `random` is uniform over legal actions; `minimax` exact, uniform over its best moves (small OpenSpiel games);
+    `mcts:N` OpenSpiel's MCTSBot: UCT with N simulations a move, one random playout each, proven results backed up.
+    """
+    if not OPPONENT.fullmatch(name):
+        raise ConfigError(f"opponent={name!r} is unknown. Use random, minimax or mcts:N, such as mcts:100")
     rng = np.random.default_rng([seed, 7])
     if name == "random":
         return lambda environment: int(rng.choice(np.flatnonzero(environment.legal_actions())))
     if name == "minimax":
         solver = MinimaxSolver()
-        return lambda environment: int(rng.choice(solver.best_actions(game_state(environment))))
-    raise ConfigError(f"opponent={name!r} is unknown. Use one of: {', '.join(OPPONENTS)}")
+        return lambda environment: int(rng.choice(solver.best_actions(game_state(environment, name))))
+    return _MctsOpponent(name, int(rng.integers(2**31)))
 
 
-def game_state(environment: Environment) -> Any:
-    """The pyspiel state behind `environment`; ConfigError if there is none."""
+def game_state(environment: Environment, opponent: str) -> Any:
+    """The pyspiel state behind `environment`; ConfigError if there is none, with the opponent who needs it."""
     state = getattr(environment, "state", None)
     if state is None:
         raise ConfigError(
-            f"opponent=minimax needs an OpenSpiel game to look ahead in, and {environment.spec.name} is none. "
+            f"opponent={opponent} needs an OpenSpiel game to look ahead in, and {environment.spec.name} is none. "
             "Use opponent=random"
         )
     return state
+
+
+class _MctsOpponent:
+    """A new search for every move; its random numbers go on from move to move."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._name, self._seed = name, seed
+        self._bot: Any = None
+
+    def __call__(self, environment: Environment) -> int:
+        state = game_state(environment, self._name)
+        if self._bot is None:
+            import pyspiel
+
+            simulations = int(self._name.removeprefix("mcts:"))
+            playouts = pyspiel.RandomRolloutEvaluator(n_rollouts=1, seed=self._seed)
+            self._bot = pyspiel.MCTSBot(
+                state.get_game(),
+                playouts,
+                uct_c=MCTS_EXPLORATION,
+                max_simulations=simulations,
+                max_memory_mb=MCTS_MEMORY_MB,
+                solve=True,
+                seed=self._seed,
+                verbose=False,
+            )
+        return int(self._bot.step(state))
 
 
 class MinimaxSolver:

@@ -79,9 +79,35 @@ def test_random_is_uniform_over_legal_actions_and_seeded() -> None:
 
 
 def test_unknown_and_impossible_opponents_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"opponent='alphazero' is unknown\. Use one of: random, minimax"):
-        make_opponent("alphazero", seed=0)
+    for name in ("alphazero", "mcts", "mcts:0", "mcts:1e3", "mcts:-5", "minimax "):
+        with pytest.raises(ConfigError, match=rf"opponent='{name}' is unknown\. Use random, minimax or mcts:N"):
+            make_opponent(name, seed=0)
     cartpole = make_environment(EnvConfig(id="CartPole-v1"))
     cartpole.reset(0)
-    with pytest.raises(ConfigError, match=r"needs an OpenSpiel game .* CartPole-v1 is none"):
-        make_opponent("minimax", seed=0)(cartpole)
+    for name in ("minimax", "mcts:5"):
+        with pytest.raises(ConfigError, match=rf"opponent={name} needs an OpenSpiel game .* CartPole-v1 is none"):
+            make_opponent(name, seed=0)(cartpole)
+
+
+@pytest.mark.parametrize(("moves", "best"), [((0, 3, 1, 4), {2}), ((0, 4, 1), {2}), ((0, 8), {2, 6})])
+def test_mcts_finds_wins_and_blocks(moves: tuple[int, ...], best: set[int]) -> None:
+    environment = board(moves=moves)
+    before = str(environment.state)
+    opponent = make_opponent("mcts:2000", seed=0)
+    assert {opponent(environment) for _ in range(5)} <= best
+    assert str(environment.state) == before
+
+
+def test_mcts_is_as_strong_as_its_simulations_say_and_seeded() -> None:
+    """In Connect Four, both sides played: 300 simulations against 10."""
+
+    def play(strong: int, weak: int, strong_first: bool) -> tuple[float, list[int]]:
+        bots = [make_opponent(f"mcts:{count}", seed=seed) for seed, count in enumerate((strong, weak))]
+        environment = board("connect_four")
+        while not environment.state.is_terminal():
+            environment.step(bots[environment.to_play() ^ (not strong_first)](environment))
+        return environment.state.returns()[0 if strong_first else 1], list(environment.state.history())
+
+    games = [play(300, 10, strong_first) for strong_first in (True, False)]
+    assert [won for won, _ in games] == [1.0, 1.0]
+    assert [play(300, 10, strong_first) for strong_first in (True, False)] == games
