@@ -13,7 +13,7 @@ from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runtime.build import TaskShape, build_buffer
 from muzero_ray.runtime.replay_archive import ReplayArchive, shard_folder
 from muzero_ray.runtime.run_book import replay_metrics
-from muzero_ray.types import FloatArray, GameId, ItemKeys, WeightsVersion
+from muzero_ray.types import Batch, FloatArray, GameId, ItemKeys, WeightsVersion
 
 
 class ReplayWorker:
@@ -53,6 +53,9 @@ class ReplayWorker:
 
     def draw(self, batch_size: int, beta: float) -> Draw:
         return self._buffer.draw(batch_size, beta)
+
+    def draw_held_out(self, batch_size: int) -> Batch | None:
+        return self._buffer.draw_held_out(batch_size)
 
     def mass(self) -> float:
         return self._buffer.mass

@@ -87,7 +87,16 @@ class LearnerWorker(LearnerRank):
             raise
         self._hear(calls)
         self.publish()
-        return tally.stats(self._learner.step)
+        return tally.stats(self._learner.step, self._quality())
+
+    def _quality(self) -> dict[str, float]:
+        """Of the model on games held out, when a row of metrics is due; by turns on those of each shard."""
+        rows, rest = divmod(self._learner.step, self._config.run.log_steps)
+        if rest:
+            return {}
+        replay = self._replays[rows % len(self._replays)]
+        (batch,) = self._ask([replay.draw_held_out.remote(self._config.learner.batch_size)])
+        return self._learner.assess(batch) if batch is not None else {}
 
     def publish(self) -> int:
         """Hand the current weights to the parameter server; returns the learner step when it has them."""

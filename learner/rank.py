@@ -22,8 +22,8 @@ from muzero_ray.replay.shards import Part, merge, part_of, plan, split
 from muzero_ray.runtime.build import TaskShape, build_learner
 from muzero_ray.runtime.run_book import TrainTally
 from muzero_ray.runtime.run_output import LearnerState
+from muzero_ray.training.build import resolve_device
 from muzero_ray.training.group import Group, find, listen_at
-from muzero_ray.training.learner import resolve_device
 from muzero_ray.types import FloatArray, ItemKeys
 
 TIMEOUT = 120.0

@@ -158,6 +158,9 @@ class ReplayConfig(FrozenConfig):
     """Importance-sampling exponent at the start, annealed to 1 over training."""
     segment_length: PositiveInt = 400
     """Longer games are cut into segments of this many steps."""
+    holdout: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
+    """Share of games (or segments) that are kept but never trained on, to measure the learned model on: the metrics
+    `model/` (0: none)."""
     shards: PositiveInt = 1
     """Processes that hold the replay, each its share of the capacity and the games of its own actors. More than one
     pays where one does not keep up with many actors."""

@@ -62,6 +62,7 @@ def test_a_run_reaches_its_target_and_leaves_a_checkpoint_metrics_and_scores(kil
     assert [row["learner_steps"] for row in written] == [10, 20, 30]
     assert all(np.isfinite(row["loss/total"]) for row in written)
     assert written[-1]["eval/episodes"] == 3
+    assert all(np.isfinite(written[-1][f"model/{name}"]) for name in ("value_error_first", "policy_kl"))
     assert all(row.get("actors/weights_lag", 0) >= 0 for row in written)
     book = checkpoint.state["book"]
     # Every transition trained on twice: 30 updates of 16, after a warm-up of 48.

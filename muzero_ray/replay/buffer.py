@@ -12,6 +12,7 @@ from muzero_ray.config import Config
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay import snapshot
 from muzero_ray.replay.game_store import GameStore
+from muzero_ray.replay.held_out import choose, is_held_out
 from muzero_ray.replay.history import validate
 from muzero_ray.replay.seen_ids import SeenIds
 from muzero_ray.replay.stored_game import (
@@ -53,7 +54,8 @@ class ReplayBuffer:
     """Keeps the newest games up to `capacity` transitions and `capacity_bytes` bytes; draws positions by priority.
 
     A transition of priority p (raw |error|, env units) is drawn with probability proportional to p^alpha. Whole
-    games leave, oldest first. `discount` is per agent step (gamma, not signed). `rng` is all the randomness there is.
+    games leave, oldest first. `discount` is per agent step (gamma, not signed). holdout: share of games that are never
+    drawn to train on (see `held_out`). `rng` is all the randomness of those draws.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ReplayBuffer:
         discount: float,
         num_players: int,
         with_next_observations: bool,
+        holdout: float,
         rng: np.random.Generator,
     ) -> None:
         self._capacity = capacity
@@ -78,6 +81,7 @@ class ReplayBuffer:
         self._discount = discount
         self._num_players = num_players
         self._with_next = with_next_observations
+        self._holdout = holdout
         self._rng = rng
         self._seen = SeenIds()
         self._clear()
@@ -88,7 +92,7 @@ class ReplayBuffer:
 
     @property
     def size(self) -> int:
-        """Transitions that can be drawn."""
+        """Transitions kept, those held out included."""
         return self._store.size
 
     @property
@@ -133,8 +137,10 @@ class ReplayBuffer:
         if self.knows(game.id):
             return False
         stored = self._insert(game)
-        rows = stored.rows[: stored.owned]
-        self._tree.set(self._store.leaves(stored), self._powered(np.abs(rows["root_value"] - rows["value"])))
+        # The only game there is is trained on in any case. Leaves of a game that is held out stay as they are: 0.
+        if not (is_held_out(self._store.next_number - 1, self._holdout) and self.mass > 0.0):
+            rows = stored.rows[: stored.owned]
+            self._tree.set(self._store.leaves(stored), self._powered(np.abs(rows["root_value"] - rows["value"])))
         self._seen.add(game.id)
         return True
 
@@ -160,30 +166,45 @@ class ReplayBuffer:
 
     def draw(self, batch_size: int, beta: float) -> Draw:
         """Draw `batch_size` positions, stratified over the priority mass, with importance exponent `beta`."""
-        codec = self._store.codec
-        if codec is None:
+        if not self.size:
             raise ValueError("replay is empty: nothing to sample")
         leaves = self._tree.draw(batch_size, self._rng)
         powered = self._tree.get(leaves)
         # w_i = (N P(i))^-beta / max_j w_j (Schaul et al. 2016, section 3.4).
         weights = (self.size * powered / self.mass) ** -beta
         numbers, positions = self._store.locate(leaves)
+        batch = self._batch(numbers, positions, (weights / weights.max()).astype(np.float32), self._rng)
+        return Draw(batch, float(powered.min()) / self.mass)
+
+    def draw_held_out(self, batch_size: int) -> Batch | None:
+        """Positions of held-out games, uniformly; None if there are none. Leaves no trace in what is drawn later."""
+        games = self._store.games.items()
+        held_out = {number: game for number, game in games if not self._tree.get(self._store.leaves(game)[:1]).any()}
+        if not held_out:
+            return None
+        rng = np.random.default_rng(self._store.next_number)
+        numbers, positions = choose(held_out, batch_size, rng)
+        return self._batch(numbers, positions, np.ones(batch_size, np.float32), rng)
+
+    def _batch(self, numbers: LongArray, positions: LongArray, weights: FloatArray, rng: np.random.Generator) -> Batch:
+        """Items at `positions` `[B]` of games `numbers` `[B]`. rng: of the actions past the end."""
+        codec = self._store.codec
+        assert codec is not None  # there is a game
         games = [self._store.games[number] for number in numbers.tolist()]
-        ahead = self._unroll if self._with_next else 0
         targets = unroll_targets(
             gather_rows(games, positions, self._unroll + 1),
             steps_left=np.array([len(game) for game in games]) - positions,
             terminated=np.array([game.terminated for game in games]),
-            filler=self._rng.integers(self._store.num_actions, size=(batch_size, self._unroll), dtype=np.int32),
+            filler=rng.integers(self._store.num_actions, size=(len(games), self._unroll), dtype=np.int32),
         )
-        batch = Batch(
+        ahead = self._unroll if self._with_next else 0
+        return Batch(
             frames=gather_frames(games, positions, codec, stack=self._stack, ahead=ahead),
             stack=self._stack,
             **targets._asdict(),
-            weights=(weights / weights.max()).astype(np.float32),
+            weights=weights,
             keys=ItemKeys(numbers, positions.astype(np.int32)),
         )
-        return Draw(batch, float(powered.min()) / self.mass)
 
     def update_priorities(self, keys: ItemKeys, priorities: FloatArray) -> None:
         """Set raw priorities `[B]`: |error| in env units, finite and >= 0. Keys of games that have left are ignored."""
@@ -300,5 +321,6 @@ def make_replay(cfg: Config, *, num_players: int, rng: np.random.Generator) -> R
         discount=cfg.learner.discount,
         num_players=num_players,
         with_next_observations=cfg.learner.consistency_weight > 0,
+        holdout=cfg.replay.holdout,
         rng=rng,
     )

@@ -20,8 +20,9 @@ from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.search.policies import SearchFunction, make_search
+from muzero_ray.training.build import make_learner, resolve_device
 from muzero_ray.training.group import Group
-from muzero_ray.training.learner import Learner, make_learner, resolve_device
+from muzero_ray.training.learner import Learner
 from muzero_ray.types import EnvSpec
 
 

@@ -36,6 +36,8 @@ class TrainStats:
     """Updates left out because they were not finite."""
     weights_step: int
     """Learner step after the call."""
+    quality: dict[str, float]
+    """The `model/` metrics, if a row of metrics is due after the call and replay holds games out."""
 
 
 def replay_metrics(buffer: ReplayBuffer, learner_step: int) -> dict[str, float]:
@@ -77,9 +79,9 @@ class TrainTally:
         for name, value in result.losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
-    def stats(self, weights_step: int) -> TrainStats:
+    def stats(self, weights_step: int, quality: dict[str, float]) -> TrainStats:
         losses = {name: total / self._trained for name, total in self._sums.items()}
-        return TrainStats(self._steps, time.monotonic() - self._begin, losses, self._skipped, weights_step)
+        return TrainStats(self._steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
 
 
 class RunBook:
@@ -177,6 +179,7 @@ class RunBook:
         self.learner_steps = stats.weights_step
         self.limiter.samples(stats.steps)
         self.metrics.update(stats.losses)
+        self.metrics.update(stats.quality)
         self.metrics.add("learner/steps_per_s", stats.steps)
         self.metrics.add("learner/skipped", stats.skipped)
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from muzero_ray.config import Config, LearnerConfig
-from muzero_ray.errors import CheckpointError, ConfigError, NumericsError, taking_over
-from muzero_ray.networks.build import make_network
+from muzero_ray.errors import CheckpointError, NumericsError, taking_over
 from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.training.group import Group
 from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
-from muzero_ray.training.schedules import learning_rate
+from muzero_ray.training.quality import model_quality
 from muzero_ray.types import Batch, FloatArray
 
 MEAN_RATE = 1e-3
@@ -42,7 +39,7 @@ class TrainResult:
 
 
 class Learner:
-    """Trains one network; built by `make_learner`.
+    """Trains one network; built by `build.make_learner`.
 
     In a `Group` each rank trains on its part of every batch, and all make the update of the whole batch: equal weights,
     to the bit, stay equal.
@@ -125,13 +122,7 @@ class Learner:
 
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """(scalar loss, its parts for the log, |value error| `[B]`)."""
-        targets = Targets(
-            value=self._tensor(batch.target_value),
-            reward=self._tensor(batch.target_reward),
-            policy=self._tensor(batch.target_policy),
-            policy_mask=self._tensor(batch.policy_mask),
-            value_mask=self._tensor(batch.value_mask),
-        )
+        targets = self._targets(batch)
         network = self._network
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             out = unroll(network, self._tensor(batch.observations), self._tensor(batch.actions))
@@ -158,6 +149,27 @@ class Learner:
             errors = (network.value_support.decode(out.value_logits[:, 0]) - targets.value[:, 0]).abs()
             means = [(term * weights).mean() for term in terms]
         return (per_sample * weights).mean(), means, errors
+
+    def _targets(self, batch: Batch) -> Targets:
+        return Targets(
+            value=self._tensor(batch.target_value),
+            reward=self._tensor(batch.target_reward),
+            policy=self._tensor(batch.target_policy),
+            policy_mask=self._tensor(batch.policy_mask),
+            value_mask=self._tensor(batch.value_mask),
+        )
+
+    def assess(self, batch: Batch) -> dict[str, float]:
+        """The `model/` metrics of the newest weights on `batch`, which should not have been trained on."""
+        network = self._network
+        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            out = unroll(network, self._tensor(batch.observations), self._tensor(batch.actions))
+            return model_quality(
+                out,
+                self._targets(batch),
+                value_support=network.value_support,
+                reward_support=network.reward_support,
+            )
 
     def _skip(self, numbers: FloatArray, priorities: FloatArray) -> TrainResult:
         self._optimizer.zero_grad(set_to_none=True)
@@ -247,74 +259,3 @@ class Learner:
 def _numpy(tensor: torch.Tensor) -> FloatArray:
     out: FloatArray = np.array(tensor.detach().cpu().numpy(), order="C")  # a copy; np.array keeps strides otherwise
     return out
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` is cuda if there is one, else cpu. ConfigError if the device asked for is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise ConfigError(f"learner.device={name}: this machine has no such device. Use auto or cpu")
-    return device
-
-
-def make_optimizer(cfg: LearnerConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW or SGD; weights decay, biases and normalisation (one-dimensional parameters) do not."""
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": cfg.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if cfg.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
-
-
-def make_learner(
-    cfg: Config, *, observation_shape: tuple[int, ...], num_actions: int, group: Group | None = None
-) -> Learner:
-    """Learner with freshly initialised weights (deterministic in `run.seed`). observation_shape: stacked.
-
-    group: the ranks that it trains with, if it is to have only its part of each batch.
-    """
-    settings = cfg.learner
-    consistency = settings.consistency_weight > 0
-    if consistency and settings.batch_size // settings.workers * settings.unroll_steps < 2:
-        raise ConfigError(
-            f"learner.batch_size={settings.batch_size} with learner.unroll_steps={settings.unroll_steps} and "
-            f"learner.workers={settings.workers}: the consistency loss normalises over at least two latents of each "
-            "worker. Raise learner.batch_size, or set learner.consistency_weight to 0"
-        )
-    device = resolve_device(settings.device)
-    network = make_network(
-        cfg.network,
-        observation_shape=observation_shape,
-        num_actions=num_actions,
-        consistency=consistency,
-        seed=cfg.run.seed,
-    ).to(device)
-    return Learner(
-        network,
-        make_optimizer(settings, network),
-        partial(
-            learning_rate,
-            base=settings.lr,
-            schedule=settings.lr_schedule,
-            final=settings.lr_final,
-            warmup=settings.warmup_steps,
-            total=cfg.run.training_steps,
-        ),
-        device=device,
-        bf16=settings.precision == "bf16",
-        value_weight=settings.value_weight,
-        reward_weight=settings.reward_weight,
-        consistency_weight=settings.consistency_weight,
-        max_grad_norm=settings.max_grad_norm,
-        ema_decay=settings.ema_decay,
-        max_skipped=settings.max_skipped,
-        group=group,
-    )

@@ -97,6 +97,7 @@ def make_buffer(**settings: Any) -> ReplayBuffer:
         "discount": DISCOUNT,
         "num_players": 2,
         "with_next_observations": False,
+        "holdout": 0.0,
         "rng": np.random.default_rng(settings.pop("seed", 0)),
     }
     return ReplayBuffer(**(defaults | settings))

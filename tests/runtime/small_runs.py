@@ -64,7 +64,7 @@ def small_config(task: str = "cartpole", **sections: dict[str, Any]) -> Config:
             "seed": 3,
         },
         "search": {"simulations": 4},
-        "replay": {"capacity": 250, "min_size": 48, "samples_per_insert": 2.0, "segment_length": 8},
+        "replay": {"capacity": 250, "min_size": 48, "samples_per_insert": 2.0, "segment_length": 8, "holdout": 0.1},
         "learner": {"batch_size": 16, "unroll_steps": 3, "td_steps": 4, "lr": 1e-2, "warmup_steps": 5},
         "actors": {"count": 1, "envs_per_actor": 4, "rollout_steps": 40},
         "evaluation": {"interval_steps": 20, "episodes": 2, "final_episodes": 3, "video": False},

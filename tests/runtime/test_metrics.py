@@ -25,6 +25,8 @@ def test_names_are_the_published_ones() -> None:
         "loss": "total policy value reward consistency",
         "learner": "steps_per_s grad_norm lr skipped",
         "replay": "size bytes games samples_per_insert target_age priority_max",
+        "model": "value_error_first value_error_last value_explained_first value_explained_last value_bias "
+        "reward_error_first reward_error_last reward_explained_first reward_explained_last policy_kl policy_entropy",
         "search": "sims_per_s depth root_entropy kl_prior",
         "actors": "alive restarts environment_faults env_steps_per_s weights_lag",
         "system": "rss_mb object_store_mb",

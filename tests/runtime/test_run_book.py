@@ -41,7 +41,7 @@ def played(
 
 
 def trained(steps: int, to: int, **losses: float) -> TrainStats:
-    return TrainStats(steps=steps, seconds=0.1, losses=losses, skipped=0, weights_step=to)
+    return TrainStats(steps=steps, seconds=0.1, losses=losses, skipped=0, weights_step=to, quality={})
 
 
 def evaluation(*returns: float) -> Evaluation:
@@ -188,8 +188,8 @@ def test_a_row_combines_what_happened_since_the_last() -> None:
     book.learner_steps = 10
     book.played(played(30, inserted=20, scores=(4.0, 8.0), step=8))
     book.played(played(10, inserted=20, scores=(3.0,), step=4))
-    book.trained(TrainStats(2, 0.1, {"loss/total": 1.0}, 1, 12))
-    book.trained(TrainStats(3, 0.1, {"loss/total": 2.0}, 0, 15))
+    book.trained(TrainStats(2, 0.1, {"loss/total": 1.0}, 1, 12, {}))
+    book.trained(TrainStats(3, 0.1, {"loss/total": 2.0}, 0, 15, {}))
     row = book.row()
     assert (row["env_steps"], row["learner_steps"], row["episodes"]) == (40, 15, 3)
     assert row["train/return_mean"] == row["train/length_mean"] == 5.0
@@ -217,7 +217,7 @@ def test_a_book_survives_json_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     sections = {"run": {"training_steps": 100, "log_steps": 10}, "reanalyze": {"share": 1.0}}
     first = book_of(**sections)
     first.played(played(3000, inserted=2900, scores=(1.0, 0.1, 7.0), step=2))
-    first.trained(TrainStats(12, 0.1, {"loss/total": 0.1, "loss/value": 1 / 3}, 2, 12))
+    first.trained(TrainStats(12, 0.1, {"loss/total": 0.1, "loss/value": 1 / 3}, 2, 12, {}))
     first.evaluated(evaluation(5.0, 0.3))
     first.reanalyzed = 77
     first.done("evaluate")
@@ -260,12 +260,12 @@ def test_a_tally_is_the_mean_over_updates_that_were_made() -> None:
     for value, skipped in ((1.0, False), (None, True), (4.0, False)):
         losses = {} if value is None else {"loss/total": value, "learner/lr": value / 10}
         tally.add(TrainResult(losses, np.zeros(1, np.float32), skipped=skipped))
-    stats = tally.stats(weights_step=9)
+    stats = tally.stats(9, {"model/value_bias": 0.5})
     assert (stats.steps, stats.skipped, stats.weights_step) == (3, 1, 9)
     assert stats.losses == pytest.approx({"loss/total": 2.5, "learner/lr": 0.25})
     only_skipped = TrainTally()
     only_skipped.add(TrainResult({}, np.zeros(1, np.float32), skipped=True))
-    assert only_skipped.stats(0).losses == {}
+    assert only_skipped.stats(0, {}).losses == {}
 
 
 def test_replay_metrics_read_the_buffer() -> None:

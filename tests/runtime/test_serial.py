@@ -142,6 +142,16 @@ def test_every_limit_ends_a_run_with_a_checkpoint_and_a_score(
     assert rows(tmp_path / "run")[-1]["eval/episodes"] == 3
 
 
+def test_every_row_says_how_good_the_model_is_on_games_held_out(tmp_path: Path) -> None:
+    """CartPole earns 1 with every move, which is learnt in no time."""
+    config = small_config()
+    assert run_serial(small_config(learner=config.learner.model_dump() | {"lr": 2e-2}), tmp_path / "run")
+    written = rows(tmp_path / "run")
+    assert written[-1]["model/reward_error_first"] < 0.5 * written[0]["model/reward_error_first"]
+    assert all("model/value_explained_last" in row for row in written)
+    assert 0.0 < written[-1]["model/policy_entropy"] <= np.log(2) + 1e-6
+
+
 def test_a_finished_run_goes_on_under_a_larger_budget(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run_serial(small_config(run={"training_steps": 20}), folder)

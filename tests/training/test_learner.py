@@ -12,8 +12,9 @@ from muzero_ray.config import Config, LearnerConfig, NetworkConfig, ReplayConfig
 from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import TorchEngine
+from muzero_ray.training.build import make_learner
 from muzero_ray.training.group import Group
-from muzero_ray.training.learner import Learner, make_learner
+from muzero_ray.training.learner import Learner
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch, FloatArray, ItemKeys
 from tests.children import child_of

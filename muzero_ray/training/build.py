@@ -1,0 +1,85 @@
+"""From settings to a learner: device, optimizer, network."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from muzero_ray.config import Config, LearnerConfig
+from muzero_ray.errors import ConfigError
+from muzero_ray.networks.build import make_network
+from muzero_ray.training.group import Group
+from muzero_ray.training.learner import Learner
+from muzero_ray.training.schedules import learning_rate
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is cuda if there is one, else cpu. ConfigError if the device asked for is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ConfigError(f"learner.device={name}: this machine has no such device. Use auto or cpu")
+    return device
+
+
+def make_optimizer(cfg: LearnerConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW or SGD; weights decay, biases and normalisation (one-dimensional parameters) do not."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if cfg.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
+
+
+def make_learner(
+    cfg: Config, *, observation_shape: tuple[int, ...], num_actions: int, group: Group | None = None
+) -> Learner:
+    """Learner with freshly initialised weights (deterministic in `run.seed`). observation_shape: stacked.
+
+    group: the ranks that it trains with, if it is to have only its part of each batch.
+    """
+    settings = cfg.learner
+    consistency = settings.consistency_weight > 0
+    if consistency and settings.batch_size // settings.workers * settings.unroll_steps < 2:
+        raise ConfigError(
+            f"learner.batch_size={settings.batch_size} with learner.unroll_steps={settings.unroll_steps} and "
+            f"learner.workers={settings.workers}: the consistency loss normalises over at least two latents of each "
+            "worker. Raise learner.batch_size, or set learner.consistency_weight to 0"
+        )
+    device = resolve_device(settings.device)
+    network = make_network(
+        cfg.network,
+        observation_shape=observation_shape,
+        num_actions=num_actions,
+        consistency=consistency,
+        seed=cfg.run.seed,
+    ).to(device)
+    return Learner(
+        network,
+        make_optimizer(settings, network),
+        partial(
+            learning_rate,
+            base=settings.lr,
+            schedule=settings.lr_schedule,
+            final=settings.lr_final,
+            warmup=settings.warmup_steps,
+            total=cfg.run.training_steps,
+        ),
+        device=device,
+        bf16=settings.precision == "bf16",
+        value_weight=settings.value_weight,
+        reward_weight=settings.reward_weight,
+        consistency_weight=settings.consistency_weight,
+        max_grad_norm=settings.max_grad_norm,
+        ema_decay=settings.ema_decay,
+        max_skipped=settings.max_skipped,
+        group=group,
+    )

@@ -1,0 +1,52 @@
+"""How good the learned model is on games that it was not trained on: why a run does not learn, if it does not."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from muzero_ray.networks.supports import Support
+from muzero_ray.training.losses import Targets, UnrolledOutput
+
+
+def model_quality(
+    out: UnrolledOutput, targets: Targets, *, value_support: Support, reward_support: Support
+) -> dict[str, float]:
+    """The `model/` group of a metrics row. Everything is predicted from the position's observation alone.
+
+    `first` is one step away for rewards and the position itself for values; `last` is K steps away for both.
+    `error`: mean |predicted - target|, env units. `explained`: 1 - Var(target - predicted) / Var(target); 0 is what
+    one constant would reach, and it is absent where all targets are alike. Targets of values are n-step returns.
+    `value_bias`: mean of predicted - target, at the position. `policy_kl`: KL(search policy || network policy) there;
+    `policy_entropy`: of the network's. Positions past a truncation, of which nothing is known, do not count.
+    """
+    values = value_support.decode(out.value_logits)  # [B, K + 1]
+    rewards = reward_support.decode(out.reward_logits)  # [B, K]
+    known = targets.value_mask > 0
+    quality: dict[str, float] = {}
+    for name, step in (("first", 0), ("last", -1)):
+        pairs = {
+            "value": (values[:, step], targets.value[:, step], known[:, step]),
+            "reward": (rewards[:, step], targets.reward[:, 1:][:, step], known[:, 1:][:, step]),
+        }
+        for kind, (predicted, target, mask) in pairs.items():
+            if mask.any():
+                quality |= _errors(f"model/{kind}", name, predicted[mask], target[mask])
+    if known[:, 0].any():
+        quality["model/value_bias"] = float((values[:, 0] - targets.value[:, 0])[known[:, 0]].mean())
+    live = targets.policy_mask[:, 0] > 0
+    if live.any():
+        log_prior = F.log_softmax(out.policy_logits[live, 0].float(), dim=-1)
+        policy = targets.policy[live, 0]
+        quality["model/policy_kl"] = float((torch.xlogy(policy, policy) - policy * log_prior).sum(-1).mean())
+        quality["model/policy_entropy"] = float(-(log_prior.exp() * log_prior).sum(-1).mean())
+    return quality
+
+
+def _errors(group: str, step: str, predicted: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+    error = target - predicted
+    found = {f"{group}_error_{step}": float(error.abs().mean())}
+    spread = float(target.var(correction=0))
+    if spread > 0.0:
+        found[f"{group}_explained_{step}"] = 1.0 - float(error.var(correction=0)) / spread
+    return found
