@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 
 from muzero_ray.config import Config, LearnerConfig
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.build import make_network
+from muzero_ray.training.augmentation import augment
 from muzero_ray.training.group import Group
 from muzero_ray.training.learner import Learner
 from muzero_ray.training.schedules import learning_rate
+from muzero_ray.types import Batch
 
 
 def resolve_device(name: str) -> torch.device:
@@ -54,6 +57,17 @@ def make_learner(
             f"learner.workers={settings.workers}: the consistency loss normalises over at least two latents of each "
             "worker. Raise learner.batch_size, or set learner.consistency_weight to 0"
         )
+    kinds, rank = settings.augmentation, 0 if group is None else group.rank
+    if kinds and len(observation_shape) != 3:
+        raise ConfigError(
+            f"learner.augmentation={list(kinds)} changes images, and observations of shape {observation_shape} are "
+            "none. Leave it empty"
+        )
+
+    def augmented(batch: Batch, step: int) -> Batch:
+        # Drawn anew for each step and rank: there is no state to save, and a resumed run sees the same images.
+        return augment(batch, kinds, np.random.default_rng([cfg.run.seed, 3_000_001, rank, step]))
+
     device = resolve_device(settings.device)
     network = make_network(
         cfg.network,
@@ -81,5 +95,6 @@ def make_learner(
         max_grad_norm=settings.max_grad_norm,
         ema_decay=settings.ema_decay,
         max_skipped=settings.max_skipped,
+        augment=augmented if kinds else None,
         group=group,
     )

@@ -57,6 +57,7 @@ class Group:
 
     def __init__(self, store: Store, rank: int, size: int, *, device: torch.device, timeout: float) -> None:
         """device: of the tensors that are averaged. Returns when all ranks are here."""
+        self.rank = rank
         self._size = size
         # Numbers of the host go through gloo in any case: they need not wait for the device, and gloo notices at once
         # that a process has died.

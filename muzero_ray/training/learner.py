@@ -62,9 +62,13 @@ class Learner:
         max_grad_norm: float,
         ema_decay: float,
         max_skipped: int,
+        augment: Callable[[Batch, int], Batch] | None = None,
         group: Group | None = None,
     ) -> None:
-        """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of update `step`."""
+        """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of update `step`.
+
+        augment: `(batch, step)` to what is trained on in its place.
+        """
         self.step = 0
         self._skipped_in_row = 0
         self._network = network
@@ -78,6 +82,7 @@ class Learner:
         self._max_grad_norm = max_grad_norm
         self._ema_decay = ema_decay
         self._max_skipped = max_skipped
+        self._augment = augment
         self._group = group
         self._parameters = dict(network.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
@@ -85,7 +90,7 @@ class Learner:
     def train_step(self, batch: Batch) -> TrainResult:
         """One update on `batch`. NumericsError after `max_skipped` updates in a row had to be skipped."""
         self._optimizer.zero_grad(set_to_none=True)
-        total, terms, errors = self._loss(batch)
+        total, terms, errors = self._loss(batch if self._augment is None else self._augment(batch, self.step))
         total.backward()  # type: ignore[no-untyped-call]
         mean = self._network.mean_of(batch.observations)
         if self._group is not None:
