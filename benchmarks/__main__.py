@@ -3,8 +3,8 @@
 docs/performance.md says what each part measures, against which limit, and how to read the table.
 Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
 `python -m benchmarks.board_exact RUN` (how exact is a board agent), `python -m benchmarks.ablation PRESET` (which parts
-of the recipe pay), `python -m benchmarks.curves` (learning curves of runs) and `python -m benchmarks.page FILE` (results
-into docs/performance.md).
+of the recipe pay), `python -m benchmarks.curves` (learning curves) and `python -m benchmarks.page FILE` (results into
+docs/performance.md).
 """
 
 from __future__ import annotations
