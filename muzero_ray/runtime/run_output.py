@@ -23,7 +23,6 @@ from muzero_ray.runtime.checkpoint import (
 )
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
-from muzero_ray.runtime.memory import release_free_memory
 from muzero_ray.runtime.metrics import AXES
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
@@ -204,7 +203,6 @@ class RunOutput:
             best=score if scored_step == book.learner_steps else None,
         )
         prune_chunks(self.replay_folder, self._root, self._config.replay.shards)
-        release_free_memory()
 
     def finished(self, book: RunBook, evaluation: Evaluation, baseline: Evaluation, step: int) -> None:
         """The final scores: in the last row, the episodes as a table, the video, and a closing summary."""
