@@ -42,7 +42,7 @@ $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[boards,minatar,openvino,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[boards,box2d,minatar,openvino,dev]'
 	touch $@ $(RUN_STAMP)
 
 clean:

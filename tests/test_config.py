@@ -17,7 +17,7 @@ from muzero_ray.config import Config
 from muzero_ray.config_check import leaf_paths
 from muzero_ray.errors import ConfigError
 
-PRESETS = ["atari", "breakout", "cartpole", "pong", "tictactoe"]
+PRESETS = ["acrobot", "atari", "breakout", "cartpole", "lunarlander", "pong", "tictactoe"]
 
 # (file, what stands before the reason, reason and got, remedy): each file holds one mistake.
 MISTAKES = {
