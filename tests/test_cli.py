@@ -145,7 +145,7 @@ def test_a_run_is_repeated_from_its_config_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "train: needs a preset, --config FILE or --game NAME. Choose from atari, breakout"),
+        ("", "train: needs a preset, --config FILE or --game NAME. Choose from acrobot, atari, breakout"),
         ("breakot", "preset: there is no preset of that name (got 'breakot'). Did you mean breakout?"),
         ("cartpole --config x.yaml", "--config: can not be used with a preset (got x.yaml and cartpole)."),
         ("cartpole --run.sed 3", "--run.sed: unknown option of train. Did you mean --run.seed?"),

@@ -353,7 +353,7 @@ def test_presets_are_all_listed() -> None:
     assert [preset.name for preset in config_file.list_presets()] == PRESETS
     with pytest.raises(ConfigError, match="Did you mean cartpole"):
         config_file.load_preset("cartpol")
-    with pytest.raises(ConfigError, match="Choose from atari, breakout"):
+    with pytest.raises(ConfigError, match="Choose from acrobot, atari, breakout"):
         config_file.load_preset("../configs/breakout")
 
 
