@@ -245,7 +245,8 @@ def test_the_table_of_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert launch.main(["presets"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].split() == ["PRESET", "TASK", "HARDWARE", "TIME", "SCORE"]
-    assert [row.split()[0] for row in rows[1:6]] == ["atari", "breakout", "cartpole", "pong", "tictactoe"]
+    names = [row.split()[0] for row in rows[1:8]]
+    assert names == ["acrobot", "atari", "breakout", "cartpole", "lunarlander", "pong", "tictactoe"]
 
 
 # --- launch.py ----------------------------------------------------------------------------------------------------
