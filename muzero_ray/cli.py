@@ -82,9 +82,20 @@ def presets_table() -> str:
     for preset in config_file.list_presets():
         notes = [preset.note(key) for key in ("hardware", "expected time", "expected score")]
         rows.append((preset.name, preset.header.partition("\n")[0], notes[0], notes[1], notes[2]))
+    return f"{table(rows)}\n\nStart one with: python launch.py train PRESET"
+
+
+def table(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
+    """Columns two blanks apart, the first `left` of them (none: all) flush left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", "Start one with: python launch.py train PRESET"])
+    lines = [
+        "  ".join(
+            cell.ljust(width) if left is None or column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
 
 
 # --- commands -----------------------------------------------------------------------------------------------------

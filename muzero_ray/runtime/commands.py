@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from muzero_ray.cli import table
 from muzero_ray.cli_commands import OPPONENT, ArenaCommand, EvaluateCommand, LookCommand, PlayCommand, ReportCommand
 from muzero_ray.config import Config
 from muzero_ray.config_check import shown
@@ -173,7 +174,7 @@ def scores_table(scores: Sequence[RunScore]) -> str:
         human = "" if one.human_normalised is None else _figure(one.human_normalised)
         figures = [_figure(one.score), _figure(one.random), human, f"{one.episodes}"]
         rows.append([str(one.run), one.task, str(one.seed), *figures, f"{one.env_steps:,}", f"{one.learner_steps:,}"])
-    return _table(rows, left=2)
+    return table(rows, left=2)
 
 
 def aggregates_table(found: Sequence[Aggregate]) -> str:
@@ -183,21 +184,8 @@ def aggregates_table(found: Sequence[Aggregate]) -> str:
         interval = f"{_figure(one.low)} to {_figure(one.high)}" if one.low is not None and one.high is not None else ""
         rows.append([one.name, f"{one.runs}", _figure(one.mean), _figure(one.std), _figure(one.iqm), interval])
     note = f"IQM: mean of the middle half of the runs. Interval: bootstrap over each task's runs, {RESAMPLES:,} draws."
-    return f"{_table(rows, left=1)}\n{note}"
+    return f"{table(rows, left=1)}\n{note}"
 
 
 def _figure(value: float) -> str:
     return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.3f}"
-
-
-def _table(rows: Sequence[Sequence[str]], *, left: int) -> str:
-    """Columns two blanks apart, the first `left` of them flush left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
