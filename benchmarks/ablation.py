@@ -52,7 +52,8 @@ def train(folder: Path, preset: Sequence[str], options: Sequence[str]) -> None:
         read_score(folder)
         return
     except ConfigError:
-        print(f"training {folder}", flush=True)
+        # In one write: other threads print, too.
+        sys.stdout.write(f"training {folder}\n")
     place = ["--runs-dir", str(folder.parent), "--run.name", folder.name, "--run.wandb", "disabled", "--resume"]
     command = [sys.executable, str(ROOT / "launch.py"), "train", *preset, "--serial"]
     with (folder.parent / f"{folder.name}.log").open("w") as log:
