@@ -31,6 +31,7 @@ VARIANTS = {
     "puct-50": "--search.kind puct --search.simulations 50",
     "consistency": "--learner.consistency-weight 2",
     "reanalyze-half": "--reanalyze.share 0.5",
+    "reanalyze-age": "--reanalyze.share 0.5 --reanalyze.shorten-steps 200",
     "uniform-replay": "--replay.priority-alpha 0",
     "fewer-updates": "--replay.samples-per-insert {half:g}",
     "more-updates": "--replay.samples-per-insert {twice:g}",

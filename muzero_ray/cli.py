@@ -16,7 +16,6 @@ from pydantic import BaseModel, NonNegativeInt
 
 from muzero_ray import config_file
 from muzero_ray.cli_commands import (
-    OPPONENT,
     ArenaCommand,
     Command,
     EvaluateCommand,
@@ -28,7 +27,7 @@ from muzero_ray.cli_commands import (
     TrainCommand,
 )
 from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_options, split
-from muzero_ray.config import Config
+from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
 

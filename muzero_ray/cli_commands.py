@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from muzero_ray.config import Config, FrozenConfig
+from muzero_ray.config import Config, FrozenConfig, OpponentName
 from muzero_ray.config_check import dotted, leaf_paths, validate
 from muzero_ray.errors import ConfigError
 
 LIMITS = {"training_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
 """Those of `run`, and the options of `resume` that raise them."""
-
-
-OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
-"""Whoever plays board games without being trained."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +88,8 @@ class EvaluateCommand(FrozenConfig):
     """Games to play (none: `evaluation.final_episodes` of the run)."""
     seed: NonNegativeInt = 0
     """Seed of the first game."""
-    opponent: Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")] = "random"
-    """Who has the other seat in a two-player game: random, minimax (exact, for games small enough to solve), or mcts:N
-    (OpenSpiel's MCTS with N simulations a move)."""
+    opponent: OpponentName | None = None
+    """Who has the other seat in a two-player game: random, minimax or mcts:N (none: as the run's evaluations)."""
     as_json: Annotated[bool, Field(alias="json")] = False
     """Print one JSON object instead of a line."""
 

@@ -6,6 +6,7 @@ Every field's docstring is its help text on the command line. Only literals, num
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,6 +21,11 @@ from pydantic import (
 )
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
+"""Whoever plays board games without being trained."""
+
+OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
 
 
 class FrozenConfig(BaseModel):
@@ -249,6 +255,9 @@ class ReanalyzeConfig(FrozenConfig):
     """Transitions re-searched per transition played (0: off)."""
     simulations: PositiveInt | None = None
     """Simulations of those searches (none: as self-play)."""
+    shorten_steps: PositiveInt | None = None
+    """For each this many learner steps between a game and its new search, its value targets count one reward less, down
+    to one: old weights earned them (none: always `learner.td_steps`)."""
 
 
 class ActorsConfig(FrozenConfig):
@@ -291,6 +300,9 @@ class EvaluationConfig(FrozenConfig):
     """Episodes of the evaluation that ends a run."""
     simulations: PositiveInt | None = None
     """Simulations per move (none: as self-play)."""
+    opponent: OpponentName = "random"
+    """Who has the other seat in two-player games: random, minimax (exact, for games small enough to solve), or mcts:N
+    (OpenSpiel's MCTS with N simulations a move)."""
     video: bool = True
     """Write the first episode of the final evaluation as mp4."""
 

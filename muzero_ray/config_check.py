@@ -34,6 +34,7 @@ _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _FORMS = {
     "learner.device": "auto, cpu, cuda, cuda:0 (or another number) or mps",
     "opponent": "random, minimax or mcts:N, such as mcts:100",
+    "evaluation.opponent": "random, minimax or mcts:N, such as mcts:100",
 }
 
 

@@ -17,7 +17,10 @@ from muzero_ray.config import Config
 from muzero_ray.config_check import leaf_paths
 from muzero_ray.errors import ConfigError
 
-PRESETS = ["acrobot", "atari", "breakout", "cartpole", "lunarlander", "pong", "tictactoe"]
+PRESETS = [
+    *("acrobot", "atari", "atari_gpu", "breakout", "cartpole", "connect4", "lunarlander", "minatar-breakout"),
+    *("minatar-space_invaders", "pong", "tictactoe"),
+]
 
 # (file, what stands before the reason, reason and got, remedy): each file holds one mistake.
 MISTAKES = {
@@ -353,7 +356,7 @@ def test_presets_are_all_listed() -> None:
     assert [preset.name for preset in config_file.list_presets()] == PRESETS
     with pytest.raises(ConfigError, match="Did you mean cartpole"):
         config_file.load_preset("cartpol")
-    with pytest.raises(ConfigError, match="Choose from acrobot, atari, breakout"):
+    with pytest.raises(ConfigError, match="Choose from acrobot, atari, atari_gpu, breakout"):
         config_file.load_preset("../configs/breakout")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from muzero_ray.config import Config
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay import snapshot
+from muzero_ray.replay.batches import build_batch
 from muzero_ray.replay.game_store import GameStore
 from muzero_ray.replay.held_out import choose, is_held_out
 from muzero_ray.replay.history import validate
@@ -18,13 +20,11 @@ from muzero_ray.replay.seen_ids import SeenIds
 from muzero_ray.replay.stored_game import (
     StaleGame,
     StoredGame,
-    gather_frames,
-    gather_rows,
     set_targets,
     stale_game,
 )
 from muzero_ray.replay.sum_tree import Float64Array, SumTree
-from muzero_ray.replay.targets import unroll_targets
+from muzero_ray.replay.targets import Horizon
 from muzero_ray.types import (
     Array,
     Batch,
@@ -54,7 +54,7 @@ class ReplayBuffer:
     """Keeps the newest games up to `capacity` transitions and `capacity_bytes` bytes; draws positions by priority.
 
     A transition of priority p (raw |error|, env units) is drawn with probability proportional to p^alpha. Whole
-    games leave, oldest first. `discount` is per agent step (gamma, not signed). holdout: share of games that are never
+    games leave, oldest first. horizon: of value targets. holdout: share of games that are never
     drawn to train on (see `held_out`). `rng` is all the randomness of those draws.
     """
 
@@ -65,8 +65,7 @@ class ReplayBuffer:
         alpha: float,
         frame_stack: int,
         unroll_steps: int,
-        td_steps: int,
-        discount: float,
+        horizon: Horizon,
         num_players: int,
         with_next_observations: bool,
         holdout: float,
@@ -77,8 +76,7 @@ class ReplayBuffer:
         self._alpha = alpha
         self._stack = frame_stack
         self._unroll = unroll_steps
-        self._td_steps = td_steps
-        self._discount = discount
+        self._horizon = horizon
         self._num_players = num_players
         self._with_next = with_next_observations
         self._holdout = holdout
@@ -88,7 +86,7 @@ class ReplayBuffer:
 
     def _clear(self) -> None:
         self._tree = SumTree(self._capacity)
-        self._store = GameStore(self._capacity, self._capacity_bytes, n=self._td_steps, discount=self._discount)
+        self._store = GameStore(self._capacity, self._capacity_bytes, self._horizon)
 
     @property
     def size(self) -> int:
@@ -146,7 +144,7 @@ class ReplayBuffer:
 
     def _insert(self, game: GameHistory) -> StoredGame:
         validate(game, num_players=self._num_players)
-        overlap = self._unroll + self._td_steps
+        overlap = self._unroll + self._horizon.td_steps
         if not (game.terminated or game.truncated) and len(game) < game.owned + overlap:
             raise ValueError(
                 f"game {tuple(game.id)} was cut {len(game) - game.owned} steps after the last it owns: its targets "
@@ -173,7 +171,7 @@ class ReplayBuffer:
         # w_i = (N P(i))^-beta / max_j w_j (Schaul et al. 2016, section 3.4).
         weights = (self.size * powered / self.mass) ** -beta
         numbers, positions = self._store.locate(leaves)
-        batch = self._batch(numbers, positions, (weights / weights.max()).astype(np.float32), self._rng)
+        batch = self._items(numbers, positions, (weights / weights.max()).astype(np.float32), self._rng)
         return Draw(batch, float(powered.min()) / self.mass)
 
     def draw_held_out(self, batch_size: int) -> Batch | None:
@@ -184,26 +182,15 @@ class ReplayBuffer:
             return None
         rng = np.random.default_rng(self._store.next_number)
         numbers, positions = choose(held_out, batch_size, rng)
-        return self._batch(numbers, positions, np.ones(batch_size, np.float32), rng)
+        return self._items(numbers, positions, np.ones(batch_size, np.float32), rng)
 
-    def _batch(self, numbers: LongArray, positions: LongArray, weights: FloatArray, rng: np.random.Generator) -> Batch:
-        """Items at `positions` `[B]` of games `numbers` `[B]`. rng: of the actions past the end."""
-        codec = self._store.codec
-        assert codec is not None  # there is a game
-        games = [self._store.games[number] for number in numbers.tolist()]
-        targets = unroll_targets(
-            gather_rows(games, positions, self._unroll + 1),
-            steps_left=np.array([len(game) for game in games]) - positions,
-            terminated=np.array([game.terminated for game in games]),
-            filler=rng.integers(self._store.num_actions, size=(len(games), self._unroll), dtype=np.int32),
-        )
-        ahead = self._unroll if self._with_next else 0
-        return Batch(
-            frames=gather_frames(games, positions, codec, stack=self._stack, ahead=ahead),
+    def _items(self, numbers: LongArray, positions: LongArray, weights: FloatArray, rng: np.random.Generator) -> Batch:
+        return build_batch(
+            self._store,
+            *(numbers, positions, weights, rng),
             stack=self._stack,
-            **targets._asdict(),
-            weights=weights,
-            keys=ItemKeys(numbers, positions.astype(np.int32)),
+            unroll=self._unroll,
+            with_next=self._with_next,
         )
 
     def update_priorities(self, keys: ItemKeys, priorities: FloatArray) -> None:
@@ -245,13 +232,18 @@ class ReplayBuffer:
                 f"policies {policies.shape} and root values {root_values.shape} for a game of {stored.searched} "
                 f"searchable positions and {self._store.num_actions} actions"
             )
-        if not (np.isfinite(policies).all() and np.isfinite(root_values).all()):
-            raise ValueError("policies or root values hold NaN or infinity")
         values = np.zeros(len(stored) + 1, np.float32)
         values[: stored.searched] = root_values
-        set_targets(stored, policies[: len(stored)], values, n=self._td_steps, discount=self._discount)
-        stored.target_version, stored.reanalyzed = version, True
+        self._retarget(stored, policies[: len(stored)], values, version)
         return True
+
+    def _retarget(
+        self, game: StoredGame, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
+    ) -> None:
+        if not (np.isfinite(policies).all() and np.isfinite(root_values).all()):
+            raise ValueError("policies or root values hold NaN or infinity")
+        game.target_version, game.reanalyzed = version, True
+        set_targets(game, policies, root_values, self._horizon)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything but the games as they came in, exactly: arrays and JSON. Their reanalyzed targets are here."""
@@ -279,7 +271,8 @@ class ReplayBuffer:
         for record in records:
             self._store.next_leaf = record.first_leaf
             stored = self._insert(record.game)
-            stored.target_version, stored.reanalyzed = record.target_version, record.reanalyzed
+            if record.targets is not None:
+                self._retarget(stored, *record.targets)
         priorities = arrays["priorities"]
         if len(records) != self.games or priorities.shape != (self.size,) or priorities.dtype.kind != "f":
             raise CheckpointError(
@@ -303,8 +296,7 @@ class ReplayBuffer:
             "capacity_bytes": self._capacity_bytes,
             "alpha": self._alpha,
             "unroll_steps": self._unroll,
-            "td_steps": self._td_steps,
-            "discount": self._discount,
+            **asdict(self._horizon),
             "num_players": self._num_players,
         }
 
@@ -317,8 +309,7 @@ def make_replay(cfg: Config, *, num_players: int, rng: np.random.Generator) -> R
         alpha=cfg.replay.priority_alpha,
         frame_stack=cfg.env.frame_stack,
         unroll_steps=cfg.learner.unroll_steps,
-        td_steps=cfg.learner.td_steps,
-        discount=cfg.learner.discount,
+        horizon=Horizon(cfg.learner.td_steps, cfg.learner.discount, cfg.reanalyze.shorten_steps),
         num_players=num_players,
         with_next_observations=cfg.learner.consistency_weight > 0,
         holdout=cfg.replay.holdout,

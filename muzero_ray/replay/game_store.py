@@ -7,6 +7,7 @@ import numpy as np
 from muzero_ray.errors import ConfigError
 from muzero_ray.replay.frames import FrameCodec
 from muzero_ray.replay.stored_game import StoredGame, store
+from muzero_ray.replay.targets import Horizon
 from muzero_ray.types import GameHistory, IntArray, LongArray
 
 # Per transition, beside the game itself: its game's number and its position here, and in the sum tree up to 4 doubles.
@@ -16,14 +17,13 @@ _INDEX_BYTES = 8 + 4 + 32
 class GameStore:
     """Games by number. Each owned transition has a *leaf*, its place in a ring of `capacity`: a game's are successive.
 
-    `n` and `discount` are those of the value targets kept with every game.
+    horizon: of the value targets kept with every game.
     """
 
-    def __init__(self, capacity: int, capacity_bytes: int, *, n: int, discount: float) -> None:
+    def __init__(self, capacity: int, capacity_bytes: int, horizon: Horizon) -> None:
         self.capacity = capacity
         self._capacity_bytes = capacity_bytes
-        self._n = n
-        self._discount = discount
+        self._horizon = horizon
         self._leaf_game: LongArray = np.zeros(capacity, np.int64)
         self._leaf_position: IntArray = np.zeros(capacity, np.int32)
         # Numbered in order of insertion: exactly `_oldest .. next_number - 1` are kept.
@@ -52,7 +52,7 @@ class GameStore:
                 "be kept. Raise replay.capacity or lower replay.segment_length"
             )
         codec = self.codec or FrameCodec(game.observations.shape[1:], game.observations.dtype)
-        stored = store(game, codec, n=self._n, discount=self._discount, first_leaf=self.next_leaf)
+        stored = store(game, codec, self._horizon, first_leaf=self.next_leaf)
         cost = self._cost(stored)
         if cost > self._capacity_bytes:
             raise ConfigError(

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.stored_game import StoredGame
-from muzero_ray.types import Array, GameHistory, WeightsVersion
+from muzero_ray.types import Array, FloatArray, GameHistory, WeightsVersion
+
+
+class Targets(NamedTuple):
+    """Of a game that was searched again: policies `[T, A]`, root_values `[T + 1]`, by weights of `version`."""
+
+    policies: FloatArray
+    root_values: FloatArray
+    version: WeightsVersion
 
 
 class Record(NamedTuple):
-    """A game and its place in replay."""
+    """A game as it came in, and its place in replay. targets: those that took the place of its own, if any."""
 
     game: GameHistory
-    target_version: WeightsVersion
     first_leaf: int
-    reanalyzed: bool
+    targets: Targets | None
 
 
 def pack(games: dict[int, StoredGame]) -> dict[str, Array]:
@@ -38,7 +44,7 @@ def pack(games: dict[int, StoredGame]) -> dict[str, Array]:
 
 
 def unpack(arrays: dict[str, Array], games: Iterable[GameHistory]) -> list[Record]:
-    """The games of `pack` as they were then, oldest first. Raises CheckpointError if `games` are others."""
+    """The games of `pack`, oldest first. Raises CheckpointError if `games` are others."""
     index = arrays["index"].tolist()
     found = list(games)
     if [list(game.id) for game in found] != [row[:3] for row in index]:
@@ -46,10 +52,11 @@ def unpack(arrays: dict[str, Array], games: Iterable[GameHistory]) -> list[Recor
     records = []
     policy_at = value_at = 0
     for game, row in zip(found, index, strict=True):
+        targets = None
         if row[6]:
             policy_end, value_end = policy_at + game.policies.size, value_at + len(game) + 1
             policies = arrays["policies"][policy_at:policy_end].reshape(game.policies.shape)
-            game = replace(game, policies=policies, root_values=arrays["root_values"][value_at:value_end])
+            targets = Targets(policies, arrays["root_values"][value_at:value_end], WeightsVersion(*row[3:5]))
             policy_at, value_at = policy_end, value_end
-        records.append(Record(game, WeightsVersion(*row[3:5]), row[5], bool(row[6])))
+        records.append(Record(game, row[5], targets))
     return records

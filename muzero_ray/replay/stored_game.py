@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muzero_ray.replay.frames import FrameCodec, PackedFrames
-from muzero_ray.replay.targets import n_step_values
+from muzero_ray.replay.targets import Horizon, n_step_values
 from muzero_ray.types import Array, BoolArray, FloatArray, GameHistory, GameId, LongArray, WeightsVersion, stacked
 
 # Python and numpy objects of one stored game, beside their data: measured with tracemalloc.
@@ -76,7 +76,7 @@ class StoredGame:
         return len(self) + int(self.truncated)
 
 
-def store(game: GameHistory, codec: FrameCodec, *, n: int, discount: float, first_leaf: int) -> StoredGame:
+def store(game: GameHistory, codec: FrameCodec, horizon: Horizon, *, first_leaf: int) -> StoredGame:
     """A copy of `game` that shares no memory with it."""
     rows = np.zeros(len(game) + 1, row_dtype(game.policies.shape[1]))
     rows["action"][:-1] = game.actions
@@ -96,16 +96,17 @@ def store(game: GameHistory, codec: FrameCodec, *, n: int, discount: float, firs
         target_version=game.version,
         first_leaf=first_leaf,
     )
-    set_targets(stored, game.policies, game.root_values, n=n, discount=discount)
+    set_targets(stored, game.policies, game.root_values, horizon)
     return stored
 
 
-def set_targets(game: StoredGame, policies: FloatArray, root_values: FloatArray, *, n: int, discount: float) -> None:
-    """New search results: policies `[T, A]`, root_values `[T + 1]`; the n-step targets follow."""
+def set_targets(game: StoredGame, policies: FloatArray, root_values: FloatArray, horizon: Horizon) -> None:
+    """Search results of `game.target_version`: policies `[T, A]`, root_values `[T + 1]`; n-step targets follow."""
     rows = game.rows.copy()
     rows["policy"][:-1] = policies
     rows["root_value"] = root_values
-    rows["value"] = n_step_values(rows["reward"][1:], root_values, rows["to_play"], n=n, discount=discount)
+    n = horizon.rewards(game.target_version.step - game.version.step)
+    rows["value"] = n_step_values(rows["reward"][1:], root_values, rows["to_play"], n=n, discount=horizon.discount)
     game.data = rows.tobytes()
 
 

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far value targets look ahead. td_steps: rewards they count. discount: per agent step.
+
+    shorten_steps: for each this many learner steps between the weights that played a game and those that searched it
+    last, one reward less is counted, down to one (after EfficientZero, off-policy correction). None: never less.
+    """
+
+    td_steps: int
+    discount: float
+    shorten_steps: int | None = None
+
+    def rewards(self, age: int) -> int:
+        """How many rewards a target counts whose search is `age` learner steps younger than its game."""
+        off = max(age, 0) // self.shorten_steps if self.shorten_steps is not None else 0
+        return max(self.td_steps - off, 1)
 
 
 def n_step_values(

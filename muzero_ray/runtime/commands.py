@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from muzero_ray.cli import table
-from muzero_ray.cli_commands import OPPONENT, ArenaCommand, EvaluateCommand, LookCommand, PlayCommand, ReportCommand
-from muzero_ray.config import Config
+from muzero_ray.cli_commands import ArenaCommand, EvaluateCommand, LookCommand, PlayCommand, ReportCommand
+from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_check import shown
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError, MuZeroRayError
@@ -41,20 +41,28 @@ def look(command: LookCommand) -> None:
             play_run(command)
 
 
-def trained_evaluator(config: Config, shape: TaskShape, checkpoint: Checkpoint, *, opponent: str) -> Evaluator:
+def trained_evaluator(config: Config, shape: TaskShape, checkpoint: Checkpoint) -> Evaluator:
     """The evaluator of a run with the weights of `checkpoint`."""
     learner = build_learner(config, shape)
     learner.load_state(*learner_state(checkpoint))
-    evaluator = Evaluator(config, shape, opponent=opponent)
+    evaluator = Evaluator(config, shape)
     evaluator.load(learner.weights())
     return evaluator
+
+
+def against(config: Config, opponent: str) -> Config:
+    """The same, to be evaluated against another opponent."""
+    evaluation = config.evaluation.model_copy(update={"opponent": opponent})
+    return config.model_copy(update={"evaluation": evaluation})
 
 
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run's newest weights; the last line is for programs."""
     _, config, checkpoint = open_run(command.run)
     torch.set_num_threads(config.actors.learner_threads)
-    evaluator = trained_evaluator(config, probe(config), checkpoint, opponent=command.opponent)
+    if command.opponent is not None:
+        config = against(config, command.opponent)
+    evaluator = trained_evaluator(config, probe(config), checkpoint)
     episodes = command.episodes or config.evaluation.final_episodes
     evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed)
     if command.as_json:
@@ -103,7 +111,7 @@ def play_arena(command: ArenaCommand) -> None:
         if run is None:
             return BotPlayer(make_opponent(command.players[number], command.seed + number))
         _, config, checkpoint = run
-        policy = trained_evaluator(config, probe(config), checkpoint, opponent="random").policy()
+        policy = trained_evaluator(config, probe(config), checkpoint).policy()
         return NetworkPlayer(policy, spec, config.env.frame_stack)
 
     match = play_match(
@@ -141,7 +149,7 @@ def match_lines(command: ArenaCommand, match: Match) -> str:
 def play_run(command: PlayCommand) -> None:
     """Let a run's newest weights play; writes one mp4 per episode where the environment renders."""
     folder, config, checkpoint = open_run(command.run)
-    evaluator = trained_evaluator(config, probe(config), checkpoint, opponent="random")
+    evaluator = trained_evaluator(config, probe(config), checkpoint)
     for episode in range(command.episodes):
         evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True)
         if evaluation.video is None:

@@ -96,7 +96,7 @@ class Evaluation:
         }
 
 
-def evaluation_protocol(config: Config, *, num_players: int, opponent: str = "random") -> EvaluationProtocol:
+def evaluation_protocol(config: Config, *, num_players: int) -> EvaluationProtocol:
     """The protocol of `config`'s evaluations. Training-only settings of the environment are left out."""
     environment = config.env.model_dump(mode="json")
     del environment["atari"]["terminal_on_life_loss"]
@@ -107,7 +107,7 @@ def evaluation_protocol(config: Config, *, num_players: int, opponent: str = "ra
         search=config.search.kind,
         simulations=config.evaluation.simulations or config.search.simulations,
         noise=False,
-        opponent=opponent if num_players == 2 else None,
+        opponent=config.evaluation.opponent if num_players == 2 else None,
     )
 
 
@@ -276,19 +276,14 @@ def play_episodes(
 class Evaluator:
     """A network, its noise-free search and the environments to measure them in.
 
-    opponent: who has the other seat in a two-player game, as `opponents.make_opponent` takes it. note: told of every
-    call into an environment.
+    note: told of every call into an environment.
     """
 
-    def __init__(
-        self, config: Config, shape: TaskShape, *, opponent: str = "random", note: CallNote | None = None
-    ) -> None:
+    def __init__(self, config: Config, shape: TaskShape, *, note: CallNote | None = None) -> None:
         self._engine = build_engine(config, shape)
-        self._two_player = shape.spec.num_players == 2
-        self._opponent = opponent
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)
-        self.protocol = evaluation_protocol(config, num_players=shape.spec.num_players, opponent=opponent)
+        self.protocol = evaluation_protocol(config, num_players=shape.spec.num_players)
         self._search = build_search(config, shape, simulations=self.protocol.simulations)
 
     def load(self, flat: FloatArray) -> None:
@@ -315,6 +310,6 @@ class Evaluator:
             seed=seed,
             frame_stack=self._frame_stack,
             protocol=self.protocol,
-            opponent=make_opponent(self._opponent, seed) if self._two_player else None,
+            opponent=make_opponent(self.protocol.opponent, seed) if self.protocol.opponent else None,
             record=record,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.cli_commands import OPPONENT
+from muzero_ray.config import OPPONENT
 from muzero_ray.envs.environment import Environment
 from muzero_ray.errors import ConfigError
 

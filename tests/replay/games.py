@@ -8,6 +8,7 @@ import numpy as np
 
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.stored_game import StoredGame
+from muzero_ray.replay.targets import Horizon
 from muzero_ray.types import Array, Batch, GameHistory, GameId, WeightsVersion
 
 UNROLL, TD_STEPS, DISCOUNT, ACTIONS = 3, 4, 0.9, 3
@@ -93,8 +94,9 @@ def make_buffer(**settings: Any) -> ReplayBuffer:
         "alpha": 1.0,
         "frame_stack": 1,
         "unroll_steps": UNROLL,
-        "td_steps": TD_STEPS,
-        "discount": DISCOUNT,
+        "horizon": Horizon(
+            settings.pop("td_steps", TD_STEPS), settings.pop("discount", DISCOUNT), settings.pop("shorten_steps", None)
+        ),
         "num_players": 2,
         "with_next_observations": False,
         "holdout": 0.0,

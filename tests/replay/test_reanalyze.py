@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.types import WeightsVersion
-from tests.replay.games import assert_item, cut, make_buffer, make_game, slow_stack
+from tests.replay.games import assert_item, cut, make_buffer, make_game, slow_stack, slow_value
 
 
 @pytest.mark.parametrize(("end", "searched"), [("terminated", 12), ("truncated", 13)])
@@ -28,6 +28,19 @@ def test_new_targets_are_those_of_a_game_played_with_them(end, searched, frame, 
     batch = buffer.sample(36, 1.0)
     for b, position in enumerate(batch.keys.position):
         assert_item(batch, b, game, position, stack=3)
+
+
+@pytest.mark.parametrize(("searched_at", "n"), [(5, 4), (7, 4), (8, 3), (14, 1), (90, 1), (2, 4)])
+def test_targets_of_old_games_count_fewer_rewards(searched_at: int, n: int) -> None:
+    rng = np.random.default_rng(1)
+    game = make_game(rng, 12, players=2, step=5)
+    buffer = make_buffer(alpha=0.0, td_steps=4, shorten_steps=3)
+    buffer.add(game)
+    game.root_values[:12] = rng.normal(size=12).astype(np.float32)
+    buffer.replace_targets(0, game.policies, game.root_values[:12], WeightsVersion(0, searched_at))
+    batch = buffer.sample(12, 1.0)
+    expected = [slow_value(game, position, n=n) for position in batch.keys.position]
+    np.testing.assert_allclose(batch.target_value[:, 0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_cut_segments_have_no_search_at_their_last_state() -> None:

@@ -13,7 +13,13 @@ from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.types import Batch, GameHistory, ItemKeys, WeightsVersion
 from tests.replay.games import make_buffer, make_game, stored
 
-SETTINGS: dict[str, Any] = {"capacity": 60, "frame_stack": 2, "with_next_observations": True, "alpha": 0.7}
+SETTINGS: dict[str, Any] = {
+    "capacity": 60,
+    "frame_stack": 2,
+    "with_next_observations": True,
+    "alpha": 0.7,
+    "shorten_steps": 3,  # so that targets depend on both of a game's versions
+}
 
 
 def used_buffer() -> tuple[ReplayBuffer, list[GameHistory]]:

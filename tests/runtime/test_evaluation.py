@@ -16,6 +16,7 @@ from muzero_ray.config import Config, EnvConfig
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.runtime.build import build_learner, probe
+from muzero_ray.runtime.commands import against
 from muzero_ray.runtime.evaluation import (
     MAX_LANES,
     EvaluationProtocol,
@@ -187,8 +188,8 @@ def test_random_policy_is_uniform_over_legal_actions() -> None:
     assert (abs(counts[[0, 2, 3]] - 300) < 5 * np.sqrt(900 / 3 * 2 / 3)).all()
 
 
-def trained(config: Config, **options: Any) -> Evaluator:
-    evaluator = Evaluator(config, probe(config), **options)
+def trained(config: Config) -> Evaluator:
+    evaluator = Evaluator(config, probe(config))
     evaluator.load(build_learner(config, probe(config)).weights())
     return evaluator
 
@@ -218,7 +219,7 @@ def test_the_random_baseline_plays_as_long_as_random_play_does() -> None:
 
 def test_the_evaluator_plays_the_opponent_it_was_given() -> None:
     config = small_config("tictactoe")
-    exact = trained(config, opponent="minimax").evaluate(episodes=10, seed=0)
+    exact = trained(against(config, "minimax")).evaluate(episodes=10, seed=0)
     assert exact.returns.max() <= 0.0
     assert exact.protocol.opponent == "minimax"
     assert "against minimax on both sides" in exact.protocol.describe()
@@ -227,8 +228,8 @@ def test_the_evaluator_plays_the_opponent_it_was_given() -> None:
 
 
 def test_a_protocol_is_what_scores_depend_on() -> None:
-    def digest(config: Config, **options: Any) -> str:
-        return evaluation_protocol(config, **({"num_players": 1} | options)).digest
+    def digest(config: Config, num_players: int = 1) -> str:
+        return evaluation_protocol(config, num_players=num_players).digest
 
     cartpole, breakout, board = small_config(), small_config("breakout"), small_config("tictactoe")
     base = digest(cartpole)
@@ -252,8 +253,8 @@ def test_a_protocol_is_what_scores_depend_on() -> None:
     assert digest(atari(terminal_on_life_loss=True)) == digest(breakout)
     assert digest(atari(sticky_actions=0.0)) != digest(breakout)
     assert digest(atari(frame_skip=3)) != digest(breakout)
-    assert digest(board, num_players=2) != digest(board, num_players=2, opponent="minimax")
-    assert digest(cartpole, opponent="minimax") == base  # nobody there to play against
+    assert digest(board, num_players=2) != digest(against(board, "minimax"), num_players=2)
+    assert digest(against(cartpole, "minimax")) == base  # nobody there to play against
 
 
 def test_the_first_episode_is_filmed(tmp_path: Path) -> None:
