@@ -1,6 +1,7 @@
 """Hosts that are killed, drained, cut off and added while a run trains on them.
 
-`launch.py train ... --address auto` on the first of three hosts (chaos/hosts.py), under Ray's own health checks.
+`launch.py train ... --address auto` on the first of three hosts (chaos/hosts.py), under Ray's own health checks. What
+is cut off is kept alive (`PATIENCE`): else it may end by itself before the link is back, with nothing to refuse.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ BLIP = 8.0
 """Seconds that a link may be down without anything being replaced."""
 
 USED_SECONDS = 60.0
+
+PATIENCE = 600
+"""Seconds without the head after which a process ends by itself; Ray's 60 are what it takes to declare a node dead."""
 
 PUSH_SECONDS = 240.0
 """Until a push that the link swallowed is sent again: TCP doubles its pauses, up to 120 s."""
@@ -201,7 +205,7 @@ def main(tries: int, folder: Path) -> Iterator[Outcome]:
     """In the outer namespaces."""
     make_bridge()
     first, second, third = (Host(name, number) for number, name in enumerate("abc", 1))
-    cluster = Cluster(folder, first)
+    cluster = Cluster(folder, first, PATIENCE)
     cluster.start_head()
     yield tokens(cluster, third, folder)
     cluster.up(second)
