@@ -58,14 +58,10 @@ any moment something is on its way to replay.
 
 
 class Cluster:
-    """Ray on a head and on what joins it, under one token; everything that it writes is in `folder`.
+    """Ray on a head and on what joins it, under one token; everything that it writes is in `folder`."""
 
-    patience: seconds without the head after which a process ends by itself, if not Ray's own 60.
-    """
-
-    def __init__(self, folder: Path, head: Host, patience: int | None = None) -> None:
+    def __init__(self, folder: Path, head: Host) -> None:
         self.head = head
-        self._patience = {} if patience is None else {"RAY_gcs_rpc_server_reconnect_timeout_s": str(patience)}
         self._folder = folder
         self._lookouts = 0
         self.home = folder / "home"
@@ -86,7 +82,7 @@ class Cluster:
         ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
         ray |= {"RAY_AUTH_MODE": "token"} if mode else {}
         ray |= {"RAY_AUTH_TOKEN_PATH": str(token)} if token else {}
-        return {**ours, **ray, **self._patience, "HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+        return {**ours, **ray, "HOME": str(self.home), "OMP_NUM_THREADS": "1"}
 
     def start_head(self) -> None:
         """Until nodes may join, and the lookout sees them."""

@@ -1,7 +1,6 @@
 """Hosts that are killed, drained, cut off and added while a run trains on them.
 
-`launch.py train ... --address auto` on the first of three hosts (chaos/hosts.py), under Ray's own health checks. What
-is cut off is kept alive (`PATIENCE`): else it may end by itself before the link is back, with nothing to refuse.
+`launch.py train ... --address auto` on the first of three hosts (chaos/hosts.py), under Ray's own health checks.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from chaos.cluster import Cluster
 from chaos.hosts import Host, apart, make_bridge
@@ -26,11 +27,8 @@ BLIP = 8.0
 
 USED_SECONDS = 60.0
 
-PATIENCE = 600
-"""Seconds without the head after which a process ends by itself; Ray's 60 are what it takes to declare a node dead."""
-
-PUSH_SECONDS = 240.0
-"""Until a push that the link swallowed is sent again: TCP doubles its pauses, up to 120 s."""
+PUSH_SECONDS = 60.0
+"""Until an actor that plays on has pushed a game."""
 
 
 @dataclass
@@ -105,24 +103,30 @@ class Harm:
         self.run.sleep(RECENT)
         self.alarms.append(self.run.replaced() - before)
 
-    def partition(self, host: Host, *, hold: bool) -> None:
-        """Its link is down until Ray has given it up. hold: its raylet, which would end its actors, is stopped until
-        they have pushed.
+    def partition(self, host: Host, *, pause: bool) -> None:
+        """Its link is down until Ray has given it up. pause: it stands still meanwhile, as a virtual machine that is
+        moved, and its actors play on first; of the raylet, which ends them, they hear when they have pushed.
         """
-        run = self.run
-        actors = self._lose(host, lambda: host.link(up=False))
-        raylets = host.processes("raylet/raylet") if hold else []
-        for raylet in raylets:
-            raylet.suspend()
+        run, paused = self.run, list[psutil.Process]()
+
+        def strike() -> None:
+            host.link(up=False)
+            paused.extend(host.processes() if pause else ())
+            for process in paused:
+                process.suspend()
+
+        actors = self._lose(host, strike)
+        raylets = {process.pid for process in host.processes("raylet/raylet")}
         host.link(up=True)
+        for process in paused:
+            if process.pid not in raylets:
+                process.resume()
+        if pause and not until(lambda: run.refused(actors) > 0, PUSH_SECONDS, pause=0.3):
+            self.notes.append(f"no push of a replaced actor on {host.name} in {PUSH_SECONDS:g} s")
         at = time.monotonic()
-        try:
-            if hold and not until(lambda: run.refused(actors) > 0, PUSH_SECONDS, pause=0.3):
-                self.notes.append(f"no push of a replaced actor on {host.name} in {PUSH_SECONDS:g} s")
-            at = time.monotonic() if hold else at
-        finally:
-            for raylet in raylets:
-                raylet.resume()
+        for process in paused:
+            if process.pid in raylets:
+                process.resume()
         self._gone(host, at)
 
 
@@ -150,7 +154,7 @@ class Harms:
     def _losses(self, index: int) -> list[tuple[Harm, Callable[[Host], None]]]:
         """Ways to lose a host, another of each in each round."""
         return [
-            (self.cut_off, lambda host: self.cut_off.partition(host, hold=index % 2 == 0)),
+            (self.cut_off, lambda host: self.cut_off.partition(host, pause=index % 2 == 0)),
             (self.drained, self.drained.drain),
             (self.killed, lambda host: self.killed.kill(host, cut=index % 2 == 1)),
         ]
@@ -205,7 +209,7 @@ def main(tries: int, folder: Path) -> Iterator[Outcome]:
     """In the outer namespaces."""
     make_bridge()
     first, second, third = (Host(name, number) for number, name in enumerate("abc", 1))
-    cluster = Cluster(folder, first, PATIENCE)
+    cluster = Cluster(folder, first)
     cluster.start_head()
     yield tokens(cluster, third, folder)
     cluster.up(second)
