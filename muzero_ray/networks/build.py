@@ -89,7 +89,7 @@ def _make_resnet(
 
     return MuZeroNetwork(
         representation=ImageRepresentation(planes, cfg.channels, cfg.blocks, cfg.downsample),
-        dynamics=ImageDynamics(hidden_shape, cfg.blocks, num_actions),
+        dynamics=ImageDynamics(hidden_shape, cfg.blocks, num_actions, board=cfg.downsample == 1),
         policy=head(num_actions),
         value=head(cfg.value.bins),
         reward=head(cfg.reward.bins),

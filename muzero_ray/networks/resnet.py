@@ -72,21 +72,33 @@ class ImageRepresentation(nn.Module):
         return out
 
 
+def _places(num_actions: int, height: int, width: int) -> torch.Tensor | None:
+    """`[A, H, W]`, 1 on the cells that an action is about, so that one convolution can put a stone down anywhere.
+
+    As many actions as cells, or one more (a pass): each is its cell. As many as columns: each is its column (Connect
+    Four). With any other number, it is not known what they are about: None.
+    """
+    cells = height * width
+    if num_actions in (cells, cells + 1):
+        return torch.eye(num_actions, cells).view(num_actions, height, width)
+    if num_actions == width:
+        return torch.eye(width).view(width, 1, width).expand(width, height, width)
+    return None
+
+
 class ImageDynamics(nn.Module):
     """(latents `[B, C, H, W]`, actions `[B]`) to raw next latents `[B, C, H, W]`.
 
     Each action owns `ACTION_PLANES` learned planes, concatenated to the latent. They start constant over the image
-    (a button has no place); where actions are the cells of the board (num_actions is H*W, or one more for a pass) the
-    first plane starts as a stone on its cell, so that one convolution can put it down anywhere.
+    (a button has no place), but on a `board` the first plane shows the action's place, if it has one: `_places`.
     """
 
-    def __init__(self, hidden_shape: tuple[int, int, int], blocks: int, num_actions: int) -> None:
+    def __init__(self, hidden_shape: tuple[int, int, int], blocks: int, num_actions: int, *, board: bool) -> None:
         super().__init__()
         channels, height, width = hidden_shape
         planes = torch.randn(num_actions, 1, 1, ACTION_PLANES).repeat(1, height, width, 1)
-        cells = height * width
-        if num_actions in (cells, cells + 1):
-            planes[..., 0] = torch.eye(num_actions, cells).view(num_actions, height, width)
+        if board and (places := _places(num_actions, height, width)) is not None:
+            planes[..., 0] = places
         # Stored [A, H, W, P]: a gathered row is channels_last already.
         self.planes = nn.Parameter(planes)
         self.conv = _conv(channels + ACTION_PLANES, channels)
