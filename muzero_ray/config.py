@@ -102,6 +102,8 @@ class NetworkConfig(FrozenConfig):
     """Residual blocks in h and in g (resnet)."""
     downsample: Literal[1, 4, 16] = 16
     """How much smaller the latent image is than the observation (resnet): 96 -> 6 at 16, 24 at 4; 1 for boards."""
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation (resnet): of each image by itself, or of each channel over the batch (`batch`: boards)."""
     head_layers: tuple[PositiveInt, ...] = (64,)
     """Hidden layers of the policy, value and reward heads; empty for linear heads."""
     head_channels: PositiveInt = 16

@@ -88,8 +88,8 @@ def _make_resnet(
         return ImageHead(hidden_shape, cfg.head_channels, cfg.head_layers, outputs)
 
     return MuZeroNetwork(
-        representation=ImageRepresentation(planes, cfg.channels, cfg.blocks, cfg.downsample),
-        dynamics=ImageDynamics(hidden_shape, cfg.blocks, num_actions, board=cfg.downsample == 1),
+        representation=ImageRepresentation(planes, cfg.channels, cfg.blocks, cfg.downsample, cfg.norm),
+        dynamics=ImageDynamics(hidden_shape, cfg.blocks, num_actions, cfg.norm, board=cfg.downsample == 1),
         policy=head(num_actions),
         value=head(cfg.value.bins),
         reward=head(cfg.reward.bins),

@@ -1,11 +1,12 @@
 """Parts of the `resnet` network: images and boards, latents that are small images.
 
-Normalisation is GroupNorm with one group. Measured on one CPU core, two residual blocks of 64 channels at 6x6 in
-channels_last: it costs what BatchNorm in evaluation mode costs (0.19 ms at batch 1, 0.67 at 8, 3.7 at 64; training 13.5
-ms against 14.0 at batch 64), and 0-15 % more than no normalisation at all, which is what folding BatchNorm into the
-convolutions could win. For that it has no running statistics: nothing that drifts between training and search, that
-mixes the K unrolled steps, or that the moving average of the weights would blur. (Eight groups cost twice as much in
-bf16.) channels_last is 1.2-1.4x faster than the default layout, so all convolutions run in it.
+Normalisation is GroupNorm with one group, or BatchNorm. Measured on one CPU core, two residual blocks of 64 channels at
+6x6 in channels_last, they cost the same (0.19 ms at batch 1, 0.67 at 8, 3.7 at 64; training 13.5 and 14.0 ms at batch
+64), and 0-15 % more than none at all. (Eight groups cost twice as much in bf16.) GroupNorm has no running statistics:
+nothing that drifts between training and search, or that the moving average of the weights would blur. It does as well
+on screens (docs/results.md). But it scales rare features, such as three in a row, by the common ones, such as stones,
+and boards are learned several times slower with it. channels_last is 1.2-1.4x faster than the default layout, so all
+convolutions run in it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from muzero_ray.networks.mlp import mlp
+from muzero_ray.networks.norm import NormKind, make_norm
 
 ACTION_PLANES = 16
 """Planes that carry the action into g. 16 = one more block of the convolution kernels, whatever the number of actions
@@ -30,12 +32,12 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions round a skip connection, `[B, C, H, W]` to the same."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: NormKind) -> None:
         super().__init__()
         self.conv1 = _conv(channels, channels)
-        self.norm1 = nn.GroupNorm(1, channels)
+        self.norm1 = make_norm(norm, channels)
         self.conv2 = _conv(channels, channels)
-        self.norm2 = nn.GroupNorm(1, channels)
+        self.norm2 = make_norm(norm, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.norm1(self.conv1(x)))
@@ -51,7 +53,7 @@ class ImageRepresentation(nn.Module):
     CPU core). The paper also spends residual blocks on the larger images: one, at 24x24, made all this 2.3x dearer.
     """
 
-    def __init__(self, inputs: int, channels: int, blocks: int, downsample: int) -> None:
+    def __init__(self, inputs: int, channels: int, blocks: int, downsample: int, norm: NormKind) -> None:
         super().__init__()
         half = max(channels // 2, 1)
         # (channels, kernel size, stride)
@@ -62,9 +64,9 @@ class ImageRepresentation(nn.Module):
         }[downsample]
         parts: list[nn.Module] = []
         for width, size, stride in stages:
-            parts += [_conv(inputs, width, size, stride), nn.GroupNorm(1, width), nn.ReLU()]
+            parts += [_conv(inputs, width, size, stride), make_norm(norm, width), nn.ReLU()]
             inputs = width
-        parts += [ResidualBlock(channels) for _ in range(blocks)]
+        parts += [ResidualBlock(channels, norm) for _ in range(blocks)]
         self.body = nn.Sequential(*parts)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
@@ -93,7 +95,9 @@ class ImageDynamics(nn.Module):
     (a button has no place), but on a `board` the first plane shows the action's place, if it has one: `_places`.
     """
 
-    def __init__(self, hidden_shape: tuple[int, int, int], blocks: int, num_actions: int, *, board: bool) -> None:
+    def __init__(
+        self, hidden_shape: tuple[int, int, int], blocks: int, num_actions: int, norm: NormKind, *, board: bool
+    ) -> None:
         super().__init__()
         channels, height, width = hidden_shape
         planes = torch.randn(num_actions, 1, 1, ACTION_PLANES).repeat(1, height, width, 1)
@@ -102,8 +106,8 @@ class ImageDynamics(nn.Module):
         # Stored [A, H, W, P]: a gathered row is channels_last already.
         self.planes = nn.Parameter(planes)
         self.conv = _conv(channels + ACTION_PLANES, channels)
-        self.norm = nn.GroupNorm(1, channels)
-        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.norm = make_norm(norm, channels)
+        self.blocks = nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(blocks)))
 
     def forward(self, hidden: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         planes = self.planes.index_select(0, actions).permute(0, 3, 1, 2).to(hidden.dtype)

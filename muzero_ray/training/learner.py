@@ -13,6 +13,7 @@ import torch
 from muzero_ray.errors import CheckpointError, NumericsError, taking_over
 from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
+from muzero_ray.networks.norm import batch_norms
 from muzero_ray.training.group import Group
 from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
 from muzero_ray.training.quality import model_quality
@@ -20,6 +21,9 @@ from muzero_ray.types import Batch, FloatArray
 
 MEAN_RATE = 1e-3
 """Share by which an update moves the mean of the inputs, once that many updates are averaged."""
+
+NORM_RATE = 0.05
+"""The same for the running numbers of BatchNorm, which have to follow the weights."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Learner:
         self._max_skipped = max_skipped
         self._augment = augment
         self._group = group
+        self._norms = list(batch_norms(network))
         self._parameters = dict(network.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
 
@@ -94,7 +99,9 @@ class Learner:
         total.backward()  # type: ignore[no-untyped-call]
         mean = self._network.mean_of(batch.observations)
         if self._group is not None:
-            self._join_parts(self._group, [total.detach(), *terms, *(() if mean is None else (mean,))], errors)
+            inputs = [] if mean is None else [mean]
+            seen = [tensor for norm in self._norms for tensor in norm.seen()]
+            self._join_parts(self._group, [total.detach(), *terms, *inputs, *seen], errors)
         grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
         # The only wait for the device: everything the host needs, in one transfer.
         packed = torch.cat((torch.stack([total.detach(), grad_norm, *terms]), errors)).cpu().numpy()
@@ -104,6 +111,8 @@ class Learner:
         if not (np.isfinite(numbers).all() and finite.all()):
             return self._skip(numbers, priorities)
         self._network.track_mean(mean, max(1 / (self.step + 1), MEAN_RATE))
+        for norm in self._norms:
+            norm.take_in(max(1 / (self.step + 1), NORM_RATE))
         lr = self._schedule(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -167,17 +176,21 @@ class Learner:
     def assess(self, batch: Batch) -> dict[str, float]:
         """The `model/` metrics of the newest weights on `batch`, which should not have been trained on."""
         network = self._network
+        network.eval()  # as search sees it
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             out = unroll(network, self._tensor(batch.observations), self._tensor(batch.actions))
-            return model_quality(
-                out,
-                self._targets(batch),
-                value_support=network.value_support,
-                reward_support=network.reward_support,
-            )
+        network.train()
+        return model_quality(
+            out,
+            self._targets(batch),
+            value_support=network.value_support,
+            reward_support=network.reward_support,
+        )
 
     def _skip(self, numbers: FloatArray, priorities: FloatArray) -> TrainResult:
         self._optimizer.zero_grad(set_to_none=True)
+        for norm in self._norms:
+            norm.take_in(0.0)
         self._skipped_in_row += 1
         if self._skipped_in_row >= self._max_skipped:
             raise NumericsError(
