@@ -39,6 +39,7 @@ IMAGES = [
     pytest.param(RESNET, (2, 32, 48), np.uint8, id="downsample 16"),
     pytest.param(RESNET.model_copy(update={"downsample": 4, "blocks": 2}), (3, 16, 16), np.uint8, id="downsample 4"),
     pytest.param(BOARD.model_copy(update={"channels": 17}), (3, 3, 3), np.float32, id="board"),
+    pytest.param(BOARD.model_copy(update={"norm": "batch"}), (3, 3, 3), np.float32, id="batch norm"),
 ]
 
 

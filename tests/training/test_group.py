@@ -54,6 +54,8 @@ def train_together(group: Group, rank: int) -> dict[str, Any]:
     left = {name: run(kind, batches(kind), **settings) for name, (kind, settings) in RUNS.items()}
     left |= {field: run("mlp", poisoned(field), **SGD) for field in POISONED}
     left["consistency"] = run("resnet", batches("resnet"), **SGD, consistency_weight=2.0)
+    left["batch norm"] = run("batch norm", batches("batch norm"), **SGD)
+    left["batch norm, one update"] = run("batch norm", batches("batch norm")[:1], **SGD)
     last = learner("mlp", group=group, max_skipped=2)
     with pytest.raises(NumericsError, match="last 2 updates"):
         trained(last, [part(poisoned("frames")[1], rank, SIZE)] * 2)
@@ -130,6 +132,20 @@ def test_consistency_normalises_within_a_part_and_ranks_stay_equal(ranks: list[d
     norm = np.sqrt(sum(np.square(gradient, dtype=np.float64).sum() for gradient in mean.values()))
     clip = min(10.0 / norm, 1.0)
     assert_close(one["gradients"], {name: gradient * clip for name, gradient in mean.items()}, 1e-5)
+
+
+def test_running_numbers_are_the_mean_of_what_the_ranks_saw(ranks: list[dict[str, Any]]) -> None:
+    """Of BatchNorm, which normalises within a part. After one update, from equal weights."""
+    one, other = (rank["batch norm"] for rank in ranks)
+    assert_same(one, other)
+    assert one["info"] == {"step": UPDATES, "skipped_in_row": 0}
+    whole = make_batch("batch norm", 0)
+    first = [trained(learner("batch norm", **SGD), [part(whole, rank, SIZE)])["arrays"] for rank in range(SIZE)]
+    together_first = ranks[0]["batch norm, one update"]["arrays"]
+    name = "model.representation_part.body.1"
+    for number in ("mean", "variance"):
+        mean = (first[0][f"{name}.{number}"] + first[1][f"{name}.{number}"]) / 2
+        np.testing.assert_allclose(together_first[f"{name}.{number}"], mean, rtol=1e-5)
 
 
 def test_ranks_compare_numbers(ranks: list[dict[str, Any]]) -> None:

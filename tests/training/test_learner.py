@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from muzero_ray.config import Config, LearnerConfig, NetworkConfig, ReplayConfig, RunConfig
+from muzero_ray.config import Config, LearnerConfig, ReplayConfig, RunConfig
 from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import TorchEngine
@@ -21,7 +21,8 @@ from tests.children import child_of
 from tests.networks.test_model import MLP, RESNET
 
 B, K, A = 8, 3, 4
-SHAPES = {"mlp": (4,), "resnet": (2, 32, 32)}
+SHAPES = {"mlp": (4,), "resnet": (2, 32, 32), "batch norm": (2, 32, 32)}
+NETWORKS = {"mlp": MLP, "resnet": RESNET, "batch norm": RESNET.model_copy(update={"norm": "batch"})}
 
 
 def make_batch(kind: str, seed: int = 0) -> Batch:
@@ -50,10 +51,9 @@ def make_batch(kind: str, seed: int = 0) -> Batch:
 
 
 def learner(kind: str = "mlp", *, total: int = 1000, group: Group | None = None, **settings: Any) -> Learner:
-    network: NetworkConfig = MLP if kind == "mlp" else RESNET
     cfg = Config(
         run=RunConfig(training_steps=total),
-        network=network,
+        network=NETWORKS[kind],
         replay=ReplayConfig(min_size=500),
         learner=LearnerConfig(batch_size=B, unroll_steps=K, **{"device": "cpu", "warmup_steps": 0, **settings}),
     )
@@ -127,7 +127,7 @@ def test_importance_weights_scale_each_sample() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd"}, {"precision": "bf16", "consistency_weight": 2.0}])
-@pytest.mark.parametrize("kind", ["mlp", "resnet"])
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_a_restored_learner_continues_to_the_bit(kind: str, settings: dict[str, Any]) -> None:
     batches = [make_batch(kind, seed) for seed in range(6)]
     straight = learner(kind, warmup_steps=4, total=8, **settings)
@@ -215,6 +215,34 @@ def test_broken_batches_are_skipped_then_stop_the_run(field: str, poison: float)
     with pytest.raises(NumericsError, match=r"last 3 updates after learner step 2 .*learner\.max_skipped=3"):
         trained.train_step(bad)
     assert np.array_equal(trained.weights(), before)
+
+
+def test_a_broken_batch_leaves_no_trace_in_the_running_numbers() -> None:
+    """Of BatchNorm, which has seen it before the loss is known."""
+    good = make_batch("batch norm")
+    weights = np.full(B, np.nan, np.float32)
+    once, twice = learner("batch norm"), learner("batch norm")
+    assert twice.train_step(replace(good, weights=weights, frames=255 - good.frames)).skipped
+    for trained in (once, twice):
+        trained.train_step(good)
+    assert np.array_equal(once.weights(), twice.weights())
+    variances = [array for name, array in once.state()[0].items() if name.endswith("norm.variance")]
+    assert variances
+    assert all((array != 1).all() for array in variances)
+
+
+def test_assessing_changes_nothing() -> None:
+    trained = learner("batch norm")
+    trained.train_step(make_batch("batch norm", 0))
+    before = trained.weights()
+    first = trained.assess(make_batch("batch norm", 1))
+    assert trained.assess(make_batch("batch norm", 1)) == first
+    assert np.array_equal(trained.weights(), before)
+    once = learner("batch norm")
+    for seed in (0, 2):
+        once.train_step(make_batch("batch norm", seed))
+    trained.train_step(make_batch("batch norm", 2))
+    assert np.array_equal(trained.weights(), once.weights())
 
 
 def test_read_only_batches_train_and_next_observations_are_demanded() -> None:
