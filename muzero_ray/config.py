@@ -103,7 +103,8 @@ class NetworkConfig(FrozenConfig):
     downsample: Literal[1, 4, 16] = 16
     """How much smaller the latent image is than the observation (resnet): 96 -> 6 at 16, 24 at 4; 1 for boards."""
     norm: Literal["group", "batch"] = "group"
-    """Normalisation (resnet): of each image by itself, or of each channel over the batch (`batch`: boards)."""
+    """Normalisation (resnet). `group`: of each image by itself, and latents are scaled to [0, 1]. `batch`: of each
+    channel over the batch, and latents are not scaled; for boards."""
     head_layers: tuple[PositiveInt, ...] = (64,)
     """Hidden layers of the policy, value and reward heads; empty for linear heads."""
     head_channels: PositiveInt = 16

@@ -64,8 +64,8 @@ class MuZeroNetwork(nn.Module):
     mean_shape: of the stacked images that h reads, which are centred by their running mean `input_mean` (images in
     [0, 1], set by `track_mean`, not by gradients); None: not centred.
 
-    Latents are scaled to [0, 1] here. The reward is read from g's output before that scaling, since the scaling may
-    hide what only the transition, not the new state, knows.
+    unit_latents: latents are scaled to [0, 1] here; otherwise the parts keep them in bounds. The reward is read from g's
+    output before that scaling, since the scaling may hide what only the transition, not the new state, knows.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class MuZeroNetwork(nn.Module):
         reward: nn.Module,
         projection: nn.Module | None,
         mean_shape: tuple[int, ...] | None,
+        unit_latents: bool,
         hidden_shape: tuple[int, ...],
         num_actions: int,
         value_support: Support,
@@ -92,14 +93,15 @@ class MuZeroNetwork(nn.Module):
         self.projection = projection
         # A parameter, so that it travels with the weights, their moving average and their checkpoints.
         self.input_mean = None if mean_shape is None else nn.Parameter(torch.zeros(mean_shape), requires_grad=False)
+        self.unit_latents = unit_latents
         self.hidden_shape = hidden_shape
         self.num_actions = num_actions
         self.value_support = value_support
         self.reward_support = reward_support
 
     def represent(self, observations: torch.Tensor) -> torch.Tensor:
-        """h: stacked observations `[B, ...]` (uint8 images or float32) to latents `[B, *hidden_shape]` in [0, 1]."""
-        return scale_to_unit(self.representation_part(self._numbers(observations)))
+        """h: stacked observations `[B, ...]` (uint8 images or float32) to latents `[B, *hidden_shape]`."""
+        return self._latents(self.representation_part(self._numbers(observations)))
 
     def mean_of(self, observations: Array) -> torch.Tensor | None:
         """The mean of `observations` `[B, ...]`, images in [0, 1], beside `input_mean`; None if not centred."""
@@ -137,7 +139,10 @@ class MuZeroNetwork(nn.Module):
     def dynamics(self, hidden: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """g: latents `[B, *hidden_shape]`, integer actions `[B]` to (next latents, reward logits `[B, bins]`)."""
         raw = self.dynamics_part(hidden, actions)
-        return scale_to_unit(raw), self.reward_head(raw)
+        return self._latents(raw), self.reward_head(raw)
+
+    def _latents(self, raw: torch.Tensor) -> torch.Tensor:
+        return scale_to_unit(raw) if self.unit_latents else raw
 
     def predict(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """f: latents `[B, *hidden_shape]` to (policy logits `[B, A]`, value logits `[B, bins]`)."""

@@ -93,6 +93,9 @@ class ImageDynamics(nn.Module):
 
     Each action owns `ACTION_PLANES` learned planes, concatenated to the latent. They start constant over the image
     (a button has no place), but on a `board` the first plane shows the action's place, if it has one: `_places`.
+
+    With BatchNorm there is no connection around the first convolution. What enters the residual blocks is normalised
+    then, so latents do not grow from step to step, and need not be scaled.
     """
 
     def __init__(
@@ -107,12 +110,13 @@ class ImageDynamics(nn.Module):
         self.planes = nn.Parameter(planes)
         self.conv = _conv(channels + ACTION_PLANES, channels)
         self.norm = make_norm(norm, channels)
+        self.skips = norm == "group"
         self.blocks = nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(blocks)))
 
     def forward(self, hidden: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         planes = self.planes.index_select(0, actions).permute(0, 3, 1, 2).to(hidden.dtype)
         x = self.norm(self.conv(torch.cat((hidden, planes), dim=1)))
-        out: torch.Tensor = self.blocks(torch.relu(hidden + x))
+        out: torch.Tensor = self.blocks(torch.relu(hidden + x if self.skips else x))
         return out
 
 
