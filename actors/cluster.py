@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
@@ -23,6 +24,9 @@ UNSEEN = ("RAY_task_events_report_interval_ms", "RAY_event_stats", "RAY_enable_m
 EVALUATOR_CPUS = 0.1
 """It mostly waits."""
 
+M_ARENA_MAX = -8
+"""The name of a setting in glibc's malloc.h."""
+
 LEAST_STORE_BYTES = 80 << 20
 """Of Ray's object store; with less it does not start."""
 
@@ -40,6 +44,7 @@ def connect(address: str | None, namespace: str) -> str | None:
         os.environ["RAY_AUTH_MODE"] = "token"
     else:
         use_token(token)
+    one_heap()
     # Only now: Ray reads these variables once, when it is first imported.
     import ray
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
@@ -59,6 +64,16 @@ def connect(address: str | None, namespace: str) -> str | None:
         "this cluster asks for no token: whoever reaches its ports can run programs on it. Set RAY_AUTH_MODE=token on "
         "every node before `ray start` (SECURITY.md)"
     )
+
+
+def one_heap() -> None:
+    """Let all threads that come from now on share one heap, where malloc is glibc's.
+
+    It gives each of a process's many threads (Ray's, gRPC's) a heap of its own, and each creeps to the most that its
+    thread ever needed: over days, most of what a driver grows by (docs/reliability.md).
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(M_ARENA_MAX, 1)
 
 
 def start_private(namespace: str) -> None:

@@ -64,8 +64,8 @@ class MuZeroNetwork(nn.Module):
     mean_shape: of the stacked images that h reads, which are centred by their running mean `input_mean` (images in
     [0, 1], set by `track_mean`, not by gradients); None: not centred.
 
-    unit_latents: latents are scaled to [0, 1] here; otherwise the parts keep them in bounds. The reward is read from g's
-    output before that scaling, since the scaling may hide what only the transition, not the new state, knows.
+    unit_latents: latents are scaled to [0, 1] here; otherwise the parts keep them in bounds. The reward is read from
+    g's output before that scaling, since the scaling may hide what only the transition, not the new state, knows.
     """
 
     def __init__(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -63,3 +66,37 @@ def test_the_object_store_follows_memory_and_shared_memory(
     monkeypatch.setattr(cluster.shutil, "disk_usage", lambda _: disk(int(shared_gib * 2**30)))
     monkeypatch.setattr(Path, "is_dir", lambda _: True)
     assert cluster.object_store_bytes() / 2**30 == pytest.approx(expected_gib, rel=1e-6)
+
+
+HEAPS = """
+import ctypes, sys, threading
+from actors.cluster import one_heap
+if "one" in sys.argv:
+    one_heap()
+threads_hold, seen = threading.Barrier(5), threading.Event()
+def hold():
+    held = [bytes(5_000) for _ in range(100)]
+    threads_hold.wait()
+    seen.wait()
+threads = [threading.Thread(target=hold) for _ in range(4)]
+for thread in threads:
+    thread.start()
+threads_hold.wait()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+seen.set()
+"""
+"""Prints what glibc has to say of its heaps while four threads hold memory."""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="of glibc")
+def test_threads_share_one_heap() -> None:
+    def heaps(*words: str) -> int:
+        done = subprocess.run([sys.executable, "-c", HEAPS, *words], capture_output=True, text=True, check=True)
+        return done.stdout.count("<heap nr=")
+
+    assert heaps() > 2
+    assert heaps("one") == 1
