@@ -1,8 +1,8 @@
 """Board games from OpenSpiel: two players in strict turn, zero-sum, deterministic, perfect information.
 
-Observation: OpenSpiel's observation tensor for the player to move, float32, and whose move it is (0 or 1): as one
-more plane `(C + 1, H, W)` where the tensor has planes, as one more number `(D + 1,)` where it is of another shape.
-The reward of a step is what the player who made it earned.
+Observation: OpenSpiel's observation tensor for the player to move, float32. Where it is the same for both, whose move it
+is (0 or 1) comes with it: as one more plane `(C + 1, H, W)` where the tensor has planes, as one more number `(D + 1,)`
+where it is of another shape. The reward of a step is what the player who made it earned.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class OpenSpielEnvironment:
         self._shape = tuple(self._game.observation_tensor_shape())
         self._planes = len(self._shape) == 3
         size = int(np.prod(self._shape))
-        shape = (self._shape[0] + 1, *self._shape[1:]) if self._planes else (size + 1,)
+        self._turn = int(not _sees_sides(self._game))
+        shape = (self._shape[0] + self._turn, *self._shape[1:]) if self._planes else (size + self._turn,)
         self.spec = EnvSpec(name, shape, "float32", self._game.num_distinct_actions(), num_players=2)
         self._seed = 0
         self._player = 0
@@ -89,12 +90,20 @@ class OpenSpielEnvironment:
         """See Environment. Nothing to free."""
 
     def _frame(self) -> FloatArray:
-        tensor = np.array(self.state.observation_tensor(self._player), np.float32)
-        if not self._planes:
-            return np.append(tensor, np.float32(self._player))
         frame = np.full(self.spec.observation_shape, self._player, np.float32)
-        frame[:-1] = tensor.reshape(self._shape)
+        tensor = np.array(self.state.observation_tensor(self._player), np.float32)
+        frame[: self._shape[0] if self._planes else tensor.size] = tensor.reshape(self._shape if self._planes else -1)
         return frame
+
+
+def _sees_sides(game: Any) -> bool:
+    """Whether the observation is that of the player who asks, as own and other stones, and not the same for both.
+
+    Who is to move need not be said then, and had better not be: what is learned for one side holds for the other.
+    """
+    state = game.new_initial_state()
+    state.apply_action(state.legal_actions()[0])
+    return bool(state.observation_tensor(0) != state.observation_tensor(1))
 
 
 def _pyspiel() -> ModuleType:
