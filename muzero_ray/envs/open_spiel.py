@@ -1,8 +1,8 @@
 """Board games from OpenSpiel: two players in strict turn, zero-sum, deterministic, perfect information.
 
-Observation: OpenSpiel's observation tensor for the player to move, float32. Where it is the same for both, whose move it
-is (0 or 1) comes with it: as one more plane `(C + 1, H, W)` where the tensor has planes, as one more number `(D + 1,)`
-where it is of another shape. The reward of a step is what the player who made it earned.
+Observation: OpenSpiel's observation tensor for the player to move, float32. Where it is the same for both, whose move
+it is (0 or 1) comes with it: as one more plane `(C + 1, H, W)` where the tensor has planes, as one more number `(D +
+1,)` where it is of another shape. The reward of a step is what the player who made it earned.
 """
 
 from __future__ import annotations

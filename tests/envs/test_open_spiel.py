@@ -76,7 +76,20 @@ def test_the_tensor_is_that_of_the_player_to_move() -> None:
     assert env.reset(0)[:3].sum(axis=(1, 2)).tolist() == [60, 2, 2]
     frame = env.step(int(np.flatnonzero(env.legal_actions())[0])).observation
     assert env.to_play() == 1
-    assert frame[:3].sum(axis=(1, 2)).tolist() == [59, 1, 4]
+    assert frame.sum(axis=(1, 2)).tolist() == [59, 1, 4]
+
+
+def test_whose_move_it_is_comes_with_boards_that_look_the_same_to_both() -> None:
+    """Columns 3 and 2 are taken, then 0: in the second plane are the second player's, or those of the one to move."""
+    sided, plain = make("connect_four", egocentric_obs_tensor=True), make("connect_four")
+    assert (sided.spec.observation_shape, plain.spec.observation_shape) == ((3, 6, 7), (4, 6, 7))
+    for env, expected in ((sided, [[3], [2]]), (plain, [[2], [2]])):
+        env.reset(0)
+        frames = [env.step(column).observation for column in (3, 2, 0)][1:]
+        assert [np.flatnonzero(frame[1].any(axis=0)).tolist() for frame in frames] == expected
+        assert [frame[2].sum() for frame in frames] == [40, 39]  # empty cells
+        if env is plain:
+            assert [frame[3].mean() for frame in frames] == [0, 1]
 
 
 def test_whoever_acts_gets_the_reward_even_if_it_loses() -> None:
