@@ -44,11 +44,16 @@ class BatchNorm(nn.Module):
         return self._seen if self._passes else []
 
     def take_in(self, rate: float) -> None:
-        """Move the running numbers by the share `rate` towards what was `seen`, and forget it. rate 0: only forget."""
-        if self._passes and rate > 0:
+        """Move the running numbers by the share `rate` towards what was `seen`, and forget it."""
+        if self._passes:
+            mean, variance = self._seen
             with torch.no_grad():
-                for running, seen in zip((self.mean, self.variance), self._seen, strict=True):
-                    running.lerp_(seen, rate)
+                self.mean.lerp_(mean, rate)
+                self.variance.lerp_(variance, rate)
+        self.forget()
+
+    def forget(self) -> None:
+        """Leave what was `seen` out."""
         self._passes = 0
 
 

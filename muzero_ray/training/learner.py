@@ -190,7 +190,7 @@ class Learner:
     def _skip(self, numbers: FloatArray, priorities: FloatArray) -> TrainResult:
         self._optimizer.zero_grad(set_to_none=True)
         for norm in self._norms:
-            norm.take_in(0.0)
+            norm.forget()
         self._skipped_in_row += 1
         if self._skipped_in_row >= self._max_skipped:
             raise NumericsError(

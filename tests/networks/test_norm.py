@@ -57,7 +57,7 @@ def test_what_is_forgotten_leaves_no_trace(poison: float) -> None:
     broken = images(0)
     broken[1, 2, 3, 4] = poison
     norm(broken)
-    norm.take_in(0.0)
+    norm.forget()
     assert torch.equal(norm.mean, torch.zeros(3))
     norm(images(1))
     norm.take_in(1.0)
