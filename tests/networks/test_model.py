@@ -110,19 +110,19 @@ def test_scale_to_unit_by_hand_and_on_constants() -> None:
 
 @pytest.mark.parametrize("actions", [9, 10])
 def test_board_actions_start_as_stones_on_their_cells(actions: int) -> None:
-    planes = ImageDynamics((8, 3, 3), 1, actions, board=True).planes.detach()[..., 0].flatten(1)
+    planes = ImageDynamics((8, 3, 3), 1, actions, "group", board=True).planes.detach()[..., 0].flatten(1)
     assert torch.equal(planes[:9], torch.eye(9))
     assert not planes[9:].any()
 
 
 def test_board_actions_start_as_their_columns() -> None:
-    planes = ImageDynamics((8, 2, 3), 1, 3, board=True).planes.detach()[..., 0]
+    planes = ImageDynamics((8, 2, 3), 1, 3, "group", board=True).planes.detach()[..., 0]
     assert planes.tolist() == [[[1, 0, 0]] * 2, [[0, 1, 0]] * 2, [[0, 0, 1]] * 2]
 
 
 @pytest.mark.parametrize(("actions", "board"), [(3, False), (9, False), (4, True)])
 def test_actions_without_a_place_start_constant_over_the_image(actions: int, board: bool) -> None:
-    planes = ImageDynamics((8, 3, 3), 1, actions, board=board).planes.detach()
+    planes = ImageDynamics((8, 3, 3), 1, actions, "group", board=board).planes.detach()
     assert torch.equal(planes, planes[:, :1, :1].expand_as(planes))
 
 
