@@ -70,7 +70,7 @@ def one_heap() -> None:
     """Let all threads that come from now on share one heap, where malloc is glibc's.
 
     It gives each of a process's many threads (Ray's, gRPC's) a heap of its own, and each creeps to the most that its
-    thread ever needed: over days, most of what a driver grows by (docs/reliability.md).
+    thread ever needed: most of what a driver of an hour grew by (docs/reliability.md).
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(M_ARENA_MAX, 1)

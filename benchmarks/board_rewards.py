@@ -1,8 +1,8 @@
 """How soon does a network see that a move wins? `python -m benchmarks.board_rewards connect4 "--network.norm group"`
 
 The learner of a preset, once for each string of options, trained on nothing but the rewards of random games: no search,
-no policy, no values. What comes out is a matter of observations, network and optimizer alone. Prints how much of the
-reward is explained on games held out, one step and K steps from the observation.
+no policy, and values that are all 0. What comes out is a matter of observations, network and optimizer alone. Prints
+how much of the reward is explained on games held out, one step and K steps from the observation.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from muzero_ray.cli import parse_args
 from muzero_ray.cli_commands import TrainCommand
 from muzero_ray.config import Config
 from muzero_ray.envs.registry import make_environment
+from muzero_ray.runtime.build import probe
 from muzero_ray.training.build import make_learner
 from muzero_ray.types import Array, Batch, FloatArray, IntArray, ItemKeys
 
@@ -87,11 +88,10 @@ def train(words: list[str], games: int, updates: int) -> None:
     config = command.config
     settings = config.learner
     moves = random_games(config, games, config.run.seed)
-    environment = make_environment(config.env)
-    num_actions = environment.spec.num_actions
-    learner = make_learner(config, observation_shape=environment.spec.observation_shape, num_actions=num_actions)
+    num_actions = probe(config).spec.num_actions
+    learner = make_learner(config, observation_shape=moves.frames.shape[1:], num_actions=num_actions)
     rng = np.random.default_rng([config.run.seed, 1])
-    cut = int(len(moves.actions) * (1 - HELD_OUT))
+    cut = int(moves.last[int(len(moves.actions) * (1 - HELD_OUT))]) + 1  # between two games
     test = moves.batch(np.arange(cut, len(moves.actions)), settings.unroll_steps, num_actions, rng)
     begin = time.perf_counter()
     for update in range(1, updates + 1):

@@ -30,11 +30,9 @@ class OpenSpielEnvironment:
         """name: OpenSpiel game string, as `tic_tac_toe` or `go(board_size=5)`. kwargs: further game parameters."""
         self._game = _load(name, tuple(sorted(kwargs.items())))
         self.state: Any = self._game.new_initial_state()
-        self._shape = tuple(self._game.observation_tensor_shape())
-        self._planes = len(self._shape) == 3
-        size = int(np.prod(self._shape))
-        self._turn = int(not _sees_sides(self._game))
-        shape = (self._shape[0] + self._turn, *self._shape[1:]) if self._planes else (size + self._turn,)
+        tensor = tuple(self._game.observation_tensor_shape())
+        self._shape = tensor if len(tensor) == 3 else (int(np.prod(tensor)),)
+        shape = (self._shape[0] + (not _sees_sides(self._game)), *self._shape[1:])
         self.spec = EnvSpec(name, shape, "float32", self._game.num_distinct_actions(), num_players=2)
         self._seed = 0
         self._player = 0
@@ -91,8 +89,7 @@ class OpenSpielEnvironment:
 
     def _frame(self) -> FloatArray:
         frame = np.full(self.spec.observation_shape, self._player, np.float32)
-        tensor = np.array(self.state.observation_tensor(self._player), np.float32)
-        frame[: self._shape[0] if self._planes else tensor.size] = tensor.reshape(self._shape if self._planes else -1)
+        frame[: self._shape[0]] = np.reshape(self.state.observation_tensor(self._player), self._shape)
         return frame
 
 
