@@ -229,8 +229,9 @@ class LearnerConfig(FrozenConfig):
     """Weight of the reward loss."""
     consistency_weight: NonNegativeFloat = 0.0
     """SimSiam consistency between predicted and observed latents; 2.0 is usual for pixels, 0 turns it off."""
-    augmentation: tuple[Literal["shift", "intensity"], ...] = ()
-    """Random changes to images that are trained on: moved by some pixels, brighter or darker."""
+    augmentation: tuple[Literal["shift", "intensity", "mirror"], ...] = ()
+    """Random changes to images that are trained on: moved by some pixels, brighter or darker; left and right changed,
+    for boards whose actions are their columns and that are worth the same in a mirror (connect_four)."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     """Moving average of the weights, used by reanalyze as target network."""
     max_skipped: PositiveInt = 20

@@ -63,6 +63,11 @@ def make_learner(
             f"learner.augmentation={list(kinds)} changes images, and observations of shape {observation_shape} are "
             "none. Leave it empty"
         )
+    if "mirror" in kinds and num_actions != observation_shape[-1]:
+        raise ConfigError(
+            f"learner.augmentation={list(kinds)}: mirror takes actions for columns, and there are {num_actions} actions "
+            f"for {observation_shape[-1]} columns. Leave it out"
+        )
 
     def augmented(batch: Batch, step: int) -> Batch:
         # Drawn anew for each step and rank: there is no state to save, and a resumed run sees the same images.

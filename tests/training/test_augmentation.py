@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pyspiel
 import pytest
 
 from muzero_ray.errors import ConfigError
@@ -18,6 +22,12 @@ SIZE, MOST = 48, 2
 def image_batch(items: int = 60) -> Batch:
     buffer = make_buffer(frame_stack=2, num_players=1, with_next_observations=True)
     buffer.add(make_game(np.random.default_rng(0), 12, frame=(1, SIZE, SIZE), dtype=np.uint8))
+    return buffer.sample(items, 0.5)
+
+
+def board_batch(items: int) -> Batch:
+    buffer = make_buffer(num_players=2, with_next_observations=True)
+    buffer.add(make_game(np.random.default_rng(0), 12, frame=(3, 6, 7), actions=7))
     return buffer.sample(items, 0.5)
 
 
@@ -63,6 +73,52 @@ def test_intensity_is_one_factor_per_item() -> None:
     assert abs(np.mean(factors) - 1.0) < 5 * 0.05 / np.sqrt(len(factors))
 
 
+def test_a_mirrored_game_is_another_game_of_connect_four() -> None:
+    """What the rules say of the mirrored moves from the mirrored position is what the batch says of them."""
+    game = pyspiel.load_game("connect_four(egocentric_obs_tensor=true)")
+    rng = np.random.default_rng(0)
+
+    def board(state: Any) -> Array:
+        planes = state.observation_tensor(state.current_player())
+        return np.reshape(np.asarray(planes, np.float32), game.observation_tensor_shape())
+
+    opening, moves = [3, 3, 4, 1, 0], [0, 2, 6, 4, 4]
+    state = game.new_initial_state()
+    for move in opening:
+        state.apply_action(move)
+    frames = [board(state)]
+    for move in moves:
+        state.apply_action(move)
+        frames.append(board(state))
+    items = 40
+    policies = rng.dirichlet(np.ones(7), (items, 6)).astype(np.float32)
+    batch = replace(
+        board_batch(items),
+        frames=np.stack([frames] * items),
+        actions=np.array([moves] * items, np.int32),
+        target_policy=policies,
+    )
+    changed = augment(batch, ("mirror",), np.random.default_rng(0))
+
+    mirrored = 0
+    for item in range(items):
+        turned = not np.array_equal(changed.frames[item], batch.frames[item])
+        mirrored += turned
+        state = game.new_initial_state()
+        for move in opening:
+            state.apply_action(6 - move if turned else move)
+        for step, move in enumerate([*changed.actions[item].tolist(), None]):
+            np.testing.assert_array_equal(changed.frames[item, step], board(state))
+            if move is not None:
+                state.apply_action(move)
+        for column in range(7):
+            np.testing.assert_array_equal(
+                changed.target_policy[item, :, column], policies[item, :, 6 - column if turned else column]
+            )
+    assert 5 <= mirrored <= items - 5
+    np.testing.assert_array_equal(changed.target_value, batch.target_value)
+
+
 def test_a_learner_trains_on_other_images_at_each_step_and_on_the_same_ones_again() -> None:
     base = small_config("breakout")
     config = small_config("breakout", learner=base.learner.model_dump() | {"augmentation": ("shift", "intensity")})
@@ -83,4 +139,14 @@ def test_a_learner_trains_on_other_images_at_each_step_and_on_the_same_ones_agai
 def test_vectors_can_not_be_augmented() -> None:
     config = small_config(learner={"batch_size": 16, "augmentation": ("shift",)})
     with pytest.raises(ConfigError, match=r"learner\.augmentation=\['shift'\] changes images"):
+        build_learner(config, probe(config))
+
+
+def test_boards_are_mirrored_where_actions_are_columns_only() -> None:
+    base = small_config("tictactoe")
+    network = base.network.model_dump() | {"kind": "resnet", "downsample": 1}
+    config = small_config(
+        "tictactoe", network=network, learner=base.learner.model_dump() | {"augmentation": ("mirror",)}
+    )
+    with pytest.raises(ConfigError, match="there are 9 actions for 3 columns"):
         build_learner(config, probe(config))
