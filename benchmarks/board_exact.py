@@ -14,7 +14,7 @@ import torch
 
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.runtime.build import probe
-from muzero_ray.runtime.commands import against, trained_evaluator
+from muzero_ray.runtime.commands import evaluated, trained_evaluator
 from muzero_ray.runtime.opponents import MinimaxSolver
 from muzero_ray.runtime.run_output import open_run
 from muzero_ray.types import Array, BoolArray
@@ -47,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     _, config, checkpoint = open_run(arguments.run)
     torch.set_num_threads(1)
-    evaluator = trained_evaluator(against(config, "minimax"), probe(config), checkpoint)
+    evaluator = trained_evaluator(evaluated(config, opponent="minimax"), probe(config), checkpoint)
     print(f"{checkpoint.path}: {evaluator.protocol.describe()}")
     returns = evaluator.evaluate(episodes=2 * arguments.games, seed=arguments.seed).returns
     for seat, side in enumerate(("first", "second")):

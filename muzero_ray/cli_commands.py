@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from muzero_ray.config import Config, FrozenConfig, OpponentName
+from muzero_ray.config import Config, FrozenConfig, OpponentName, Simulations
 from muzero_ray.config_check import dotted, leaf_paths, validate
 from muzero_ray.errors import ConfigError
 
@@ -90,6 +90,8 @@ class EvaluateCommand(FrozenConfig):
     """Seed of the first game."""
     opponent: OpponentName | None = None
     """Who has the other seat in a two-player game: random, minimax or mcts:N (none: as the run's evaluations)."""
+    simulations: Simulations | None = None
+    """Simulations per move of the run's search (none: as the run's evaluations)."""
     as_json: Annotated[bool, Field(alias="json")] = False
     """Print one JSON object instead of a line."""
 

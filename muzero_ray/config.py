@@ -25,6 +25,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
 """Whoever plays board games without being trained."""
 
+Simulations = Annotated[int, Field(ge=1, le=10_000)]
+
 OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
 
 
@@ -122,7 +124,7 @@ class SearchConfig(FrozenConfig):
 
     kind: Literal["puct", "gumbel"] = "gumbel"
     """`gumbel` improves the policy even at few simulations; `puct` is the original MuZero search."""
-    simulations: Annotated[int, Field(ge=1, le=10_000)] = 16
+    simulations: Simulations = 16
     """Network evaluations per move."""
     pb_c_base: PositiveFloat = 19652.0
     """Exploration grows with log((N + base + 1) / base) of the parent's visits N (puct)."""
@@ -257,7 +259,7 @@ class ReanalyzeConfig(FrozenConfig):
 
     share: NonNegativeFloat = 0.0
     """Transitions re-searched per transition played (0: off)."""
-    simulations: PositiveInt | None = None
+    simulations: Simulations | None = None
     """Simulations of those searches (none: as self-play)."""
     shorten_steps: PositiveInt | None = None
     """For each this many learner steps between a game and its new search, its value targets count one reward less, down
@@ -302,7 +304,7 @@ class EvaluationConfig(FrozenConfig):
     """Episodes of an evaluation during training."""
     final_episodes: PositiveInt = 20
     """Episodes of the evaluation that ends a run."""
-    simulations: PositiveInt | None = None
+    simulations: Simulations | None = None
     """Simulations per move (none: as self-play)."""
     opponent: OpponentName = "random"
     """Who has the other seat in two-player games: random, minimax (exact, for games small enough to solve), or mcts:N

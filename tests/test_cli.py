@@ -208,8 +208,10 @@ def test_evaluate_play_resume_presets(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     step = run / "checkpoints" / "100"
     assert parse_args(["evaluate", str(run)]) == EvaluateCommand(run=run)
-    expected = EvaluateCommand(run=step, episodes=5, seed=2, json=True)
-    assert parse_args(["evaluate", str(step), "--episodes", "5", "--seed", "2", "--json"]) == expected
+    expected = EvaluateCommand(run=step, episodes=5, seed=2, simulations=50, json=True)
+    words = ["--episodes", "5", "--seed", "2", "--simulations", "50", "--json"]
+    assert parse_args(["evaluate", str(step), *words]) == expected
+    assert "simulations" in refused("evaluate", str(run), "--simulations", "0")
     assert expected.as_json
     expected_play = PlayCommand(run=run, episodes=3, seed=1, video=Path("x.mp4"))
     assert parse_args(["play", "--episodes", "3", "--seed", "1", "--video", "x.mp4", str(run)]) == expected_play

@@ -65,8 +65,8 @@ def make_learner(
         )
     if "mirror" in kinds and num_actions != observation_shape[-1]:
         raise ConfigError(
-            f"learner.augmentation={list(kinds)}: mirror takes actions for columns, and there are {num_actions} actions "
-            f"for {observation_shape[-1]} columns. Leave it out"
+            f"learner.augmentation={list(kinds)}: mirror takes actions for columns, and there are "
+            f"{num_actions} actions for {observation_shape[-1]} columns. Leave it out"
         )
 
     def augmented(batch: Batch, step: int) -> Batch:

@@ -16,7 +16,7 @@ from muzero_ray.config import Config, EnvConfig
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.runtime.build import build_learner, probe
-from muzero_ray.runtime.commands import against
+from muzero_ray.runtime.commands import evaluated
 from muzero_ray.runtime.evaluation import (
     MAX_LANES,
     EvaluationProtocol,
@@ -219,7 +219,7 @@ def test_the_random_baseline_plays_as_long_as_random_play_does() -> None:
 
 def test_the_evaluator_plays_the_opponent_it_was_given() -> None:
     config = small_config("tictactoe")
-    exact = trained(against(config, "minimax")).evaluate(episodes=10, seed=0)
+    exact = trained(evaluated(config, opponent="minimax")).evaluate(episodes=10, seed=0)
     assert exact.returns.max() <= 0.0
     assert exact.protocol.opponent == "minimax"
     assert "against minimax on both sides" in exact.protocol.describe()
@@ -253,8 +253,9 @@ def test_a_protocol_is_what_scores_depend_on() -> None:
     assert digest(atari(terminal_on_life_loss=True)) == digest(breakout)
     assert digest(atari(sticky_actions=0.0)) != digest(breakout)
     assert digest(atari(frame_skip=3)) != digest(breakout)
-    assert digest(board, num_players=2) != digest(against(board, "minimax"), num_players=2)
-    assert digest(against(cartpole, "minimax")) == base  # nobody there to play against
+    assert digest(board, num_players=2) != digest(evaluated(board, opponent="minimax"), num_players=2)
+    assert digest(evaluated(cartpole, opponent="minimax")) == base  # nobody there to play against
+    assert digest(evaluated(cartpole, simulations=5)) == digest(small_config(search={"simulations": 5}))
 
 
 def test_the_first_episode_is_filmed(tmp_path: Path) -> None:
