@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 VARIANTS = {
     "preset": "",
-    "gumbel-16": "--search.kind gumbel --search.simulations 16 --search.c-scale 0.1",
+    "gumbel-16": "--search.kind gumbel --search.simulations 16",
     "puct-50": "--search.kind puct --search.simulations 50",
     "consistency": "--learner.consistency-weight 2",
     "reanalyze-half": "--reanalyze.share 0.5",
