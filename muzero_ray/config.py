@@ -68,6 +68,8 @@ class EnvConfig(FrozenConfig):
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
     max_moves: PositiveInt | None = None
     """Truncate games after this many agent steps (none: the environment's own limit)."""
+    opening_moves: NonNegativeInt = 0
+    """Games of self-play begin after up to this many random moves, so that they differ (openspiel)."""
     atari: AtariConfig = AtariConfig()
     """Preprocessing, for `atari` only."""
 
@@ -361,6 +363,11 @@ class Config(FrozenConfig):
             raise ValueError(
                 f"learner.batch_size={self.learner.batch_size} is above replay.min_size={self.replay.min_size}: the "
                 "first batches would repeat the same few positions. Raise replay.min_size or lower the batch size"
+            )
+        if self.env.opening_moves and self.env.kind != "openspiel":
+            raise ValueError(
+                f"env.opening_moves={self.env.opening_moves} is for board games, and env.kind={self.env.kind} is none. "
+                "Leave it at 0"
             )
         if self.env.kind == "atari" and self.network.kind == "mlp":
             raise ValueError("network.kind=mlp can not read the images of env.kind=atari. Use network.kind=resnet")

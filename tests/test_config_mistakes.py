@@ -20,6 +20,12 @@ MISTAKES = {
         "unknown key (got 4)",
         "Did you mean env.frame_stack?",
     ),
+    "openings of no board game": (
+        "env:\n  opening_moves: 4\n",
+        "2",
+        "env.opening_moves=4 is for board games, and env.kind=gymnasium is none",
+        "Leave it at 0",
+    ),
     "dashes": (
         "env:\n  frame-stack: 4\n",
         "2: env.frame-stack",

@@ -26,8 +26,12 @@ PROBE_GAMES, PROBE_MOVES = 3, 200
 class OpenSpielEnvironment:
     """Adapter of one game; use it inside a CheckedEnvironment. `state` is the pyspiel.State in play."""
 
-    def __init__(self, name: str, kwargs: Mapping[str, Any]) -> None:
-        """name: OpenSpiel game string, as `tic_tac_toe` or `go(board_size=5)`. kwargs: further game parameters."""
+    def __init__(self, name: str, kwargs: Mapping[str, Any], *, opening_moves: int = 0) -> None:
+        """name: OpenSpiel game string, as `tic_tac_toe` or `go(board_size=5)`. kwargs: further game parameters.
+
+        opening_moves: each game begins after 0 to so many random moves, all numbers alike, drawn from its seed.
+        """
+        self._opening_moves = opening_moves
         self._game = _load(name, tuple(sorted(kwargs.items())))
         self.state: Any = self._game.new_initial_state()
         tensor = tuple(self._game.observation_tensor_shape())
@@ -41,9 +45,9 @@ class OpenSpielEnvironment:
     """See Environment."""
 
     def reset(self, seed: int) -> Array:
-        """See Environment. The seed changes nothing: these games have no chance in them."""
+        """See Environment. The seed decides the opening, and nothing else: these games have no chance in them."""
         self._seed = seed
-        self.state = self._game.new_initial_state()
+        self.state = _opened(self._game, self._opening_moves, random.Random(seed))
         self._player = self.state.current_player()
         return self._frame()
 
@@ -79,10 +83,12 @@ class OpenSpielEnvironment:
 
     def restore(self, snapshot: dict[str, Any]) -> Array:
         """See Environment."""
-        frame = self.reset(int(snapshot["seed"]))
-        for action in snapshot["actions"]:
-            frame = self.step(int(action)).observation
-        return frame
+        self._seed = int(snapshot["seed"])
+        self.state = self._game.new_initial_state()
+        self._player = self.state.current_player()
+        for action in snapshot["actions"]:  # the opening's, too
+            self.step(int(action))
+        return self._frame()
 
     def close(self) -> None:
         """See Environment. Nothing to free."""
@@ -91,6 +97,17 @@ class OpenSpielEnvironment:
         frame = np.full(self.spec.observation_shape, self._player, np.float32)
         frame[: self._shape[0]] = np.reshape(self.state.observation_tensor(self._player), self._shape)
         return frame
+
+
+def _opened(game: Any, most: int, rng: random.Random) -> Any:
+    """A state that is not over, 0 to `most` random moves into the game."""
+    while True:
+        state = game.new_initial_state()
+        for _ in range(rng.randint(0, most)):
+            if not state.is_terminal():
+                state.apply_action(rng.choice(state.legal_actions()))
+        if not state.is_terminal():
+            return state
 
 
 def _sees_sides(game: Any) -> bool:

@@ -16,8 +16,8 @@ def make_environment(
 ) -> CheckedEnvironment:
     """The environment of `cfg`: checked, and truncated after `cfg.max_moves` steps.
 
-    evaluation: play whole games, that is, without `atari.terminal_on_life_loss`. render: `render()` gives pictures.
-    note: told of every call into it, from its making on.
+    evaluation: play whole games, that is, without `atari.terminal_on_life_loss` and `opening_moves`. render: `render()`
+    gives pictures. note: told of every call into it, from its making on.
     Raises ConfigError if there is no such environment or it is of a kind that can not be learnt here, EnvironmentFault
     if it fails while being made.
     """
@@ -39,7 +39,7 @@ def _adapter(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:
     if cfg.kind == "openspiel":
         from muzero_ray.envs.open_spiel import OpenSpielEnvironment
 
-        return OpenSpielEnvironment(cfg.id, cfg.kwargs)
+        return OpenSpielEnvironment(cfg.id, cfg.kwargs, opening_moves=0 if evaluation else cfg.opening_moves)
     from muzero_ray.envs.gymnasium_env import GymnasiumEnvironment
 
     return GymnasiumEnvironment(cfg.id, cfg.kwargs, render=render)

@@ -98,7 +98,7 @@ class Evaluation:
 
 def evaluation_protocol(config: Config, *, num_players: int) -> EvaluationProtocol:
     """The protocol of `config`'s evaluations. Training-only settings of the environment are left out."""
-    environment = config.env.model_dump(mode="json")
+    environment = config.env.model_dump(mode="json", exclude={"opening_moves": True})
     del environment["atari"]["terminal_on_life_loss"]
     if config.env.kind != "atari":
         del environment["atari"]

@@ -112,6 +112,32 @@ def test_snapshot_restores_exactly() -> None:
     np.testing.assert_array_equal(other.step(2).observation, env.step(2).observation)
 
 
+def test_games_of_self_play_begin_after_random_moves_and_evaluations_do_not() -> None:
+    cfg = EnvConfig(kind="openspiel", id="tic_tac_toe", opening_moves=8)
+    env, other = make_environment(cfg), make_environment(cfg)
+    openings = []
+    for seed in range(300):
+        frame = env.reset(seed)
+        stones = round(9 - float(frame[0].sum()))
+        assert env.to_play() == stones % 2  # the cross begins
+        assert env.legal_actions().sum() == 9 - stones
+        np.testing.assert_array_equal(other.reset(seed), frame)
+        openings.append((stones, str(env.state)))
+    counts = np.bincount([stones for stones, _ in openings])
+    assert min(counts[:5]) > 15  # of 33 each; whoever wins in five moves or more has no opening
+    assert len({board for stones, board in openings if stones == 2}) > 10
+
+    seed = next(seed for seed, (stones, _) in enumerate(openings) if stones == 3)
+    env.reset(seed)
+    env.step(int(np.flatnonzero(env.legal_actions())[0]))
+    frame = other.restore(json.loads(json.dumps(env.snapshot())))
+    assert str(other.state) == str(env.state)
+    assert frame[0].sum() == 5
+
+    plain = make_environment(cfg, evaluation=True)
+    assert all(plain.reset(seed)[0].sum() == 9 for seed in range(20))
+
+
 def test_game_parameters_and_flat_tensors() -> None:
     assert make("go(board_size=5)").spec.num_actions == 26
     both = make("go(board_size=5)", komi=6.5)

@@ -254,6 +254,8 @@ def test_a_protocol_is_what_scores_depend_on() -> None:
     assert digest(atari(sticky_actions=0.0)) != digest(breakout)
     assert digest(atari(frame_skip=3)) != digest(breakout)
     assert digest(board, num_players=2) != digest(evaluated(board, opponent="minimax"), num_players=2)
+    opened = board.model_copy(update={"env": board.env.model_copy(update={"opening_moves": 4})})
+    assert digest(opened, num_players=2) == digest(board, num_players=2)
     assert digest(evaluated(cartpole, opponent="minimax")) == base  # nobody there to play against
     assert digest(evaluated(cartpole, simulations=5)) == digest(small_config(search={"simulations": 5}))
 
