@@ -82,6 +82,7 @@ class Host:
 
     def boot(self) -> None:
         """Nothing runs on it yet."""
+        self._entered: list[subprocess.Popen[bytes]] = []
         Path("/tmp/ray").mkdir(exist_ok=True)
         new = ("--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
         script = " && ".join(BOOT).format(name=self.name)
@@ -108,9 +109,11 @@ class Host:
     def start(self, command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
         """A program on it; what it prints goes to `log`. Its exit code is that of the returned process."""
         with log.open("ab") as out:
-            return subprocess.Popen(
+            entered = subprocess.Popen(
                 [*self.enter(), *command], stdout=out, stderr=out, env=dict(environment), start_new_session=True
             )
+        self._entered.append(entered)
+        return entered
 
     def link(self, *, up: bool) -> None:
         """Its cable, at the bridge's end."""
@@ -119,6 +122,8 @@ class Host:
     def kill(self) -> None:
         """kill -9 of all its processes, at once."""
         os.kill(self._first, signal.SIGKILL)
+        for entered in self._entered:  # an nsenter stops when its program is stopped, and then never reaps it
+            entered.send_signal(signal.SIGCONT)
         self._process.wait()
 
     def processes(self, containing: str = "") -> list[psutil.Process]:

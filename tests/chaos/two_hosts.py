@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ LISTENS = "import socket, time; s = socket.create_server(('10.77.0.2', 8000)); t
 
 
 def main(folder: Path) -> list[Any]:
-    """Before, with the link down, and up again; then what the death of one leaves."""
+    """Before, with the link down, and up again; then what the death of one leaves, which was paused once."""
     make_bridge()
     one, other = Host("one", 1), Host("other", 2)
     program = other.start([sys.executable, "-c", LISTENS], {}, folder / "log")
@@ -29,6 +30,11 @@ def main(folder: Path) -> list[Any]:
         other.link(up=up)
         seen.append(reaches())
     seen.append([len(host.processes("create_server")) for host in (one, other)])
+    for held in other.processes():
+        held.suspend()
+    time.sleep(0.5)  # whoever waits for it stops as well
+    for held in other.processes():
+        held.resume()
     other.kill()
     seen += [program.wait(10) != 0, other.empties(10), reaches()]
     other.boot()
