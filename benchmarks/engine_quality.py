@@ -22,8 +22,9 @@ from muzero_ray.config import Config
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.flat import load_flat
 from muzero_ray.runtime.build import TaskShape, build_learner, build_network, build_search, environment_factory, probe
-from muzero_ray.runtime.evaluation import evaluation_protocol, play_episodes
+from muzero_ray.runtime.evaluation import play_episodes
 from muzero_ray.runtime.opponents import make_opponent
+from muzero_ray.runtime.protocol import evaluation_protocol
 from muzero_ray.runtime.run_output import learner_state, open_run
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
 

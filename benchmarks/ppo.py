@@ -24,8 +24,9 @@ from muzero_ray.cli_commands import TrainCommand
 from muzero_ray.config import Config
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.runtime.build import environment_factory, probe
-from muzero_ray.runtime.evaluation import evaluation_protocol, play_episodes
+from muzero_ray.runtime.evaluation import play_episodes
 from muzero_ray.runtime.frame_stacker import FrameStacker
+from muzero_ray.runtime.protocol import evaluation_protocol
 from muzero_ray.types import Array, BoolArray, IntArray
 
 SMALLEST_IMAGE = 36

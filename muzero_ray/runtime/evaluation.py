@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +16,7 @@ from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory
 from muzero_ray.runtime.frame_stacker import FrameStacker
 from muzero_ray.runtime.opponents import Opponent, make_opponent
+from muzero_ray.runtime.protocol import EvaluationProtocol, evaluation_protocol
 from muzero_ray.runtime.video import encode_mp4
 from muzero_ray.search.policies import SearchFunction
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
@@ -34,30 +32,6 @@ VIDEO_FPS = 30
 
 Policy = Callable[[Array, BoolArray], IntArray]
 """Stacked observations `[B, ...]` and legal actions `[B, A]` to actions `[B]`."""
-
-
-@dataclass(frozen=True)
-class EvaluationProtocol:
-    """What a score was measured under. Scores are comparable only if these are equal."""
-
-    environment: dict[str, Any]
-    search: str
-    simulations: int
-    noise: bool
-    opponent: str | None
-
-    @property
-    def digest(self) -> str:
-        """Short identity, the same for equal protocols."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-
-    def describe(self) -> str:
-        """One line for people."""
-        against = f", against {self.opponent} on both sides" if self.opponent else ""
-        return (
-            f"{self.environment['id']}, raw undiscounted return, {self.search} search with {self.simulations} "
-            f"simulations, no noise{against}"
-        )
 
 
 @dataclass(frozen=True)
@@ -94,21 +68,6 @@ class Evaluation:
             "eval/episodes": len(self.returns),
             "eval/simulations": self.protocol.simulations,
         }
-
-
-def evaluation_protocol(config: Config, *, num_players: int) -> EvaluationProtocol:
-    """The protocol of `config`'s evaluations. Training-only settings of the environment are left out."""
-    environment = config.env.model_dump(mode="json", exclude={"opening_moves": True})
-    del environment["atari"]["terminal_on_life_loss"]
-    if config.env.kind != "atari":
-        del environment["atari"]
-    return EvaluationProtocol(
-        environment=environment,
-        search=config.search.kind,
-        simulations=config.evaluation.simulations or config.search.simulations,
-        noise=False,
-        opponent=config.evaluation.opponent if num_players == 2 else None,
-    )
 
 
 def search_policy(engine: InferenceEngine, search: SearchFunction) -> Policy:

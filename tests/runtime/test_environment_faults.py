@@ -11,8 +11,9 @@ import pytest
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.renewal import MAX_FAULTS
 from muzero_ray.errors import EnvironmentFault
-from muzero_ray.runtime.evaluation import AGAIN, Evaluation, EvaluationProtocol, play_episodes, random_policy
+from muzero_ray.runtime.evaluation import AGAIN, Evaluation, play_episodes, random_policy
 from muzero_ray.runtime.play_stats import PlayStats
+from muzero_ray.runtime.protocol import EvaluationProtocol
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.types import Array, EnvStep, GameHistory, Weights, WeightsVersion
 from tests.runtime.scripted import ScriptedEngine, ScriptedEnvironment, ScriptedSearch, where

@@ -17,15 +17,9 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.runtime.build import build_learner, probe
 from muzero_ray.runtime.commands import evaluated
-from muzero_ray.runtime.evaluation import (
-    MAX_LANES,
-    EvaluationProtocol,
-    Evaluator,
-    evaluation_protocol,
-    play_episodes,
-    random_policy,
-)
+from muzero_ray.runtime.evaluation import MAX_LANES, Evaluator, play_episodes, random_policy
 from muzero_ray.runtime.opponents import make_opponent
+from muzero_ray.runtime.protocol import EvaluationProtocol, evaluation_protocol
 from muzero_ray.types import Array, BoolArray, IntArray
 from tests.runtime.scripted import ScriptedEnvironment
 from tests.runtime.small_runs import small_config

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muzero_ray.config import Config
-from muzero_ray.runtime.evaluation import Evaluation, EvaluationProtocol
+from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.play_stats import Episode, PlayStats
+from muzero_ray.runtime.protocol import EvaluationProtocol
 from muzero_ray.runtime.run_book import RunBook, TrainStats, TrainTally, joint_replay_metrics, replay_metrics
 from muzero_ray.training.learner import TrainResult
 from muzero_ray.types import WeightsVersion

@@ -12,7 +12,8 @@ import pytest
 
 from muzero_ray.config import Config
 from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
-from muzero_ray.runtime.evaluation import Evaluation, EvaluationProtocol
+from muzero_ray.runtime.evaluation import Evaluation
+from muzero_ray.runtime.protocol import EvaluationProtocol
 from muzero_ray.runtime.replay_archive import INDEX_FILE
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import RunOutput

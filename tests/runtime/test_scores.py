@@ -13,8 +13,8 @@ import pytest
 from muzero_ray.config import Config
 from muzero_ray.config_file import dump_config
 from muzero_ray.errors import ConfigError
-from muzero_ray.runtime.evaluation import evaluation_protocol
 from muzero_ray.runtime.human_scores import human_normalised
+from muzero_ray.runtime.protocol import evaluation_protocol
 from muzero_ray.runtime.scores import RunScore, aggregate, compare, interquartile_mean, read_score
 
 BREAKOUT = Config.model_validate(
