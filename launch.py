@@ -141,7 +141,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from actors.cluster import check_cpus, connect
+    from actors.cluster import check_cpus, connect, settle_heap
     from muzero_ray.runtime.run_book import RunBook
 
     book = RunBook(config)
@@ -161,6 +161,7 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
         if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
             output.message(warning)
         program = build_program(config, shape, book, output)
+        settle_heap()
         yield Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
     finally:
         ray.shutdown()

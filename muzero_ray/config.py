@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from muzero_ray.config_rules import check_across
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
@@ -359,49 +361,7 @@ class Config(FrozenConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.learner.batch_size > self.replay.min_size:
-            raise ValueError(
-                f"learner.batch_size={self.learner.batch_size} is above replay.min_size={self.replay.min_size}: the "
-                "first batches would repeat the same few positions. Raise replay.min_size or lower the batch size"
-            )
-        if self.env.opening_moves and self.env.kind != "openspiel":
-            raise ValueError(
-                f"env.opening_moves={self.env.opening_moves} is for board games, and env.kind={self.env.kind} is none. "
-                "Leave it at 0"
-            )
-        if self.env.kind == "atari" and self.network.kind == "mlp":
-            raise ValueError("network.kind=mlp can not read the images of env.kind=atari. Use network.kind=resnet")
-        if self.env.kind == "atari" and self.network.kind == "resnet":
-            size, factor = self.env.atari.image_size, self.network.downsample
-            if size % factor:
-                raise ValueError(
-                    f"env.atari.image_size={size} is no multiple of network.downsample={factor}: the latent would not "
-                    f"be whole. Use {size // factor * factor or factor} or another downsample"
-                )
-        if self.run.serial and self.replay.shards > 1:
-            raise ValueError(
-                f"replay.shards={self.replay.shards} asks for as many processes, and run.serial=True has only one. Use "
-                "replay.shards=1"
-            )
-        if self.run.serial and self.learner.workers > 1:
-            raise ValueError(
-                f"learner.workers={self.learner.workers} asks for as many processes, and run.serial=True has only one. "
-                "Use learner.workers=1"
-            )
-        gpus, device = self.actors.learner_gpus, self.learner.device
-        if self.learner.workers > 1 and gpus < 1 and (device == "cuda" or (device == "auto" and gpus > 0)):
-            raise ValueError(
-                f"actors.learner_gpus={gpus:g} for each of learner.workers={self.learner.workers}: two of them can not "
-                "train together on one GPU. Use actors.learner_gpus=1, or learner.device=cpu"
-            )
-        if self.actors.count % self.replay.shards:
-            raise ValueError(
-                f"replay.shards={self.replay.shards} does not divide actors.count={self.actors.count}: one shard would "
-                "take in more games than another, and forget them sooner. Make actors.count a multiple of it"
-            )
-        bounds = self.search.value_bounds
-        if bounds is not None and bounds[0] >= bounds[1]:
-            raise ValueError(f"search.value_bounds={bounds}: the lower bound must be below the upper. Swap them")
+        check_across(self)
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -100,3 +100,33 @@ def test_threads_share_one_heap() -> None:
 
     assert heaps() > 2
     assert heaps("one") == 1
+
+
+GARBAGE = """
+import gc, sys, weakref
+from actors.cluster import settle_heap
+class Cycle:
+    def __init__(self):
+        self.itself = self
+old = [[] for _ in range(1_000_000)]
+gc.collect()
+if "settled" in sys.argv:
+    settle_heap()
+cycle = Cycle()
+seen = weakref.ref(cycle)
+gc.collect(1)
+del cycle
+new = [[] for _ in range(200_000)]
+print(seen() is None)
+"""
+"""Whether Python has found old garbage after as many new objects as are a fifth of the old ones."""
+
+
+def test_garbage_goes_soon_once_the_heap_is_settled() -> None:
+    def gone(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", GARBAGE, *words], capture_output=True, text=True, check=True
+        ).stdout
+
+    assert gone() == "False\n"
+    assert gone("settled") == "True\n"

@@ -1,0 +1,55 @@
+"""What settings of different sections ask of each other. What one section tells alone, its model checks (`config`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muzero_ray.config import Config
+
+
+def check_across(config: Config) -> None:
+    """Raises ValueError (setting, value, reason, remedy) for the first contradiction; pydantic gives it its place."""
+    if config.learner.batch_size > config.replay.min_size:
+        raise ValueError(
+            f"learner.batch_size={config.learner.batch_size} is above replay.min_size={config.replay.min_size}: the "
+            "first batches would repeat the same few positions. Raise replay.min_size or lower the batch size"
+        )
+    if config.env.opening_moves and config.env.kind != "openspiel":
+        raise ValueError(
+            f"env.opening_moves={config.env.opening_moves} is for board games, and env.kind={config.env.kind} is none. "
+            "Leave it at 0"
+        )
+    if config.env.kind == "atari" and config.network.kind == "mlp":
+        raise ValueError("network.kind=mlp can not read the images of env.kind=atari. Use network.kind=resnet")
+    if config.env.kind == "atari" and config.network.kind == "resnet":
+        size, factor = config.env.atari.image_size, config.network.downsample
+        if size % factor:
+            raise ValueError(
+                f"env.atari.image_size={size} is no multiple of network.downsample={factor}: the latent would not "
+                f"be whole. Use {size // factor * factor or factor} or another downsample"
+            )
+    if config.run.serial and config.replay.shards > 1:
+        raise ValueError(
+            f"replay.shards={config.replay.shards} asks for as many processes, and run.serial=True has only one. Use "
+            "replay.shards=1"
+        )
+    if config.run.serial and config.learner.workers > 1:
+        raise ValueError(
+            f"learner.workers={config.learner.workers} asks for as many processes, and run.serial=True has only one. "
+            "Use learner.workers=1"
+        )
+    gpus, device = config.actors.learner_gpus, config.learner.device
+    if config.learner.workers > 1 and gpus < 1 and (device == "cuda" or (device == "auto" and gpus > 0)):
+        raise ValueError(
+            f"actors.learner_gpus={gpus:g} for each of learner.workers={config.learner.workers}: two of them can not "
+            "train together on one GPU. Use actors.learner_gpus=1, or learner.device=cpu"
+        )
+    if config.actors.count % config.replay.shards:
+        raise ValueError(
+            f"replay.shards={config.replay.shards} does not divide actors.count={config.actors.count}: one shard would "
+            "take in more games than another, and forget them sooner. Make actors.count a multiple of it"
+        )
+    bounds = config.search.value_bounds
+    if bounds is not None and bounds[0] >= bounds[1]:
+        raise ValueError(f"search.value_bounds={bounds}: the lower bound must be below the upper. Swap them")
