@@ -22,6 +22,10 @@ CODE = ("actors", "learner", "muzero_ray")
 UNSEEN = ("RAY_task_events_report_interval_ms", "RAY_event_stats", "RAY_enable_metrics_collection")
 """What Ray notes down for its dashboard; a private one has none."""
 
+CONNECT_SECONDS = ("RAY_gcs_rpc_server_connect_timeout_s", "1")
+"""How long processes of a private Ray look for its control process, which is there before them: a worker that is just
+starting when the whole program is killed does so several times, and stays for 26 s where that is Ray's default of 5."""
+
 EVALUATOR_CPUS = 0.1
 """It mostly waits."""
 
@@ -97,6 +101,7 @@ def start_private(namespace: str) -> None:
 
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
+    os.environ.setdefault(*CONNECT_SECONDS)
     try:
         ray.init(
             address="local",

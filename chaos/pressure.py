@@ -15,12 +15,11 @@ from unittest import mock
 import psutil
 import ray
 
-from actors.replay import ReplayWorker
 from actors.self_play import MAX_PUSHES
 from chaos.jobs import Broken, Job, pid_of, run_job, small_config
 from chaos.report import Outcome, largest, median
 from chaos.soak import folder_mb, named_processes
-from chaos.witness import WitnessedSelfPlay
+from chaos.witness import WitnessedReplay, WitnessedSelfPlay
 from muzero_ray.config import Config
 from muzero_ray.types import GameHistory
 
@@ -59,7 +58,7 @@ class CountingSelfPlay(WitnessedSelfPlay):
         self._pending.write(f"{time.time()} {len(self._pushes)}\n")
 
 
-class SlowReplay(ReplayWorker):
+class SlowReplay(WitnessedReplay):
     """Takes FACTOR times as long for a game while there is a file SLOW, and notes how long that was."""
 
     def __init__(self, config: Config, *rest: Any) -> None:
@@ -250,7 +249,7 @@ def pressure(tries: int, folder: Path) -> Iterator[Outcome]:
 
     with (
         mock.patch("actors.cluster.object_store_bytes", return_value=STORE),
-        mock.patch("actors.replay.ReplayWorker", SlowReplay),
+        mock.patch("chaos.witness.WitnessedReplay", SlowReplay),
         mock.patch("chaos.witness.WitnessedSelfPlay", CountingSelfPlay),
     ):
         job = run_job(folder, harm, config)
