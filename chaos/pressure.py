@@ -31,6 +31,10 @@ FACTOR = 100
 
 ACTORS = 3
 
+TURNOVERS = 10
+"""How often replay has been filled when the pressure begins. When its first games leave it grows by 20 MB more, once:
+malloc keeps what they took."""
+
 SETTLE = 10.0
 """Seconds in which what is under way when the pressure begins is done with."""
 
@@ -239,7 +243,7 @@ def pressure(tries: int, folder: Path) -> Iterator[Outcome]:
     config = pressure_config(folder)
 
     def harm(job: Job) -> None:
-        job.wait(lambda: job.book.env_steps > 1.5 * config.replay.capacity, "replay full", 900)
+        job.wait(lambda: job.book.env_steps > TURNOVERS * config.replay.capacity, "replay full", 900)
         learner = pid_of("learner")
         found["learner"] = under(
             job, folder, tries, lambda: os.kill(learner, signal.SIGSTOP), lambda: os.kill(learner, signal.SIGCONT)
