@@ -36,6 +36,10 @@ RANDOM_SECONDS = 3.0
 """A kill comes at a random instant of this time, which several calls of a worker fit into."""
 
 BACK, THROUGHPUT_SHARE, THROUGHPUT_SECONDS = 10.0, 0.9, 30.0
+RECENT = 9
+"""Windows that tell what is usual: replay keeps all games here, and has more to save at every checkpoint, so that the
+throughput of the first kills is not that of the last."""
+
 SAMPLING_SECONDS = 15.0
 """Per 100,000 transitions that replay holds, or fewer."""
 
@@ -53,7 +57,7 @@ class Kills:
     usual: list[float] = field(default_factory=list)
     """Throughput in the windows before the kills so far, of all kinds: one list for the job.
 
-    The usual one is their median: a single window may catch self-play as it makes up for a death before.
+    The usual one is the median of the newest: a single window may catch self-play as it makes up for a death before.
     """
     sampling: list[float] = field(default_factory=list)
     """Until a batch was drawn (replay)."""
@@ -81,7 +85,7 @@ class Kills:
             job.wait(lambda: job.book.acting.incarnation >= incarnation, "actors with the weights of the new learner")
             self.acting.append(time.monotonic() - at)
         elif kind in WORKERS:
-            self.throughput.append(self._throughput(job, at, statistics.median(self.usual)))
+            self.throughput.append(self._throughput(job, at, statistics.median(self.usual[-RECENT:])))
 
     @staticmethod
     def _throughput(job: Job, at: float, usual: float) -> float:

@@ -176,8 +176,10 @@ class ReplayBuffer:
 
     def draw_held_out(self, batch_size: int) -> Batch | None:
         """Positions of held-out games, uniformly; None if there are none. Leaves no trace in what is drawn later."""
-        games = self._store.games.items()
-        held_out = {number: game for number, game in games if not self._tree.get(self._store.leaves(game)[:1]).any()}
+        games = self._store.games
+        first = np.fromiter((game.first_leaf for game in games.values()), np.int64, len(games))
+        trained = self._tree.get(first) > 0.0
+        held_out = {number: game for (number, game), drawn in zip(games.items(), trained, strict=True) if not drawn}
         if not held_out:
             return None
         rng = np.random.default_rng(self._store.next_number)
@@ -286,8 +288,8 @@ class ReplayBuffer:
         self._rng.bit_generator.state = meta["rng"]
 
     def _all_leaves(self) -> LongArray:
-        leaves = [self._store.leaves(game) for game in self._store.games.values()]
-        return np.concatenate([np.zeros(0, np.int64), *leaves])
+        """Of all games, oldest first: they follow one another around the ring."""
+        return (self._store.next_leaf - self.size + np.arange(self.size)) % self._capacity
 
     def _settings(self) -> dict[str, Any]:
         """What kept games, leaves, targets and priorities depend on."""
