@@ -32,8 +32,8 @@ FACTOR = 100
 ACTORS = 3
 
 TURNOVERS = 10
-"""How often replay has been filled when the pressure begins. When its first games leave it grows by 20 MB more, once:
-malloc keeps what they took."""
+"""How often replay has been filled when the pressure begins: some time after it is full its process grows by 20 MB,
+once. What takes them was not looked at."""
 
 SETTLE = 10.0
 """Seconds in which what is under way when the pressure begins is done with."""

@@ -1,4 +1,4 @@
-"""What settings of different sections ask of each other. What one section tells alone, its model checks (`config`)."""
+"""What is checked of a whole config, mostly what settings of different sections ask of each other."""
 
 from __future__ import annotations
 
