@@ -33,6 +33,7 @@ VARIANTS = {
     "reanalyze-half": "--reanalyze.share 0.5",
     "reanalyze-age": "--reanalyze.share 0.5 --reanalyze.shorten-steps 200",
     "uniform-replay": "--replay.priority-alpha 0",
+    "prioritized-replay": "--replay.priority-alpha 1",
     "fewer-updates": "--replay.samples-per-insert {half:g}",
     "more-updates": "--replay.samples-per-insert {twice:g}",
     "short-targets": "--learner.td-steps 5",
