@@ -19,8 +19,14 @@ from muzero_ray.errors import ConfigError, MuZeroRayError
 CODE = ("actors", "learner", "muzero_ray")
 """Packages that workers need; a cluster gets them from here, so that its nodes need the requirements only."""
 
-UNSEEN = ("RAY_task_events_report_interval_ms", "RAY_event_stats", "RAY_enable_metrics_collection")
-"""What Ray notes down for its dashboard; a private one has none."""
+UNSEEN = (
+    "RAY_task_events_report_interval_ms",
+    "RAY_event_stats",
+    "RAY_enable_metrics_collection",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD",
+)
+"""What Ray notes down for its dashboard, which a private one does not have. The last: from how many log files on it looks
+for new ones twice a second instead of ten times."""
 
 CONNECT_SECONDS = ("RAY_gcs_rpc_server_connect_timeout_s", "1")
 """How long processes of a private Ray look for its control process, which is there before them: a worker that is just
