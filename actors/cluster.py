@@ -25,8 +25,8 @@ UNSEEN = (
     "RAY_enable_metrics_collection",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD",
 )
-"""What Ray notes down for its dashboard, which a private one does not have. The last: from how many log files on it looks
-for new ones twice a second instead of ten times."""
+"""What Ray notes down for its dashboard; a private one has none. The last: from how many log files on it looks for new
+ones twice a second instead of ten times."""
 
 CONNECT_SECONDS = ("RAY_gcs_rpc_server_connect_timeout_s", "1")
 """How long processes of a private Ray look for its control process, which is there before them: a worker that is just
