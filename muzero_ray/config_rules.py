@@ -1,4 +1,4 @@
-"""What is checked of a whole config, mostly what settings of different sections ask of each other."""
+"""What settings of different parts of a config ask of each other."""
 
 from __future__ import annotations
 
@@ -50,6 +50,3 @@ def check_across(config: Config) -> None:
             f"replay.shards={config.replay.shards} does not divide actors.count={config.actors.count}: one shard would "
             "take in more games than another, and forget them sooner. Make actors.count a multiple of it"
         )
-    bounds = config.search.value_bounds
-    if bounds is not None and bounds[0] >= bounds[1]:
-        raise ValueError(f"search.value_bounds={bounds}: the lower bound must be below the upper. Swap them")

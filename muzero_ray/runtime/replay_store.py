@@ -84,6 +84,7 @@ class ReplayStore:
         self.folder = Path(folder)
         self._open: Path | None = None
         self._sizes: list[int] = []  # of the open chunk, before each of its games
+        self._next: int | None = None  # the listing of a long run's folder takes a while
 
     @property
     def open_games(self) -> int:
@@ -95,7 +96,9 @@ class ReplayStore:
         with self._writing("a game"):
             if self._open is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                path = self.folder / f"{self.next_number():010d}-{secrets.token_hex(6)}.games"
+                number = self.next_number()
+                self._next = number + 1
+                path = self.folder / f"{number:010d}-{secrets.token_hex(6)}.games"
                 path.write_bytes(MAGIC)
                 self._open = path
             size = self._open.stat().st_size
@@ -129,7 +132,9 @@ class ReplayStore:
 
     def next_number(self) -> int:
         """One more than that of any chunk in the folder."""
-        return 1 + max((number for number, _ in self._chunks()), default=-1)
+        if self._next is None:
+            self._next = 1 + max((number for number, _ in self._chunks()), default=-1)
+        return self._next
 
     def read(self, ref: ChunkRef) -> list[bytes]:
         """The games of a chunk, after its size and hash were verified. Raises CheckpointError."""
