@@ -94,7 +94,7 @@ def _whole_search(
 ) -> dict[str, float]:
     """Simulations/s, and per call of the network: all time, and time outside the network, in us."""
     clock = _Clock(engine.recurrent)
-    batch, calls = len(root.value), search.simulations
+    batch, calls = len(root.value), search.config.simulations
     per_second = rate(partial(_run, search, root, clock, np.random.default_rng(SEED)), batch * calls, seconds)
     total = 1e6 * batch / per_second
     inside = 1e6 * clock.seconds / clock.calls
@@ -143,7 +143,7 @@ def _ones(shape: tuple[int, int]) -> tuple[BoolArray, FloatArray]:
 
 def _free_search(kind: str, search: SearchFunction, outputs: list[NetworkOutput], seconds: float) -> dict[str, float]:
     run = partial(_run, search, outputs[0], _free_model(outputs), np.random.default_rng(SEED))
-    per_second = rate(run, len(outputs[0].value) * search.simulations, seconds)
+    per_second = rate(run, len(outputs[0].value) * search.config.simulations, seconds)
     return {kind: per_second, f"{kind} depth": float(run().depth.mean())}
 
 

@@ -92,6 +92,8 @@ class EvaluateCommand(FrozenConfig):
     """Who has the other seat in a two-player game: random, minimax or mcts:N (none: as the run's evaluations)."""
     simulations: Simulations | None = None
     """Simulations per move of the run's search (none: as the run's evaluations)."""
+    c_scale: PositiveFloat | None = None
+    """How far values outweigh the policy in the run's Gumbel search (none: as the run's evaluations)."""
     as_json: Annotated[bool, Field(alias="json")] = False
     """Print one JSON object instead of a line."""
 

@@ -85,6 +85,8 @@ class EvaluationConfig(FrozenConfig):
     """Episodes of the evaluation that ends a run."""
     simulations: Simulations | None = None
     """Simulations per move (none: as self-play)."""
+    c_scale: PositiveFloat | None = None
+    """In place of `search.c_scale` (gumbel; none: as self-play): a larger one pays where values are accurate."""
     opponent: OpponentName = "random"
     """Who has the other seat in two-player games: random, minimax (exact, for games small enough to solve), or mcts:N
     (OpenSpiel's MCTS with N simulations a move)."""

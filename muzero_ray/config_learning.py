@@ -7,7 +7,7 @@ Every field's docstring is its help text on the command line. Only literals, num
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,10 @@ class FrozenConfig(BaseModel):
     """Immutable; unknown keys, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def overridden(self, **values: object) -> Self:
+        """A copy with these values, already validated; those that are None stay as they are."""
+        return self.model_copy(update={name: value for name, value in values.items() if value is not None})
 
 
 class AtariConfig(FrozenConfig):

@@ -23,8 +23,8 @@ def test_evaluate_play_resume_presets(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     step = run / "checkpoints" / "100"
     assert parse_args(["evaluate", str(run)]) == EvaluateCommand(run=run)
-    expected = EvaluateCommand(run=step, episodes=5, seed=2, simulations=50, json=True)
-    words = ["--episodes", "5", "--seed", "2", "--simulations", "50", "--json"]
+    expected = EvaluateCommand(run=step, episodes=5, seed=2, simulations=50, c_scale=0.5, json=True)
+    words = ["--episodes", "5", "--seed", "2", "--simulations", "50", "--c-scale", "0.5", "--json"]
     assert parse_args(["evaluate", str(step), *words]) == expected
     assert "simulations" in refused("evaluate", str(run), "--simulations", "0")
     assert expected.as_json

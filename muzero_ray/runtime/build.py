@@ -70,14 +70,12 @@ def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
     return make_engine(network, engine=actors.engine, bf16=actors.precision == "bf16", threads=actors.threads)
 
 
-def build_search(config: Config, shape: TaskShape, *, simulations: int | None = None) -> SearchFunction:
-    """The configured search; `simulations` overrides its number (evaluation, reanalyze)."""
-    return make_search(
-        config.search,
-        discount=config.learner.discount,
-        num_players=shape.spec.num_players,
-        simulations=simulations,
-    )
+def build_search(
+    config: Config, shape: TaskShape, *, simulations: int | None = None, c_scale: float | None = None
+) -> SearchFunction:
+    """The configured search; the arguments override its settings of these names (evaluation, reanalyze)."""
+    search = config.search.overridden(simulations=simulations, c_scale=c_scale)
+    return make_search(search, discount=config.learner.discount, num_players=shape.spec.num_players)
 
 
 def build_self_play(

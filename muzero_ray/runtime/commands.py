@@ -50,18 +50,19 @@ def trained_evaluator(config: Config, shape: TaskShape, checkpoint: Checkpoint) 
     return evaluator
 
 
-def evaluated(config: Config, *, opponent: str | None = None, simulations: int | None = None) -> Config:
-    """The same, to be evaluated against another opponent or with other simulations (none: as before)."""
-    other = {"opponent": opponent, "simulations": simulations}
-    update = {name: value for name, value in other.items() if value is not None}
-    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=update)})
+def evaluated(
+    config: Config, *, opponent: str | None = None, simulations: int | None = None, c_scale: float | None = None
+) -> Config:
+    """The same, with these settings of its evaluations (None: as before)."""
+    evaluation = config.evaluation.overridden(opponent=opponent, simulations=simulations, c_scale=c_scale)
+    return config.overridden(evaluation=evaluation)
 
 
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run's newest weights; the last line is for programs."""
     _, config, checkpoint = open_run(command.run)
     torch.set_num_threads(config.actors.learner_threads)
-    config = evaluated(config, opponent=command.opponent, simulations=command.simulations)
+    config = evaluated(config, opponent=command.opponent, simulations=command.simulations, c_scale=command.c_scale)
     evaluator = trained_evaluator(config, probe(config), checkpoint)
     episodes = command.episodes or config.evaluation.final_episodes
     evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed)

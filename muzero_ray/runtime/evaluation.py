@@ -243,7 +243,9 @@ class Evaluator:
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)
         self.protocol = evaluation_protocol(config, num_players=shape.spec.num_players)
-        self._search = build_search(config, shape, simulations=self.protocol.simulations)
+        self._search = build_search(
+            config, shape, simulations=self.protocol.simulations, c_scale=config.evaluation.c_scale
+        )
 
     def load(self, flat: FloatArray) -> None:
         """Use these weights from now on."""

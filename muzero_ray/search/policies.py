@@ -16,12 +16,11 @@ from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult
 class SearchFunction:
     """A configured search. It keeps its trees' memory from call to call: use one per thread.
 
-    discount: signed, negative for two players. simulations: network evaluations per search.
+    discount: signed, negative for two players.
     """
 
     config: SearchConfig
     discount: float
-    simulations: int
     _workspaces: WorkspaceCache = field(default_factory=WorkspaceCache, repr=False, compare=False)
 
     def __call__(
@@ -41,7 +40,7 @@ class SearchFunction:
                 root,
                 recurrent_fn,
                 legal=legal,
-                simulations=self.simulations,
+                simulations=cfg.simulations,
                 discount=self.discount,
                 rng=rng,
                 noise=explore,
@@ -56,7 +55,7 @@ class SearchFunction:
             root,
             recurrent_fn,
             legal=legal,
-            simulations=self.simulations,
+            simulations=cfg.simulations,
             discount=self.discount,
             rng=rng,
             noise=explore,
@@ -72,9 +71,7 @@ class SearchFunction:
         )
 
 
-def make_search(
-    cfg: SearchConfig, *, discount: float, num_players: int, simulations: int | None = None
-) -> SearchFunction:
-    """discount: gamma per agent step, positive: the sign follows `num_players`. simulations: overrides `cfg`'s."""
+def make_search(cfg: SearchConfig, *, discount: float, num_players: int) -> SearchFunction:
+    """discount: gamma per agent step, positive: the sign follows `num_players`."""
     signed = -discount if num_players == 2 else discount
-    return SearchFunction(cfg, signed, cfg.simulations if simulations is None else simulations)
+    return SearchFunction(cfg, signed)

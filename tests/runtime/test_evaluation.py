@@ -204,6 +204,23 @@ def test_evaluations_repeat_and_do_not_depend_on_what_was_played_before() -> Non
     assert later.returns.tolist() == first.returns[2:].tolist()
 
 
+def test_evaluations_may_weigh_values_otherwise_than_self_play() -> None:
+    """Nothing but the weight of values differs: they play as a run does that has it in its self-play, too."""
+    env = {"id": "CartPole-v1", "max_moves": 40}
+    bold = {"kind": "gumbel", "simulations": 8, "c_scale": 30.0}
+    timid = small_config(env=env, search=bold | {"c_scale": 1e-3})
+    shape = probe(timid)
+    # Fresh weights give all positions the same value.
+    weights = np.random.default_rng(0).normal(0.0, 0.5, build_learner(timid, shape).weights().size).astype(np.float32)
+
+    def returns(config: Config) -> list[float]:
+        evaluator = Evaluator(config, shape)
+        evaluator.load(weights)
+        return evaluator.evaluate(episodes=8, seed=3).returns.tolist()
+
+    assert returns(evaluated(timid, c_scale=30.0)) == returns(small_config(env=env, search=bold)) != returns(timid)
+
+
 def test_the_random_baseline_plays_as_long_as_random_play_does() -> None:
     """Uniform pushes keep CartPole up for 22 moves in the mean, standard deviation 12 (10^5 games)."""
     result = trained(small_config(env={"id": "CartPole-v1"})).evaluate_random(episodes=100, seed=0)
