@@ -93,4 +93,6 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
     last = load_checkpoint(folder)
     assert last.step == 2 * STEPS
     for before_ids, after_ids in zip(held, ids(last), strict=True):
-        assert set(before_ids) < set(after_ids)
+        assert set(before_ids) <= set(after_ids)
+    # One actor may have started too late to add a game in so few updates, but not both.
+    assert sum(map(len, ids(last))) > sum(map(len, held))
