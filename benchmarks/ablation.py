@@ -2,8 +2,9 @@
 
 Trains the preset, and the preset with one thing changed, with each seed: serial runs of one core each, as many at a
 time as there are cores, and prints one line per variant. Scores are those of the final evaluations; each variant is
-judged with the search that it was trained with. Runs that are finished in --runs-dir are not made again: a table can be
-made in parts.
+judged with the search that it was trained with, but for what the preset's `evaluation` sets itself (`simulations`,
+`c_scale`): `launch.py evaluate RUN --simulations N --c-scale C` says it otherwise. Runs that are finished in --runs-dir
+are not made again: a table can be made in parts.
 """
 
 from __future__ import annotations
