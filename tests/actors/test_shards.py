@@ -22,13 +22,14 @@ from tests.runtime.small_runs import rows
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 STEPS, KILL_AT = 60, 25
+STEPS_RESUMED = 600  # 60 take a second: one actor may finish no game in that
 
 
 def two_shards(steps: int) -> Config:
     return ray_config(
         run={"training_steps": steps, "checkpoint_steps": 20},
         actors={"count": 2},
-        replay={"capacity": 4000, "shards": 2},
+        replay={"capacity": 20_000, "shards": 2},
     )
 
 
@@ -78,7 +79,7 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
     for files in split_shards(first.files, 2):
         assert safetensors.numpy.load(files[ARRAYS_FILE])["index"][:, 6].any()
 
-    with running(two_shards(2 * STEPS), folder) as (supervisor, program, _, output):
+    with running(two_shards(STEPS_RESUMED), folder) as (supervisor, program, _, output):
         for slot in program.of("self_play"):
             pid_of(slot)  # is up: one that starts a second later than the other would miss the whole run
         resumed: list[Any] = []
@@ -93,6 +94,6 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
     for before, after in zip(split_shards(first.files, 2), split_shards(resumed[0], 2), strict=True):
         assert before[ARRAYS_FILE] == after[ARRAYS_FILE]
     last = load_checkpoint(folder)
-    assert last.step == 2 * STEPS
+    assert last.step == STEPS_RESUMED
     for before_ids, after_ids in zip(held, ids(last), strict=True):
         assert set(before_ids) < set(after_ids)
