@@ -73,9 +73,7 @@ def read_score(run: Path) -> RunScore:
     lines = path.read_text().splitlines() if path.is_file() else []
     newest = {entry["kind"]: entry for entry in map(json.loads, lines)}
     if not {"final", "random"} <= newest.keys():
-        raise ConfigError(
-            f"run {run} has no final evaluation yet; {writer(run) or way_on(run)}"
-        )
+        raise ConfigError(f"run {run} has no final evaluation yet; {writer(run) or way_on(run)}")
     final = newest["final"]
     return RunScore(
         run,
