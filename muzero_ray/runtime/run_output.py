@@ -12,7 +12,6 @@ from typing import Any
 from muzero_ray.config import Config
 from muzero_ray.config_file import dump_config, load_config
 from muzero_ray.errors import taking_over
-from muzero_ray.printed import launch_line
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
     abandon_later,
@@ -125,10 +124,6 @@ class RunOutput:
     @property
     def replay_folder(self) -> Path:
         return (self.folder / "replay").resolve()  # workers may have another working directory
-
-    @property
-    def resume_command(self) -> str:
-        return launch_line("resume", self.folder)
 
     @property
     def way_on(self) -> str:

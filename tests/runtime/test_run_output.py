@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.config import Config
+from muzero_ray.printed import launch_line
 from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.protocol import EvaluationProtocol
@@ -108,4 +109,4 @@ def test_a_run_without_a_checkpoint_does_not_promise_one(config: Config, output:
     assert output.last_checkpoint() is None
     assert "resume" not in output.way_on
     save(output, RunBook(config), 0)
-    assert output.way_on == f"go on with: {output.resume_command}"
+    assert output.way_on == f"go on with: {launch_line('resume', output.folder)}"
