@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -29,6 +28,7 @@ from muzero_ray.cli_commands import (
     TrainCommand,
 )
 from muzero_ray.errors import MuZeroRayError, taking_over
+from muzero_ray.printed import launch_line
 
 if TYPE_CHECKING:
     from actors.program import Program
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from muzero_ray.runtime.build import TaskShape
     from muzero_ray.runtime.checkpoint import Checkpoint
     from muzero_ray.runtime.run_book import RunBook
+    from muzero_ray.runtime.run_lock import RunLock
     from muzero_ray.runtime.run_output import RunOutput
 
 INTERRUPTED = 130
@@ -204,7 +205,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
         except KeyboardInterrupt:
             output.message(
                 "left without the final evaluation; the checkpoint is written. Evaluate it with: "
-                f"python launch.py evaluate {output.folder}"
+                f"{launch_line('evaluate', output.folder)}"
             )
             return INTERRUPTED
         return 0
@@ -239,35 +240,50 @@ def train_one(command: TrainCommand, folder: Path) -> int:
     from muzero_ray.config_file import load_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
+    from muzero_ray.runtime.run_folder import hold_run, make_run_folder, set_aside
+    from muzero_ray.runtime.run_lock import PATIENCE_SECONDS
     from muzero_ray.runtime.run_output import RunOutput
 
-    if command.resume and folder.exists():
-        if list_checkpoints(folder / "checkpoints"):
-            return resume(command.resumed(folder, load_config(folder / "config.yaml")))
-        set_aside(folder)
     config = command.config
-    shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
-    return run(config, shape, RunOutput.create(config, folder), None)
-
-
-def set_aside(folder: Path) -> None:
-    """Free the name of a run that ended before its first checkpoint: there is nothing to go on from."""
-    names = (folder.with_name(f"{folder.name}.abandoned-{number}") for number in itertools.count(1))
-    folder.rename(next(name for name in names if not name.exists()))
+    with contextlib.ExitStack() as held:
+        lock = None
+        if command.resume and folder.exists():
+            lock = held.enter_context(hold_run(folder, PATIENCE_SECONDS))
+            if list_checkpoints(folder / "checkpoints"):
+                return go_on(command.resumed(folder, load_config(folder / "config.yaml")), folder, lock)
+        shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
+        if lock is None:
+            lock = held.enter_context(make_run_folder(folder))
+        else:
+            set_aside(folder)
+        return run(config, shape, RunOutput.create(config, folder, lock), None)
 
 
 def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
+    from muzero_ray.runtime.run_folder import hold_run, run_folder
+
+    folder = run_folder(command.run)
+    with hold_run(folder) as lock:
+        return go_on(command, folder, lock)
+
+
+def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
+    """With the run in `folder`, which this process holds."""
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.limits import describe_limits, open_limits
     from muzero_ray.runtime.run_output import RunOutput, open_run
+    from muzero_ray.runtime.scores import describe_finished
 
-    folder, config, checkpoint = open_run(command.run)
+    _, config, checkpoint = open_run(command.run)
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)
+    if (finished := describe_finished(folder, config, checkpoint)) is not None:
+        print(finished)
+        return 0
     shape = probe(config, apart=not config.run.serial)
-    output = RunOutput.reopen(config, folder, checkpoint)
+    output = RunOutput.reopen(config, folder, checkpoint, lock)
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
     return run(config, shape, output, checkpoint)
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from muzero_ray.config_check import KeyPath, raise_all
 from muzero_ray.config_file import Scalar, parse_scalar
 from muzero_ray.errors import ConfigError
+from muzero_ray.printed import launch_line
 
 SHORT_FORMS: dict[tuple[str, ...], str] = {
     ("run", "seed"): "--seed",
@@ -166,9 +167,9 @@ def split(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(f"{_unboxed(output.getvalue())} See: python launch.py {command} --help") from None
+        raise ConfigError(f"{_unboxed(output.getvalue())} See: {launch_line(command, '--help')}") from None
     if extra:
-        raise ConfigError(f"{command}: unexpected word (got {extra[0]!r}). See: python launch.py {command} --help")
+        raise ConfigError(f"{command}: unexpected word (got {extra[0]!r}). See: {launch_line(command, '--help')}")
     return given, where
 
 
@@ -179,7 +180,7 @@ def _nearest_flag(typed: str, flags: list[str], command: str) -> str:
         return f"Did you mean {close[0]}?"
     if close := difflib.get_close_matches(word.removeprefix("--").rpartition(".")[2], by_last, n=1, cutoff=0.6):
         return f"Did you mean {by_last[close[0]]}?"
-    return f"See: python launch.py {command} --help"
+    return f"See: {launch_line(command, '--help')}"
 
 
 def _unboxed(text: str) -> str:

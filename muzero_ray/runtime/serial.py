@@ -171,6 +171,7 @@ class SerialRunner:
 
     def checkpoint(self) -> None:
         """Write everything, games in flight included."""
+        self._output.confirm_lock()  # replay writes a snapshot of its own
         games, self_play = self._self_play.state()
         in_flight = {
             "self_play": self_play,
