@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
 from muzero_ray.cli import parse_args, presets_table
 from muzero_ray.cli_commands import (
     ArenaCommand,

@@ -101,6 +101,16 @@ def test_workers_of_a_cluster_get_the_drivers_code(hostile: Path, driver: Path) 
     assert seen["my_environments"] == str(driver.parent / "my_environments" / "__init__.py")
 
 
+@pytest.mark.parametrize("how", [["-m", "launch"], ["-P", str(ROOT / "launch.py")], [str(ROOT / "launch.py")]])
+def test_the_driver_imports_what_is_beside_it(hostile: Path, how: list[str]) -> None:
+    command = [sys.executable, *how, "submit", "cartpole", "--address", "http://localhost:1", "--runs-dir", "/runs"]
+    # As if installed: `-m` finds it, and puts the current directory before it.
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=hostile, env=environment, capture_output=True, text=True, timeout=300)
+    assert "no dashboard answers there" in done.stderr
+    assert done.returncode == 2
+
+
 def test_the_path_is_that_of_the_driver_in_its_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     library, packages = sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
@@ -110,7 +120,7 @@ def test_the_path_is_that_of_the_driver_in_its_order(monkeypatch: pytest.MonkeyP
     assert driver_path() == [str(tmp_path), "/mine", str(tmp_path / "relative"), *path[3:]]
     assert added_path() == [str(tmp_path), "/mine", str(tmp_path / "relative")]
     # Each worker puts one entry after the other in front.
-    assert job_config(driver_path())._py_driver_sys_path == driver_path()[::-1]
+    assert job_config(["first", "second"])._py_driver_sys_path == ["second", "first"]
 
 
 def test_a_current_directory_that_was_deleted_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
