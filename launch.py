@@ -9,11 +9,13 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 from muzero_ray.cli import parse_args, presets_table
 from muzero_ray.cli_commands import (
@@ -78,6 +80,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     from learner.learner import LearnerWorker
     from learner.rank import LearnerPeer
     from learner.reanalyze_worker import ReanalyzeWorker
+    from muzero_ray.private_folder import PrivateFolder
 
     node = ray.get_runtime_context().get_node_id()
     here, near = (NodeAffinitySchedulingStrategy(node, soft=soft) for soft in (False, True))
@@ -92,10 +95,10 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     cpus = config.actors
     ranks = learner_places(config, near)
     # In memory or close to it, and not on the run's disk, which may be slow, full or gone.
-    notes = tempfile.TemporaryDirectory(prefix="muzero-notes-", ignore_cleanup_errors=True)
+    notes = PrivateFolder()
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> ray.actor.ActorHandle:
-        incarnation, note = book.incarnation(restarts), Path(notes.name, note_name(kind, index, restarts))
+        incarnation, note = book.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
             worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
             return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params, note)
@@ -142,7 +145,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from actors.cluster import check_cpus, connect, settle_heap
+    from actors.cluster import check_cpus, connected, settle_heap
     from muzero_ray.runtime.run_book import RunBook
 
     book = RunBook(config)
@@ -152,20 +155,18 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
     if private:
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
-    if insecure := connect(config.run.address, f"muzero-{output.folder.name}"):
-        output.message(insecure)
-    import ray
+    with connected(config.run.address, f"muzero-{output.folder.name}") as notice:
+        import ray
 
-    from actors.supervisor import Supervisor
+        from actors.supervisor import Supervisor
 
-    try:
+        if notice:
+            output.message(notice)
         if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
             output.message(warning)
         program = build_program(config, shape, book, output)
         settle_heap()
         yield Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager
