@@ -236,14 +236,14 @@ def train(command: TrainCommand) -> int:
 
 def train_one(command: TrainCommand, folder: Path) -> int:
     """A new run in `folder`; with `--resume` the one that is there."""
-    from muzero_ray.config_file import load_config
+    from muzero_ray.config_file import load_run_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
     from muzero_ray.runtime.run_output import RunOutput
 
     if command.resume and folder.exists():
         if list_checkpoints(folder / "checkpoints"):
-            return resume(command.resumed(folder, load_config(folder / "config.yaml")))
+            return resume(command.resumed(folder, load_run_config(folder)))
         set_aside(folder)
     config = command.config
     shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
-from muzero_ray.config_file import dump_config, load_config
+from muzero_ray.config_file import dump_config, load_run_config
 from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
@@ -306,4 +306,4 @@ def open_run(path: Path) -> tuple[Path, Config, Checkpoint]:
         if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
             raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. See `runs/`")
         folder = folder.parent
-    return folder, load_config(folder / "config.yaml"), load_checkpoint(path)
+    return folder, load_run_config(folder), load_checkpoint(path)
