@@ -183,6 +183,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
     the first one leaves.
     """
+    output.message(shape.seen(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
     with output, make_runner(config, shape, output, checkpoint) as runner:
 

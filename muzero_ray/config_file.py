@@ -194,8 +194,8 @@ def read_yaml(path: Path) -> Loaded:
 
 
 def parse_value(text: str) -> Any:
-    """What a value means that is not in a file: a word, as `parse_scalar` reads it, or a list, a dict or text in quotes,
-    as YAML writes them on one line: `[1, 2]`, `{lanes: 3}`, `'007'`. Raises ConfigError."""
+    """What a value means that is not in a file: a word, as `parse_scalar` reads it, or a list, a dict or text in
+    quotes, as YAML writes them on one line: `[1, 2]`, `{lanes: 3}`, `'007'`. Raises ConfigError."""
     if not text.startswith(("[", "{", "'", '"')):
         return parse_scalar(text)
     problems: list[str] = []

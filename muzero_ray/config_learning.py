@@ -29,7 +29,7 @@ OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
 Simulations = Annotated[int, Field(ge=1, le=10_000)]
 
 KwargValue = TypeAliasType(
-    "KwargValue", "bool | int | float | str | None | tuple[KwargValue, ...] | dict[str, KwargValue]"
+    "KwargValue", "bool | int | float | str | tuple[KwargValue, ...] | dict[str, KwargValue] | None"
 )
 """What YAML can say of a keyword argument."""
 

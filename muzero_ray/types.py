@@ -42,7 +42,8 @@ class EnvSpec:
         """What is seen and can be done, for people: `image, 4 channels of 8 x 8, uint8 0..255, scaled by 255; 4
         actions`."""
         size, *image = self.observation_shape
-        what = f"image, {size} channel{'s' * (size > 1)} of {' x '.join(map(str, image))}" if image else f"vector, {size}"
+        planes = f"image, {size} channel{'s' * (size > 1)} of {' x '.join(map(str, image))}"
+        what = planes if image else f"vector of {size}"
         return f"{what}, {self.note or self.observation_dtype}; {self.num_actions} actions"
 
 

@@ -116,7 +116,9 @@ class ObservationReader:
         origin, span = float(self._scale.origin), float(self._scale.span)
         if (origin, span) == (0.0, 255.0):
             return None
-        return np.rint(np.clip((np.arange(256) - origin) / span, 0.0, 1.0) * 255).astype(np.uint8)
+        shares: Array = np.clip((np.arange(256) - origin) / span, 0.0, 1.0)  # `read` looks up none that is cut
+        table: Array = np.rint(shares * 255).astype(np.uint8)
+        return table
 
     def _describe(self, *, unclear: bool) -> str:
         space = self._space

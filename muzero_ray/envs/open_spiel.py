@@ -35,8 +35,8 @@ class OpenSpielEnvironment:
         for key, value in kwargs.items():
             if value is None or isinstance(value, list | dict):
                 raise ConfigError(
-                    f"env.kwargs.{key}={value!r}: parameters of OpenSpiel games are numbers, text, true or false. Write "
-                    "one of those"
+                    f"env.kwargs.{key}={value!r}: parameters of OpenSpiel games are numbers, text, true or false. "
+                    "Write one of those"
                 )
         self._game = _load(name, tuple(sorted(kwargs.items())))
         self.state: Any = self._game.new_initial_state()

@@ -21,6 +21,7 @@ from muzero_ray.runtime.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from muzero_ray.runtime.clamping import ClampReport
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
 from muzero_ray.runtime.metrics import AXES
@@ -64,6 +65,7 @@ class RunOutput:
         )
         self._seconds_before = seconds_before
         self._last_row = _last_row(self._metrics.path)
+        self._clamping = ClampReport(config.network, self._last_row)
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
 
@@ -156,6 +158,8 @@ class RunOutput:
     def _write(self, row: dict[str, float]) -> None:
         with writing(self._metrics.path):
             self._metrics.write(row)
+        for text in self._clamping.messages(row):
+            self.message(text)
         self._last_row = row
         self._progress.update(row)
 

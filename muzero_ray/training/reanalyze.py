@@ -34,7 +34,7 @@ def reanalyze_games(
         rows = slice(start, start + batch_size)
         root = engine.initial(observations[rows])
         greedy = np.zeros(len(root.value), np.float32)
-        stuck = ~legal[rows].any(axis=1)
+        stuck = legal[rows].sum(axis=1) == 0
         allowed = legal[rows] | stuck[:, None]
         found = search(root, engine.recurrent, allowed, rng, explore=False, temperature=greedy)
         policies[rows] = found.policy_target
