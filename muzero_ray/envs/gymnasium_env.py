@@ -139,7 +139,10 @@ class GymnasiumEnvironment:
         given = np.asarray(mask)
         if given.shape != self._all_legal.shape or given.dtype.kind not in "bui":
             raise BrokenContract("info['action_mask']", expected=f"0/1 {self._all_legal.shape}", got=describe(mask))
-        return given.astype(np.bool_)
+        legal: BoolArray = given.astype(np.bool_)
+        if given.dtype.kind != "b" and (given != legal).any():  # indices of actions, perhaps
+            raise BrokenContract("info['action_mask']", expected="0 and 1 alone", got=str(given.tolist()))
+        return legal
 
 
 def _make(name: str, kwargs: Mapping[str, Any], *, render: bool) -> gymnasium.Env[Any, Any]:

@@ -32,8 +32,9 @@ class Scale(NamedTuple):
         origins, spans = np.unique(self.origin), np.unique(self.span)
         if len(origins) > 1 or len(spans) > 1:
             return "scaled by its bounds"
-        less = f"less {origins[0]:g}, " if origins[0] else ""
-        return f"{less}scaled by {spans[0]:g}" if less or spans[0] != 1 else "not scaled"
+        parts = [f"less {origins[0]:g}"] if origins[0] else []
+        parts += [f"scaled by {spans[0]:g}"] if spans[0] != 1 else []
+        return ", ".join(parts) or "not scaled"
 
 
 def scale_of(space: Box, scaling: Literal["bounds", "bytes"]) -> Scale:
