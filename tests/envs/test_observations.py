@@ -1,4 +1,4 @@
-"""What the networks read of an observation: the same picture or the same numbers, whatever type and layout they have."""
+"""What the networks read of an observation: the same numbers, whatever type and layout they have."""
 
 from __future__ import annotations
 
