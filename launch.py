@@ -185,6 +185,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
     the first one leaves.
     """
+    output.message(shape.seen(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
@@ -238,7 +239,7 @@ def train(command: TrainCommand) -> int:
 
 def train_one(command: TrainCommand, folder: Path) -> int:
     """A new run in `folder`; with `--resume` the one that is there."""
-    from muzero_ray.config_file import load_config
+    from muzero_ray.config_file import load_run_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
     from muzero_ray.runtime.run_folder import hold_run, make_run_folder, set_aside
@@ -251,7 +252,7 @@ def train_one(command: TrainCommand, folder: Path) -> int:
         if command.resume and folder.exists():
             lock = held.enter_context(hold_run(folder, PATIENCE_SECONDS))
             if list_checkpoints(folder / "checkpoints"):
-                return go_on(command.resumed(folder, load_config(folder / "config.yaml")), folder, lock)
+                return go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
         shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
         if lock is None:
             lock = held.enter_context(make_run_folder(folder))

@@ -61,7 +61,8 @@ class AtariEnvironment:
         self._skip, self._noop_max, self._life_loss = config.frame_skip, config.noop_max, life_loss
         self._gray, self._size = config.grayscale, config.image_size
         self._action_set = list(self._env._action_set)
-        self.spec = EnvSpec(game, (1 if self._gray else 3, self._size, self._size), "uint8", len(self._action_set))
+        shape = (1 if self._gray else 3, self._size, self._size)
+        self.spec = EnvSpec(game, shape, "uint8", len(self._action_set), note="uint8 0..255, scaled by 255")
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         screen = self._ale.getScreenDims() + (() if self._gray else (3,))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
-from muzero_ray.config_file import dump_config, load_config
+from muzero_ray.config_file import dump_config, load_run_config
 from muzero_ray.errors import taking_over
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
@@ -20,6 +20,7 @@ from muzero_ray.runtime.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from muzero_ray.runtime.clamping import ClampReport
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
 from muzero_ray.runtime.limits import end_lines
@@ -73,6 +74,7 @@ class RunOutput:
         )
         self._seconds_before = seconds_before
         self._last_row = _last_row(self._metrics.path)
+        self._clamping = ClampReport(config.network, self._last_row)
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
 
@@ -165,6 +167,8 @@ class RunOutput:
         self._lock.confirm()
         with writing(self._metrics.path):
             self._metrics.write(row)
+        for text in self._clamping.messages(row):
+            self.message(text)
         self._last_row = row
         self._progress.update(row)
 
@@ -292,4 +296,4 @@ def learner_state(checkpoint: Checkpoint) -> LearnerState:
 def open_run(path: Path) -> tuple[Path, Config, Checkpoint]:
     """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names)."""
     folder = run_folder(path)
-    return folder, load_config(folder / "config.yaml"), load_checkpoint(path)
+    return folder, load_run_config(folder), load_checkpoint(path)
