@@ -21,7 +21,8 @@ from muzero_ray.runtime.commands import evaluate_run
 from muzero_ray.runtime.protocol import evaluation_protocol
 from muzero_ray.runtime.run_output import open_run
 from tests.odd_environments import Bandit
-from tests.runtime.small_runs import assert_same_run, run_serial, small_config
+from tests.replay.games import stored
+from tests.runtime.small_runs import assert_same_run, restored_replay, run_serial, small_config
 
 HEADS = {"head_layers": (16,), "value": {"max": 10.0, "bins": 11}, "reward": {"max": 2.0, "bins": 5}}
 NETWORK = {"kind": "mlp", "hidden": 16, "layers": (16,), **HEADS}
@@ -122,6 +123,26 @@ def test_self_play_and_evaluation_share_them(
             Config.model_validate(sections)
     else:
         assert evaluation_instances(Config.model_validate(sections)) == evaluated
+
+
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_games_that_are_truncated_with_nothing_legal_are_learned_from(search: str, tmp_path: Path) -> None:
+    """Played, stored, searched again, evaluated: and the last state has a value."""
+    settings = small_config(
+        env={"id": "tests.odd_environments:MaskedTrunc-v0"},
+        network=NETWORK,
+        search={"kind": search},
+        reanalyze={"share": 1.0},
+        replay={"segment_length": 400},
+    )
+    run_serial(settings, tmp_path / "run")
+    replay = restored_replay(settings, tmp_path / "run", load_checkpoint(tmp_path / "run"))
+    games = stored(replay)
+    assert len(games) > 3
+    stale = replay.stale_games(99)
+    assert all(len(game.observations) == 9 and not game.legal[-1].any() for game in stale)  # 8 moves, and the end
+    assert all(game.legal[:-1].any(axis=1).all() for game in stale)
+    assert any(game.version.step > 0 for game in stale)
 
 
 def old_run(folder: Path) -> Config:
