@@ -77,7 +77,7 @@ class TrainTally:
             self._skipped += 1
             return
         self._trained += 1
-        for name, value in result.losses.items():
+        for name, value in {**result.losses, **result.clamped}.items():
             if METRICS.get(name) == "max":
                 self._largest[name] = max(self._largest.get(name, value), value)
             else:
