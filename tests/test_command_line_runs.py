@@ -22,6 +22,7 @@ import launch
 from muzero_ray.config_file import load_config
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.serial import SerialRunner
+from tests.patience import PATIENCE, until
 from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
 
 ROOT = Path(launch.__file__).parent
@@ -50,7 +51,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
     process = start(*arguments)
     try:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -172,13 +173,14 @@ def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = 
     name = ["--runs-dir", folder.parent, "--run.name", folder.name]
     process = start("train", "cartpole", "--iterations", 10**6, *name, *options)
     try:
-        deadline = time.monotonic() + 240
-        while not (folder / "metrics.jsonl").exists() or not rows(folder):
+
+        def a_row_is_written() -> bool:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "no row of metrics was written"
-            time.sleep(0.1)
+            return (folder / "metrics.jsonl").exists() and bool(rows(folder))
+
+        until(a_row_is_written, "no row of metrics was written")
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130, err
@@ -222,7 +224,7 @@ def interrupt_in(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> No
             assert callable(handler)
             # Called, not sent: with the tests' Ray in this process, a signal would meet Ray's own handlers in C.
             handler(signal.SIGTERM, None)
-        time.sleep(60)
+        time.sleep(PATIENCE)
         raise AssertionError("the signal did not end it")
 
     monkeypatch.setattr(SerialRunner, method, interrupted)

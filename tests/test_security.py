@@ -19,6 +19,7 @@ import launch
 from actors import cluster
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from tests.actors.programs import on_progress, ray_config, running
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import run_serial, small_config
 from tests.test_layering import modules
 
@@ -184,7 +185,9 @@ def test_what_listens_during_a_local_run_answers_nobody_without_the_token() -> N
     agents = [address for name, address in listening if name.startswith("ray::RuntimeEnv")]
     for address in agents:
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"http://{address.ip}:{address.port}/get_or_create_runtime_env", b"", timeout=30)
+            urllib.request.urlopen(
+                f"http://{address.ip}:{address.port}/get_or_create_runtime_env", b"", timeout=PATIENCE
+            )
         assert caught.value.code == 401
     code = f"import ray._raylet as r; r.GcsClient(address={ray.get_runtime_context().gcs_address!r})"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -246,7 +249,7 @@ def test_the_key_of_a_run_under_ray_is_nowhere(tmp_path: Path, monkeypatch: pyte
         assert supervisor.run()
         for slot in program.slots:
             inherited: Any = slot.handle.__ray_call__.remote(lambda _: str(sorted(os.environ.items())))
-            assert CANARY not in ray.get(inherited, timeout=60)
+            assert CANARY not in ray.get(inherited, timeout=PATIENCE)
     assert "gcs_server" in seen[0]
     assert CANARY not in seen[0]
     assert holding(CANARY, tmp_path) == []

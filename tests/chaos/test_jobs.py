@@ -20,6 +20,7 @@ from chaos.witness import ACKNOWLEDGED, Note, acknowledged, digest, notes
 from muzero_ray.runtime.checkpoint import save_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
 from muzero_ray.types import GameId
+from tests.patience import PATIENCE
 
 
 def line(*game: int, host: str = "a") -> str:
@@ -54,12 +55,12 @@ def test_rates_are_of_the_window_asked_for() -> None:
 
 def test_waiting_ends_with_the_run() -> None:
     job = make_job()
-    assert job.wait(lambda: True, "nothing") < 1.0
+    job.wait(lambda: True, "nothing")
     threading.Timer(0.05, job.over.set).start()
     with pytest.raises(Broken, match="the moon"):
-        job.wait(lambda: False, "the moon")
+        job.wait(lambda: False, "the moon", PATIENCE)
     with pytest.raises(Broken):
-        job.sleep(60)
+        job.sleep(PATIENCE)
 
 
 def test_what_was_acknowledged_is_read_up_to_a_torn_line(tmp_path: Path) -> None:
@@ -121,8 +122,8 @@ def test_only_a_checkpoint_that_is_made_counts_as_a_write(tmp_path: Path) -> Non
 
 def test_a_program_is_watched_to_its_end(tmp_path: Path) -> None:
     with Program(tmp_path / "log", "presets") as program:
-        assert program.wait(120) == 0
-        assert until(lambda: not program.left(), 30)
+        assert program.wait(PATIENCE) == 0
+        assert until(lambda: not program.left(), PATIENCE)
     assert "cartpole" in program.printed()
     assert program.error() == ""
 
@@ -131,6 +132,6 @@ def test_one_that_does_not_resume_is_noted(tmp_path: Path) -> None:
     tally = Tally()
     with Program(tmp_path / "log", "resume", tmp_path / "nowhere") as program:
         assert not resumes(program, 100, tally)
-        assert program.wait(120) == 2
+        assert program.wait(PATIENCE) == 2
     assert program.error().startswith("error: ")
     assert "not 100" in tally.notes[0]
