@@ -101,9 +101,9 @@ def connect(address: str | None, namespace: str) -> str | None:
 
 def disconnect() -> None:
     """End the private Ray, and remove what it kept, or leave the cluster that was joined."""
-    import ray
+    from actors.ray_watch import shut_down
 
-    ray.shutdown()
+    shut_down()
     while _folders:
         _folders.pop().remove()
 

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from actors.ray_watch import RayWatch
 from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
 from muzero_ray.envs.call_note import read_note
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
@@ -34,6 +35,7 @@ LONG_CALLS = {
     ("evaluator", "evaluate"): 3_600.0,
     ("evaluator", "evaluate_random"): 3_600.0,
     ("replay", "load"): 3_600.0,
+    ("replay", "recover"): 3_600.0,
 }
 """The same for games that are played to their end, and for a large replay that is read back."""
 
@@ -60,6 +62,7 @@ class Program:
         self._output = output
         self._notes = notes
         self._placement: str | None = None
+        self.watch = RayWatch()
 
     def of(self, kind: Kind) -> list[Slot]:
         return [slot for slot in self.slots if slot.kind == kind]
@@ -76,8 +79,9 @@ class Program:
         """Wait up to `wait` seconds for an answer, then go through all that are there.
 
         Yields (slot, result of its call); for a call that failed the result is the ProcessLost or OtherLost, and what
-        there is to do about it is done.
+        there is to do about it is done. Raises RayLost.
         """
+        self.watch.check()
         waiting = {slot.waits_for: slot for slot in self.slots if slot.waits_for is not None}
         if waiting:
             ray.wait(list(waiting), timeout=wait)
@@ -114,8 +118,9 @@ class Program:
     def failed(self, slot: Slot, reason: str) -> ProcessLost:
         """Put a new process in the place of one that died or hangs; it gets no work before the backoff is over.
 
-        Machines come and go: that one took its processes with it is held against none of them.
+        Machines come and go: that one took its processes with it is held against none of them. Raises RayLost.
         """
+        self.watch.check()
         if is_gone(slot.node):
             reason = "its node left"
         else:

@@ -27,11 +27,10 @@ class ReplayWorker:
         self._identity = secrets.token_hex(8)
         self._buffer: ReplayBuffer = build_buffer(config, shape, shard)
         self._archive = ReplayArchive(shard_folder(folder, shard))
-        if restarted_by_ray():
-            self._archive.recover(self._buffer)
         self._incarnations: dict[int, int] = {}
-        for game_id in self._buffer.game_ids():
-            self._is_current(game_id)
+        self._recovered = False
+        if restarted_by_ray():
+            self.recover()
 
     def identity(self) -> str:
         """Another one after each restart."""
@@ -80,6 +79,15 @@ class ReplayWorker:
     def save(self) -> dict[str, bytes]:
         """Note where `recover` goes on from; returns the checkpoint's replay files."""
         return self._archive.save(self._buffer)
+
+    def recover(self) -> int:
+        """Take up, once, all that the processes before this one had acknowledged; returns the number of games."""
+        if not self._recovered:
+            self._archive.recover(self._buffer)
+            self._recovered = True
+            for game_id in self._buffer.game_ids():
+                self._is_current(game_id)
+        return self._buffer.games
 
     def load(self, files: dict[str, bytes]) -> int:
         """Inverse of `save`; returns the number of games."""

@@ -49,7 +49,8 @@ def _object_store_mb() -> float | None:
 class Supervisor:
     """Drives `program` until a limit of the book is reached, or `request_stop`.
 
-    replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run.
+    replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run. recover: replay
+    takes up again what it acknowledged before its processes died, in place of these.
     """
 
     def __init__(
@@ -59,15 +60,20 @@ class Supervisor:
         config: Config,
         output: RunOutput,
         replay_files: dict[str, bytes] | None = None,
+        *,
+        recover: bool = False,
     ) -> None:
         self._program = program
         self._book = book
         self._config = config
         self._output = output
         self._replays, self._params = program.of("replay"), program.one("params")
-        saved = split_shards(replay_files, len(self._replays)) if replay_files is not None else []
-        self._to_load = dict(enumerate(saved))
-        """What shards of replay have still to be given: their files of the checkpoint."""
+        self._to_load: dict[int, dict[str, bytes] | None] = {}
+        """What shards of replay have still to be given: their files of the checkpoint; None if they recover."""
+        if recover:
+            self._to_load = dict.fromkeys(range(len(self._replays)))
+        elif replay_files is not None:
+            self._to_load = dict(enumerate(split_shards(replay_files, len(self._replays))))
         self._learner, self._evaluator = program.one("learner"), program.one("evaluator")
         self._services = (*self._replays, self._params)
         self._stop_requested = False
@@ -82,6 +88,17 @@ class Supervisor:
     def request_stop(self) -> None:
         """Leave after the calls in flight; safe to call from a signal handler."""
         self._stop_requested = True
+
+    @property
+    def replay_is_loaded(self) -> bool:
+        """Replay holds what it was to begin with, and perhaps more."""
+        return not self._to_load
+
+    def restore(self) -> None:
+        """Bring replay and learner back after the loss of all processes. In the end a checkpoint has what they hold."""
+        while not self._started:
+            self._hand_out()
+            self._collect()
 
     def run(self) -> bool:
         """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way.
@@ -138,7 +155,8 @@ class Supervisor:
         """
         for slot in self._replays:
             if slot.index in self._to_load and slot.is_free(now):
-                slot.send("load", self._to_load[slot.index])
+                files = self._to_load[slot.index]
+                slot.send(*(("recover",) if files is None else ("load", files)))
         for slot in self._services:
             if slot.is_free(now) and (slot.identity is None or now - slot.started > PING_SECONDS):
                 slot.send("identity")
@@ -267,6 +285,7 @@ class Supervisor:
 
     def checkpoint(self) -> bool:
         """Write learner, replay and book as of now; False if one of them did not answer, and is replaced."""
+        self._program.watch.check()
         if self._learner.fresh:
             return False
         self._output.confirm_lock()  # each part of replay writes its own snapshot
