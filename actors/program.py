@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from actors.ray_watch import RayWatch
+from actors.ray_watch import RayLost, RayWatch, is_private
 from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
 from muzero_ray.envs.call_note import read_note
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
@@ -122,6 +122,8 @@ class Program:
         """
         self.watch.check()
         if is_gone(slot.node):
+            if is_private():
+                raise RayLost("Ray on this machine has ended")
             reason = "its node left"
         else:
             if self._notes is not None and (call := read_note(self._notes.path / slot.note)) is not None:

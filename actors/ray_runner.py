@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import ray
+
 from actors.cluster import disconnect
-from actors.ray_watch import RayLost, dead_processes, is_private
+from actors.ray_watch import RayLost, is_private, loss
 from actors.slots import backoff
 from actors.supervisor import Supervisor
 from muzero_ray.errors import MuZeroRayError
@@ -69,7 +72,7 @@ class RayRunner:
     def _loss(self, error: Exception) -> str:
         """Why Ray is lost, if that is what `error` comes of; raises it otherwise.
 
-        Whatever goes wrong while a process of Ray is dead is that one's doing.
+        Whatever goes wrong while a private Ray is dead comes of that.
         """
         if isinstance(error, RayLost):
             if not is_private():
@@ -80,8 +83,8 @@ class RayRunner:
             return str(error)
         if self._supervisor is None and isinstance(error, MuZeroRayError):
             return str(error)  # it did not even start
-        if dead := dead_processes():
-            return f"Ray's own {' and '.join(dead)} died"
+        if is_private() and (reason := loss()) is not None:
+            return reason
         raise error
 
     def _count_loss(self, reason: str) -> None:
@@ -120,9 +123,7 @@ class RayRunner:
 
 @contextlib.contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Leave SIGTERM to who handles it now: `ray.init` would take it first of all, and end the program by it."""
-    import ray
-
+    """Leave SIGTERM to who handles it now: `ray.init` takes it twice, at its beginning and inside its C++."""
     utils: Any = ray._private.utils
     kept = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda _: None
@@ -130,3 +131,4 @@ def own_sigterm() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = kept
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

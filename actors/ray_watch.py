@@ -40,22 +40,18 @@ class RayWatch:
     def check(self) -> None:
         """Raises RayLost. Cheap: it may be called several times a second."""
         if dead := dead_processes():
-            raise RayLost(f"Ray's own {' and '.join(dead)} died")
+            raise RayLost(dead)
         now = time.monotonic()
-        if not is_private() and now - self._looked >= LOOK_SECONDS:
-            self._look_at_cluster(now)
-            self._looked = time.monotonic()
-
-    def _look_at_cluster(self, now: float) -> None:
-        context = ray.get_runtime_context()
-        if answers(context.gcs_address):
-            self._answered = now
-            if is_gone(context.get_node_id()):
-                raise RayLost("Ray on this machine has left the cluster")
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        address = ray.get_runtime_context().gcs_address
+        if answers(address):
+            self._answered = time.monotonic()
+            if left := left_cluster():
+                raise RayLost(left)
         elif now - self._answered > SILENT_SECONDS:
-            raise RayLost(
-                f"the head of the cluster at {context.gcs_address} has not answered for {now - self._answered:.0f} s"
-            )
+            raise RayLost(f"the head of the cluster at {address} has not answered for {now - self._answered:.0f} s")
 
 
 def is_private() -> bool:
@@ -64,10 +60,23 @@ def is_private() -> bool:
     return node is not None and bool(node.all_processes)
 
 
-def dead_processes() -> list[str]:
-    """Names of the ESSENTIAL processes of a private Ray that are dead."""
+def dead_processes() -> str | None:
+    """Which of the ESSENTIAL processes of a private Ray are dead, in words."""
     node = ray._private.worker._global_node
-    return [name for name, _ in node.dead_processes() if name in ESSENTIAL] if node is not None else []
+    dead = [name for name, _ in node.dead_processes() if name in ESSENTIAL] if node is not None else []
+    return f"Ray's own {' and '.join(dead)} died" if dead else None
+
+
+def left_cluster() -> str | None:
+    """Whether Ray on this machine is no longer part of the cluster, in words; it may stay like that for a while."""
+    return "Ray on this machine has ended" if is_gone(ray.get_runtime_context().get_node_id()) else None
+
+
+def loss() -> str | None:
+    """What of Ray is lost, if anything is."""
+    if not ray.is_initialized():
+        return None
+    return dead_processes() or left_cluster()
 
 
 def answers(address: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from actors.jobs import STARTED
 from actors.program import TIMEOUT, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config import Config
@@ -105,7 +106,7 @@ class Supervisor:
 
         Raises MuZeroRayError, naming the way to go on, if a process keeps dying.
         """
-        self._output.message("starting workers")
+        self._output.message(STARTED)
         while True:
             while self._book.stop_reason() is None and not self._stop_requested:
                 self._hand_out()
