@@ -34,6 +34,9 @@ CONNECT_SECONDS = ("RAY_gcs_rpc_server_connect_timeout_s", "1")
 """How long processes of a private Ray look for its control process, which is there before them: a worker that is just
 starting when the whole program is killed does so several times, and stays for 26 s where that is Ray's default of 5."""
 
+NO_PRESTART = ("RAY_prestart_worker_first_driver", "0")
+"""Ray would start some workers ahead, and `ray.init` would wait for them without end if they cannot start."""
+
 EVALUATOR_CPUS = 0.1
 """It mostly waits."""
 
@@ -143,6 +146,7 @@ def start_private(namespace: str) -> str | None:
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
     os.environ.setdefault(*CONNECT_SECONDS)
+    os.environ.setdefault(*NO_PRESTART)
     parent, notice = folder_for_sockets()
     _folders.append(PrivateFolder(parent))
     try:
