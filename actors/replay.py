@@ -13,6 +13,7 @@ from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runtime.build import TaskShape, build_buffer
 from muzero_ray.runtime.replay_archive import ReplayArchive, shard_folder
 from muzero_ray.runtime.run_book import replay_metrics
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Batch, FloatArray, GameId, ItemKeys, WeightsVersion
 
 
@@ -24,6 +25,7 @@ class ReplayWorker:
     """
 
     def __init__(self, config: Config, shape: TaskShape, shard: int, folder: Path) -> None:
+        hide_gpus()
         self._identity = secrets.token_hex(8)
         self._buffer: ReplayBuffer = build_buffer(config, shape, shard)
         self._archive = ReplayArchive(shard_folder(folder, shard))

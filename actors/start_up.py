@@ -50,7 +50,7 @@ def stuck(slots: Sequence[Slot], now: float) -> str | None:
     return (
         f"{', '.join(needed)} did not start within {START_SECONDS:.0f} s. "
         + (f"Ray's log says: {said}. " if said else "Ray's log says nothing of it. ")
-        + f"More is in {_logs()}. Look for a limit on memory, processes or open files, or use --serial"
+        + "Look for a limit on memory, processes or open files, or use --serial"
     )
 
 

@@ -58,7 +58,6 @@ def test_a_private_ray_whose_workers_never_start_ends_the_run_with_the_reason(
     reason = start_up.stuck([replay, learner, running], late)
     assert reason is not None
     assert reason.startswith("replay 0, learner did not start within 600 s. Ray's log says: ImportError: no module.")
-    assert str(log.parent) in reason
     assert "self-play did not start" in str(start_up.stuck([slot("replay 0"), waiting], late))
     assert start_up.stuck([slot("replay 0"), running, waiting], late) is None  # it waits for CPUs, as it may
     monkeypatch.setattr(start_up, "is_private", lambda: False)
