@@ -58,7 +58,7 @@ def private(monkeypatch: pytest.MonkeyPatch) -> None:
     """A private Ray that is never there; nothing pauses."""
     monkeypatch.setattr(ray_runner, "is_private", lambda: True)
     monkeypatch.setattr(ray_runner, "loss", lambda: None)
-    monkeypatch.setattr(ray_runner, "shut_down", lambda: None)
+    monkeypatch.setattr(ray_runner, "disconnect", lambda: None)
     monkeypatch.setattr(ray_runner, "backoff", lambda _: 0.0)
     monkeypatch.setattr(OneSupervisor, "run", OneSupervisor.run)
     monkeypatch.setattr(ray_runner, "Supervisor", OneSupervisor)
