@@ -34,6 +34,9 @@ CONNECT_SECONDS = ("RAY_gcs_rpc_server_connect_timeout_s", "1")
 """How long processes of a private Ray look for its control process, which is there before them: a worker that is just
 starting when the whole program is killed does so several times, and stays for 26 s where that is Ray's default of 5."""
 
+NO_PRESTART = ("RAY_prestart_worker_first_driver", "0")
+"""Ray would start some workers ahead, and `ray.init` would wait for them without end if they cannot start."""
+
 EVALUATOR_CPUS = 0.1
 """It mostly waits."""
 
@@ -71,6 +74,7 @@ def connect(address: str | None, namespace: str) -> str | None:
     token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    forget_blank_token()
     token = token_file()
     if address is None:
         make_token(token)
@@ -101,9 +105,9 @@ def connect(address: str | None, namespace: str) -> str | None:
 
 def disconnect() -> None:
     """End the private Ray, and remove what it kept, or leave the cluster that was joined."""
-    import ray
+    from actors.ray_watch import shut_down
 
-    ray.shutdown()
+    shut_down()
     while _folders:
         _folders.pop().remove()
 
@@ -142,6 +146,7 @@ def start_private(namespace: str) -> str | None:
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
     os.environ.setdefault(*CONNECT_SECONDS)
+    os.environ.setdefault(*NO_PRESTART)
     parent, notice = folder_for_sockets()
     _folders.append(PrivateFolder(parent))
     try:
@@ -194,6 +199,7 @@ def _join(address: str, namespace: str) -> None:
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
             "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
         )
+    _probe(address)
     # In front of what nodes have themselves: the code, and then where this driver finds environments.
     environment: dict[str, Any] = {
         "py_modules": [str(folder_of(package)) for package in CODE],
@@ -217,6 +223,36 @@ def _join(address: str, namespace: str) -> None:
         ) from error
 
 
+def _probe(address: str) -> None:
+    """ConfigError within seconds if no cluster is there, where Ray would try for minutes.
+
+    A cluster that is gone leaves its address behind, in RAY_ADDRESS or in a file that `auto` reads.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    from actors.ray_watch import answers
+
+    try:
+        where = canonicalize_bootstrap_address(address)
+    except (ConnectionError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+    else:
+        if where is not None and answers(where):
+            return
+        reason = f"nothing answers at {where}"
+    raise ConfigError(
+        f"run.address={address}: there is no Ray cluster to join ({reason}). Start it first, with `ray start` "
+        "(docs/cluster.md), or give the HOST:PORT of its head; without --address a private Ray is used"
+    )
+
+
+def forget_blank_token() -> None:
+    """Take blank settings for settings that are not there. Ray takes a blank token for one, and replaces the file's."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        if not os.environ.get(name, "").strip():
+            os.environ.pop(name, None)
+
+
 def token_file() -> Path:
     """Where Ray looks for the token, unless RAY_AUTH_TOKEN holds it."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -224,8 +260,18 @@ def token_file() -> Path:
 
 def use_token(file: Path) -> None:
     """Show the token, if there is one, to the cluster that is joined. It has to come before Ray is imported."""
-    if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
+    if os.environ.get("RAY_AUTH_TOKEN") or _holds_token(file):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _holds_token(file: Path) -> bool:
+    """Whether there is more than blanks in it. One that cannot be read is Ray's to complain about."""
+    try:
+        return bool(file.read_bytes().strip())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return file.is_file()
 
 
 def make_token(file: Path) -> None:
@@ -234,6 +280,8 @@ def make_token(file: Path) -> None:
         return
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if file.is_file() and not _holds_token(file):
+            file.unlink()
         with contextlib.suppress(FileExistsError):
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(handle, "w") as opened:

@@ -11,6 +11,7 @@ from actors.weights_client import WeightsClient
 from muzero_ray.config import Config
 from muzero_ray.runtime.build import TaskShape
 from muzero_ray.runtime.evaluation import Evaluation, Evaluator
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 
 
@@ -18,6 +19,7 @@ class EvaluatorWorker:
     """Shell of `Evaluator`; holds the handle {params}. note: where its calls are noted."""
 
     def __init__(self, config: Config, shape: TaskShape, params: ActorHandle, note: Path) -> None:
+        hide_gpus()
         limit_threads(config.actors.threads)
         self._evaluator = Evaluator(config, shape, note=call_note(note, config.env.id))
         self._weights = WeightsClient(params, "online", self._load)

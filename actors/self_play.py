@@ -17,6 +17,7 @@ from muzero_ray.config import Config
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runtime.build import TaskShape, build_self_play
 from muzero_ray.runtime.play_stats import PlayStats
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import GameHistory
 
 NICER = 4
@@ -39,6 +40,7 @@ class SelfPlayWorker:
         params: ActorHandle,
         note: Path,
     ) -> None:
+        hide_gpus()
         limit_threads(config.actors.threads)
         os.nice(NICER)
         self._self_play = build_self_play(

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from actors.jobs import STARTED
 from actors.program import TIMEOUT, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config import Config
@@ -49,7 +50,8 @@ def _object_store_mb() -> float | None:
 class Supervisor:
     """Drives `program` until a limit of the book is reached, or `request_stop`.
 
-    replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run.
+    replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run. recover: replay
+    takes up again what it acknowledged before its processes died, in place of these.
     """
 
     def __init__(
@@ -59,15 +61,20 @@ class Supervisor:
         config: Config,
         output: RunOutput,
         replay_files: dict[str, bytes] | None = None,
+        *,
+        recover: bool = False,
     ) -> None:
         self._program = program
         self._book = book
         self._config = config
         self._output = output
         self._replays, self._params = program.of("replay"), program.one("params")
-        saved = split_shards(replay_files, len(self._replays)) if replay_files is not None else []
-        self._to_load = dict(enumerate(saved))
-        """What shards of replay have still to be given: their files of the checkpoint."""
+        self._to_load: dict[int, dict[str, bytes] | None] = {}
+        """What shards of replay have still to be given: their files of the checkpoint; None if they recover."""
+        if recover:
+            self._to_load = dict.fromkeys(range(len(self._replays)))
+        elif replay_files is not None:
+            self._to_load = dict(enumerate(split_shards(replay_files, len(self._replays))))
         self._learner, self._evaluator = program.one("learner"), program.one("evaluator")
         self._services = (*self._replays, self._params)
         self._stop_requested = False
@@ -83,12 +90,23 @@ class Supervisor:
         """Leave after the calls in flight; safe to call from a signal handler."""
         self._stop_requested = True
 
+    @property
+    def replay_is_loaded(self) -> bool:
+        """Replay holds what it was to begin with, and perhaps more."""
+        return not self._to_load
+
+    def restore(self) -> None:
+        """Bring replay and learner back after the loss of all processes. In the end a checkpoint has what they hold."""
+        while not self._started:
+            self._hand_out()
+            self._collect()
+
     def run(self) -> bool:
         """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way.
 
         Raises MuZeroRayError, naming the way to go on, if a process keeps dying.
         """
-        self._output.message("starting workers")
+        self._output.message(STARTED)
         while True:
             while self._book.stop_reason() is None and not self._stop_requested:
                 self._hand_out()
@@ -138,7 +156,8 @@ class Supervisor:
         """
         for slot in self._replays:
             if slot.index in self._to_load and slot.is_free(now):
-                slot.send("load", self._to_load[slot.index])
+                files = self._to_load[slot.index]
+                slot.send(*(("recover",) if files is None else ("load", files)))
         for slot in self._services:
             if slot.is_free(now) and (slot.identity is None or now - slot.started > PING_SECONDS):
                 slot.send("identity")
@@ -267,6 +286,7 @@ class Supervisor:
 
     def checkpoint(self) -> bool:
         """Write learner, replay and book as of now; False if one of them did not answer, and is replaced."""
+        self._program.watch.check()
         if self._learner.fresh:
             return False
         self._output.confirm_lock()  # each part of replay writes its own snapshot

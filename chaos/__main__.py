@@ -31,6 +31,7 @@ FAULTS = {
     "kill-replay": Fault("kills:kill_replay", 20, 2),
     "kill-learner": Fault("kills:kill_learner", 20, 2),
     "kill-group": Fault("group:kill_group", 30, 2),
+    "ray-processes": Fault("ray_processes:ray_processes", 5, 1),
     "stop": Fault("stops:stop", 10, 1),
     "checkpoints": Fault("checkpoints:checkpoints", 2_000, 200),
     "nan": Fault("numbers:not_finite", 50, 10),

@@ -12,6 +12,7 @@ from ray.actor import ActorHandle
 from muzero_ray.config import Config
 from muzero_ray.runtime.build import TaskShape
 from muzero_ray.runtime.reanalyzer import Reanalyzer
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 
 TIMEOUT = 120.0
@@ -22,6 +23,7 @@ class ReanalyzeWorker:
     """Shell of `Reanalyzer`; holds the handles {replay shards, params}."""
 
     def __init__(self, config: Config, shape: TaskShape, replays: list[ActorHandle], params: ActorHandle) -> None:
+        hide_gpus()
         torch.set_num_threads(config.actors.threads)
         self._reanalyzer = Reanalyzer(config, shape)
         self._replays = deque(replays)

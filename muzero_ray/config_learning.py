@@ -221,7 +221,8 @@ class LearnerConfig(FrozenConfig):
     """Targets, loss and optimizer."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
-    """`auto`: cuda if there is one, else cpu."""
+    """`auto`: cuda if there is one, else cpu. With several workers, or on a cluster, only GPUs count that
+    `actors.learner_gpus` reserves."""
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs forward passes under autocast; weights stay float32."""
     batch_size: PositiveInt = 128

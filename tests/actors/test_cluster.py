@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import socket
 import subprocess
 import sys
 from collections import namedtuple
@@ -66,6 +68,49 @@ def test_the_object_store_follows_memory_and_shared_memory(
     monkeypatch.setattr(cluster.shutil, "disk_usage", lambda _: disk(int(shared_gib * 2**30)))
     monkeypatch.setattr(Path, "is_dir", lambda _: True)
     assert cluster.object_store_bytes() / 2**30 == pytest.approx(expected_gib, rel=1e-6)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_a_blank_token_or_path_is_none(blank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", blank)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", blank)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cluster.forget_blank_token()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert cluster.token_file() == tmp_path / ".ray" / "auth_token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "good")
+    cluster.forget_blank_token()
+    assert os.environ["RAY_AUTH_TOKEN"] == "good"
+
+
+@pytest.mark.parametrize("content", ["", " \n"])
+def test_a_blank_token_file_is_none_and_a_good_one_stays(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    file = tmp_path / "auth_token"
+    file.write_text(content)
+    cluster.use_token(file)
+    assert "RAY_AUTH_MODE" not in os.environ
+    cluster.make_token(file)
+    token = file.read_text()
+    assert len(token) == 64
+    assert file.stat().st_mode & 0o777 == 0o600
+    cluster.make_token(file)
+    assert file.read_text() == token
+
+
+@pytest.mark.parametrize("address", ["auto", "HERE"])
+def test_an_address_that_a_cluster_left_behind_is_refused_before_ray_looks_for_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stale = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", stale)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was asked"))
+    with pytest.raises(ConfigError, match=r"there is no Ray cluster to join \(nothing answers at .*without --address"):
+        cluster._join(stale if address == "HERE" else address, "test")
 
 
 HEAPS = """
