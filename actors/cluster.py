@@ -194,6 +194,8 @@ def _join(address: str, namespace: str) -> None:
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
             "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
         )
+    # Where Ray finds what `auto` is; TMPDIR may be this run's own by now.
+    os.environ.setdefault("RAY_TMPDIR", str(temporary_folder()))
     # In front of what nodes have themselves: the code, and then where this driver finds environments.
     environment: dict[str, Any] = {
         "py_modules": [str(folder_of(package)) for package in CODE],

@@ -31,6 +31,7 @@ class Plan:
     """What there is to get at. link: where links that replace something shall lead."""
 
     paths: list[str] = field(default_factory=list)
+    sockets: list[str] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
     gcs: list[str] = field(default_factory=list)
     http: list[str] = field(default_factory=list)
@@ -64,6 +65,8 @@ class Found:
 
 def attack(plan: Plan) -> Found:
     found = Found()
+    for name in plan.sockets:
+        found.attempt(f"connected to {name}", lambda name=name: connect(name))  # type: ignore[misc]
     for name in sorted(plan.paths, key=len, reverse=True):  # what is above last: once it is replaced, all below is gone
         attack_path(found, Path(name), plan.link)
     for pid in plan.processes:
@@ -77,29 +80,27 @@ def attack(plan: Plan) -> Found:
 
 
 def attack_path(found: Found, path: Path, link: str) -> None:
-    """List, read, write, connect to, and put a link in the place of it."""
+    """List, read, write, and put a link in the place of it."""
     aside = path.with_name(f"{path.name}.aside")
     found.attempt(f"listed {path}", lambda: os.listdir(path))
     found.attempt(f"entered {path}", lambda: os.chdir(path))
     os.chdir("/")
     found.attempt(f"made a file in {path}", lambda: os.close(os.open(path / "planted", os.O_CREAT | os.O_WRONLY)))
-    if not path.is_socket() if os.access(path.parent, os.X_OK) else True:
-        found.attempt(f"read {path}", lambda: os.read(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 1))
-        found.attempt(f"opened {path} to write", lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK)))
-    found.attempt(f"connected to {path}", lambda: connect(path))
+    found.attempt(f"read {path}", lambda: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
+    found.attempt(f"opened {path} to write", lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK)))
     found.attempt(f"opened {path} to everybody", lambda: os.chmod(path, 0o777))
-    found.attempt(f"made a link beside {path}", lambda: os.symlink(link, path.with_name(f"{path.name}.link")))
+    found.attempt(f"made a link in {path}", lambda: os.symlink(link, path / "link"))
     found.attempt(f"replaced {path}", lambda: (os.rename(path, aside), os.symlink(link, path)))
 
 
-def connect(path: Path) -> None:
+def connect(path: str) -> None:
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as end:
-        end.connect(str(path))
+        end.connect(path)
 
 
 def attack_process(found: Found, pid: int) -> None:
     for name in ("environ", "mem", "maps"):
-        found.attempt(f"read {name} of process {pid}", lambda name=name: Path(f"/proc/{pid}/{name}").open("rb").read(1))  # type: ignore[misc]
+        found.attempt(f"read {name} of process {pid}", lambda name=name: Path(f"/proc/{pid}/{name}").read_bytes())  # type: ignore[misc]
     found.attempt(f"listed files of process {pid}", lambda: os.listdir(f"/proc/{pid}/fd"))
     found.attempt(f"looked into the folder of process {pid}", lambda: os.readlink(f"/proc/{pid}/cwd"))
     found.attempt(f"sent a signal to process {pid}", lambda: os.kill(pid, signal.SIGCONT))

@@ -1,7 +1,7 @@
 """Another user of the machine who tries to get at a run: its folders, sockets, ports and processes.
 
-Two users, made for this and removed again. /tmp, /var/tmp and /dev/shm are new, in a mount namespace of its own, so that
-all that is in there is of these two. Linux; root.
+Two users, made for this and removed again. In a mount namespace of its own, where /tmp, /var/tmp and /dev/shm are new,
+so that all that is in there is of these two. Linux; root.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import pwd
-import re
 import shutil
 import socket
 import stat
@@ -68,23 +67,28 @@ def mount(*arguments: object) -> None:
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
-def let_in(paths: list[Path], scratch: Path) -> None:
-    """Let everybody get to `paths`, as far as this namespace sees: what else is in closed folders above is hidden."""
-    inside: dict[Path, list[Path]] = {}
+def cover(paths: list[Path], scratch: Path) -> None:
+    """Put new folders over the shared ones, and over closed ones above `paths`, through which everybody gets to those."""
+    inside: dict[Path, list[Path]] = {place: [] for place in SHARED}
     for path in paths:
-        way = [*reversed(path.parents), path]
-        closed = next((place for place in way if not place.stat().st_mode & stat.S_IXOTH), None)
-        if closed is not None and not any(path.is_relative_to(other) for other in inside.get(closed, ())):
-            inside.setdefault(closed, []).append(path)
-    for closed, found in inside.items():
-        kept = [scratch / f"{len(str(closed))}-{number}" for number in range(len(found))]
-        for path, keep in zip(found, kept, strict=True):
-            keep.mkdir()
-            mount("--bind", path, keep)
-        mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", closed)
-        for path, keep in zip(found, kept, strict=True):
+        way = (*reversed(path.parents), path)
+        top = next((place for place in way if place in SHARED or not place.stat().st_mode & stat.S_IXOTH), None)
+        if top is not None and not any(path.is_relative_to(other) for other in inside.get(top, ())):
+            inside.setdefault(top, []).append(path)
+    kept: dict[Path, Path] = {}
+    for path in (path for found in inside.values() for path in found):
+        kept[path] = scratch / str(len(kept))
+        kept[path].mkdir()
+        mount("--bind", path, kept[path])
+    for top, found in sorted(
+        inside.items(), key=lambda item: scratch.is_relative_to(item[0])
+    ):  # where scratch is: last
+        held = {path: os.open(kept[path], os.O_PATH) for path in found}
+        mount("-t", "tmpfs", "-o", f"mode={'1777' if top in SHARED else '755'}", "tmpfs", top)
+        for path, handle in held.items():
             path.mkdir(parents=True, exist_ok=True)
-            mount("--bind", keep, path)
+            mount("--bind", f"/proc/{os.getpid()}/fd/{handle}", path)
+            os.close(handle)
 
 
 def as_user(who: pwd.struct_passwd, *, umask: int = 0o022) -> list[str]:
@@ -125,22 +129,18 @@ def plan_of(program: Program, owner: pwd.struct_passwd) -> Plan:
     """All that there is of a running program."""
     plan = Plan(link=str(home_of(owner) / "precious"))
     for top in (*owned(owner), home_of(owner)):
-        plan.paths += [str(top), *map(str, top.rglob("*"))]
+        below = [top, *top.rglob("*")]
+        plan.paths += map(str, below)
+        plan.sockets += [str(path) for path in below if path.is_socket()]
     for process in program.left():
         with contextlib.suppress(psutil.Error):  # ended since
             plan.processes.append(process.pid)
-            name = process.name()
-            for listening in process.net_connections(kind="inet"):
-                if listening.status == psutil.CONN_LISTEN:
-                    address = f"127.0.0.1:{listening.laddr.port}"
-                    plan.gcs += [address] if name == "gcs_server" else []
-                    agent = name.startswith("ray::RuntimeEnv")
-                    plan.http += [f"http://{address_of(listening.laddr.ip)}:{listening.laddr.port}/"] if agent else []
+            listening = [c.laddr for c in process.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
+            if process.name() == "gcs_server":
+                plan.gcs += [f"127.0.0.1:{address.port}" for address in listening]
+            if process.name().startswith("ray::RuntimeEnv"):
+                plan.http += [f"http://{address.ip}:{address.port}/get_or_create_runtime_env" for address in listening]
     return plan
-
-
-def address_of(bound: str) -> str:
-    return "127.0.0.1" if bound in ("0.0.0.0", "::") else bound
 
 
 def attack(plan: Plan, other: pwd.struct_passwd, tally: Tally) -> None:
@@ -225,10 +225,8 @@ class Run:
 
 def main(tries: int, folder: Path) -> Iterator[Outcome]:
     """In the namespace."""
-    let_in([ROOT, Path(sys.base_prefix), Path(sys.prefix), Path(sys.executable).resolve().parent], folder)
+    cover([ROOT, Path(sys.base_prefix), Path(sys.prefix), Path(sys.executable).resolve().parent], folder)
     tally = Tally()
-    for place in SHARED:
-        mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", place)
     with user(f"chaos{os.getpid()}a") as owner, user(f"chaos{os.getpid()}b") as other:
         precious = home_of(owner) / "precious"
         subprocess.run([*as_user(owner, umask=0o077), "mkdir", str(precious)], check=True)

@@ -11,6 +11,7 @@ import stat
 import tempfile
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from muzero_ray.errors import ConfigError
@@ -60,8 +61,32 @@ class PrivateFolder:
         self.remove()
 
 
+@contextlib.contextmanager
+def private_temporary_files() -> Iterator[None]:
+    """In the block, temporary files of this process, and of those it starts, go into a private folder.
+
+    Libraries have names there that another user can foresee and take first (torch: `torchinductor_NAME`), and leave
+    files behind when they are killed (W&B).
+    """
+    before = os.environ.get("TMPDIR")
+    with PrivateFolder() as folder:
+        _use(str(folder))
+        try:
+            yield
+        finally:
+            _use(before)
+
+
+def _use(folder: str | None) -> None:
+    if folder is None:
+        os.environ.pop("TMPDIR", None)
+    else:
+        os.environ["TMPDIR"] = folder
+    tempfile.tempdir = None  # it is found anew
+
+
 def temporary_folder() -> Path:
-    """Where temporary files go (TMPDIR, or else /tmp), without links.
+    """Where temporary files go (TMPDIR, or else /tmp), without links; that around it if it is a private folder.
 
     Raises ConfigError if there is none, or if every user could put another folder in the place of one that is there.
     """
@@ -72,6 +97,8 @@ def temporary_folder() -> Path:
             f"TMPDIR={os.environ.get('TMPDIR', '/tmp')}: no temporary folder can be written to ({error.strerror}). Set "
             "TMPDIR to one that can"
         ) from error
+    if folder.name.startswith(PREFIX) and (folder / OWNER).is_file():
+        folder = folder.parent
     refuse_open(folder)
     return folder
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from muzero_ray.errors import ConfigError
-from muzero_ray.private_folder import NAME_BYTES, OWNER, PrivateFolder, temporary_folder
+from muzero_ray.private_folder import NAME_BYTES, OWNER, PrivateFolder, private_temporary_files, temporary_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -148,3 +148,15 @@ def test_a_place_in_which_everybody_may_rename_is_refused(shared: Path, monkeypa
 def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"TMPDIR=.*gone: no folder can be made there \(No such file.*Set TMPDIR"):
         PrivateFolder(tmp_path / "gone")
+
+
+def test_temporary_files_of_all_libraries_go_with_the_run(shared: Path) -> None:
+    before = os.environ["TMPDIR"]
+    with private_temporary_files():
+        here = Path(tempfile.mkdtemp())
+        assert here.parent.parent == shared
+        assert os.environ["TMPDIR"] == str(here.parent)  # as the processes that it starts see it
+        assert stat.S_IMODE(here.parent.stat().st_mode) == 0o700
+        assert temporary_folder() == shared  # one private folder is never inside another: paths of sockets are short
+    assert list(shared.iterdir()) == []
+    assert (os.environ["TMPDIR"], tempfile.gettempdir()) == (before, str(shared))
