@@ -68,7 +68,7 @@ def mount(*arguments: object) -> None:
 
 
 def cover(paths: list[Path], scratch: Path) -> None:
-    """Put new folders over the shared ones, and over closed ones above `paths`, through which everybody gets to those."""
+    """Put new folders over the shared ones, and over closed ones above `paths`, so that everybody gets to those."""
     inside: dict[Path, list[Path]] = {place: [] for place in SHARED}
     for path in paths:
         way = (*reversed(path.parents), path)
@@ -120,9 +120,17 @@ ln -sfn {precious} /tmp/wandb; ln -sfn {precious} /tmp/muzero-planted2; ln -sfn 
 
 
 def owned(owner: pwd.struct_passwd) -> list[Path]:
-    """What is `owner`'s in shared folders, but for the home folder."""
-    entries = [entry for folder in SHARED for entry in folder.iterdir()]
-    return [path for path in entries if path.lstat().st_uid == owner.pw_uid and path != Path(owner.pw_dir)]
+    """What is `owner`'s in shared folders, also in what others made there, but for the home folder."""
+    found: list[Path] = []
+    folders = [*SHARED]
+    while folders:
+        for path in folders.pop().iterdir():
+            status = path.lstat()
+            if status.st_uid == owner.pw_uid:
+                found += [path] if path != Path(owner.pw_dir) else []
+            elif stat.S_ISDIR(status.st_mode):
+                folders.append(path)
+    return found
 
 
 def plan_of(program: Program, owner: pwd.struct_passwd) -> Plan:

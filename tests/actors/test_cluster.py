@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import cluster
+from actors import cluster, ray_folder
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError
 
@@ -146,24 +146,24 @@ def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_ray_keeps_its_files_where_temporary_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = long_folder(tmp_path, monkeypatch)
-    monkeypatch.setattr(cluster, "SOCKET_BYTES", 1_000)
-    assert cluster.folder_for_sockets() == (folder, None)
+    monkeypatch.setattr(ray_folder, "SOCKET_BYTES", 1_000)
+    assert ray_folder.folder_for_sockets() == (folder, None)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # as Ray has it
-    assert cluster.folder_for_sockets() == (tmp_path, None)
+    assert ray_folder.folder_for_sockets() == (tmp_path, None)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "gone"))
     with pytest.raises(ConfigError, match=r"RAY_TMPDIR=.*gone: that is not a folder. Make it, or unset RAY_TMPDIR"):
-        cluster.folder_for_sockets()
+        ray_folder.folder_for_sockets()
 
 
 def test_a_path_too_long_for_sockets_is_avoided_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = long_folder(tmp_path, monkeypatch)
-    place, notice = cluster.folder_for_sockets()
+    place, notice = ray_folder.folder_for_sockets()
     assert place == Path("/tmp").resolve()
     assert notice is not None
     assert f"TMPDIR={folder}: its path of {len(os.fsencode(folder))} bytes is too long for Ray's sockets" in notice
     assert notice.endswith("so Ray keeps its files in /tmp")
-    monkeypatch.setattr(cluster, "SOCKET_BYTES", 80)
+    monkeypatch.setattr(ray_folder, "SOCKET_BYTES", 80)
     with pytest.raises(
         ConfigError, match=r"TMPDIR=.*: its path of \d+ bytes is too long for Ray's sockets. Set TMPDIR"
     ):
-        cluster.folder_for_sockets()
+        ray_folder.folder_for_sockets()

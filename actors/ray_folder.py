@@ -1,0 +1,54 @@
+"""Ray's folders on this machine: that of a private Ray, and the one in which it is written which cluster there is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from muzero_ray.errors import ConfigError
+from muzero_ray.private_folder import NAME_BYTES, refuse_open, temporary_folder
+
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""The longest path that a Unix socket can have."""
+
+SOCKET_NAME_BYTES = len("/r/session_2026-11-30_08-29-29_123456_1234567/sockets/plasma_store")
+"""What Ray adds to the path of its folder, for its longest name of a socket and the longest process id."""
+
+
+def folder_for_sockets() -> tuple[Path, str | None]:
+    """Where a private Ray's folder is made, and what to tell a person if that is not where temporary files go.
+
+    It is RAY_TMPDIR or the temporary folder, and /tmp if that path is too long for sockets in it. Raises ConfigError if
+    there is no such place.
+    """
+    named = os.environ.get("RAY_TMPDIR")
+    folder = Path(named).resolve() if named else temporary_folder()
+    if not folder.is_dir():
+        raise ConfigError(f"RAY_TMPDIR={named}: that is not a folder. Make it, or unset RAY_TMPDIR")
+    refuse_open(folder)
+    most = SOCKET_BYTES - SOCKET_NAME_BYTES - NAME_BYTES
+    if (length := len(os.fsencode(folder))) <= most:
+        return folder, None
+    short = Path("/tmp").resolve()
+    reason = f"{'RAY_TMPDIR' if named else 'TMPDIR'}={folder}: its path of {length} bytes is too long for Ray's sockets"
+    if short.is_dir() and os.access(short, os.W_OK | os.X_OK) and len(os.fsencode(short)) <= most:
+        refuse_open(short)
+        return short, f"{reason} (at most {most}), so Ray keeps its files in {short}"
+    raise ConfigError(f"{reason}. Set TMPDIR to a folder whose path has at most {most} bytes, or use --serial")
+
+
+def refuse_others_address(file: Path) -> None:
+    """ConfigError if another user wrote `file`, in which Ray looks up what `--address auto` is.
+
+    It is in a folder that Ray opens to everybody; and who joins a cluster shows it the token.
+    """
+    try:
+        owner = file.lstat().st_uid
+    except OSError:  # Ray says that there is no cluster
+        return
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"run.address=auto: {file}, where Ray notes which cluster there is, belongs to another user (uid {owner}), "
+            "who could have named any. Give the head node's address: --address HOST:6379"
+        )
