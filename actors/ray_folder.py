@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from muzero_ray.errors import ConfigError
-from muzero_ray.private_folder import NAME_BYTES, refuse_open, temporary_folder
+from muzero_ray.private_folder import NAME_BYTES, temporary_folder, usable_folder
 
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 """The longest path that a Unix socket can have."""
@@ -17,25 +17,16 @@ SOCKET_NAME_BYTES = len("/r/session_2026-11-30_08-29-29_123456_1234567/sockets/p
 
 
 def folder_for_sockets() -> tuple[Path, str | None]:
-    """Where a private Ray's folder is made, and what to tell a person if that is not where temporary files go.
+    """Where a private Ray's folder is made, and what to tell a person if that is not where Ray has its files otherwise.
 
-    It is RAY_TMPDIR or the temporary folder, and /tmp if that path is too long for sockets in it. Raises ConfigError if
-    there is no such place.
+    It is RAY_TMPDIR, or where temporary files go; elsewhere if that path is too long for sockets in it. Raises
+    ConfigError if there is no such place.
     """
     named = os.environ.get("RAY_TMPDIR")
-    folder = Path(named).resolve() if named else temporary_folder()
-    if not folder.is_dir():
-        raise ConfigError(f"RAY_TMPDIR={named}: that is not a folder. Make it, or unset RAY_TMPDIR")
-    refuse_open(folder)
+    wanted = Path(named).resolve() if named else temporary_folder()
     most = SOCKET_BYTES - SOCKET_NAME_BYTES - NAME_BYTES
-    if (length := len(os.fsencode(folder))) <= most:
-        return folder, None
-    short = Path("/tmp").resolve()
-    reason = f"{'RAY_TMPDIR' if named else 'TMPDIR'}={folder}: its path of {length} bytes is too long for Ray's sockets"
-    if short.is_dir() and os.access(short, os.W_OK | os.X_OK) and len(os.fsencode(short)) <= most:
-        refuse_open(short)
-        return short, f"{reason} (at most {most}), so Ray keeps its files in {short}"
-    raise ConfigError(f"{reason}. Set TMPDIR to a folder whose path has at most {most} bytes, or use --serial")
+    folder, reason = usable_folder("RAY_TMPDIR" if named else "TMPDIR", wanted, most)
+    return folder, f"Ray keeps its files in {folder}, since {reason}" if reason else None
 
 
 def refuse_others_address(file: Path) -> None:

@@ -21,6 +21,9 @@ PREFIX = "muzero-"
 OWNER = "owner"
 """The file in each folder that its process keeps locked. It names the host, since a lock may hold on one host only."""
 
+OTHERS = ("/tmp", "/var/tmp")
+"""Where else everybody can have temporary files."""
+
 NAME_BYTES = len(f"/{PREFIX}12345678")
 """What the folder adds to the path of the temporary folder."""
 
@@ -86,32 +89,43 @@ def _use(folder: str | None) -> None:
 
 
 def temporary_folder() -> Path:
-    """Where temporary files go (TMPDIR, or else /tmp), without links; that around it if it is a private folder.
+    """Where private folders are made: where temporary files go (TMPDIR, or else /tmp), if that can be used.
 
-    Raises ConfigError if there is none, or if every user could put another folder in the place of one that is there.
+    It is never in a private folder itself. Raises ConfigError as `usable_folder` does.
     """
     try:
         folder = Path(tempfile.gettempdir()).resolve()
-    except OSError as error:
-        raise ConfigError(
-            f"TMPDIR={os.environ.get('TMPDIR', '/tmp')}: no temporary folder can be written to ({error.strerror}). Set "
-            "TMPDIR to one that can"
-        ) from error
+    except OSError:
+        folder = Path(os.environ.get("TMPDIR", OTHERS[0]))
     if folder.name.startswith(PREFIX) and (folder / OWNER).is_file():
         folder = folder.parent
-    refuse_open(folder)
-    return folder
+    return usable_folder("TMPDIR", folder)[0]
 
 
-def refuse_open(folder: Path) -> None:
-    """ConfigError if every user may rename what is in `folder` or above it: a private folder could be replaced."""
+def usable_folder(setting: str, wanted: Path, longest: int = 4096) -> tuple[Path, str | None]:
+    """`wanted`, or another place for temporary files if it cannot be used; and why it cannot.
+
+    setting: what names it. longest: bytes that its path may have. Raises ConfigError if there is no such place.
+    """
+    if (reason := _unusable(wanted, longest)) is None:
+        return wanted, None
+    for other in (Path(place).resolve() for place in OTHERS):
+        if _unusable(other, longest) is None:
+            return other, f"{setting}={wanted}: {reason}"
+    raise ConfigError(f"{setting}={wanted}: {reason}. Set TMPDIR to another folder")
+
+
+def _unusable(folder: Path, longest: int) -> str | None:
+    """Why no private folder can be made there: one that every user may rename could be replaced, for example."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return "that is not a folder that can be written to"
+    if (length := len(os.fsencode(folder))) > longest:
+        return f"its path of {length} bytes is too long for sockets in it (at most {longest})"
     for place in (folder, *folder.parents):
         mode = place.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise ConfigError(
-                f"TMPDIR={folder}: every user may rename what is in {place} (mode {stat.S_IMODE(mode):04o}), so no "
-                f"folder there is private. Set TMPDIR to another, or forbid it: chmod +t {place}"
-            )
+            return f"every user may rename what is in {place} (mode {stat.S_IMODE(mode):04o}; chmod +t forbids it)"
+    return None
 
 
 def remove_leftovers(parent: Path) -> None:
