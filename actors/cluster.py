@@ -19,7 +19,7 @@ from actors.import_path import CODE, added_path, driver_path, folder_of, job_con
 from actors.ray_folder import folder_for_sockets, refuse_others_address
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
-from muzero_ray.private_folder import PrivateFolder, temporary_folder
+from muzero_ray.private_folder import PrivateFolder, shared_folder
 
 UNSEEN = (
     "RAY_task_events_report_interval_ms",
@@ -167,7 +167,7 @@ def _join(address: str, namespace: str) -> None:
             "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
         )
     # Where Ray finds what `auto` is; TMPDIR may be this run's own by now.
-    os.environ.setdefault("RAY_TMPDIR", str(temporary_folder()))
+    os.environ.setdefault("RAY_TMPDIR", str(shared_folder()))
     if address == "auto" and "RAY_ADDRESS" not in os.environ:
         refuse_others_address(Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster"))
     # In front of what nodes have themselves: the code, and then where this driver finds environments.

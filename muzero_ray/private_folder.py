@@ -89,17 +89,21 @@ def _use(folder: str | None) -> None:
 
 
 def temporary_folder() -> Path:
-    """Where private folders are made: where temporary files go (TMPDIR, or else /tmp), if that can be used.
+    """Where private folders are made: the shared folder for temporary files, if it can be used.
 
-    It is never in a private folder itself. Raises ConfigError as `usable_folder` does.
+    Raises ConfigError as `usable_folder` does.
     """
+    return usable_folder("TMPDIR", shared_folder())[0]
+
+
+def shared_folder() -> Path:
+    """Where everybody's temporary files go (TMPDIR, or else /tmp), also while those of this process go elsewhere."""
     try:
         folder = Path(tempfile.gettempdir()).resolve()
-    except OSError:
-        folder = Path(os.environ.get("TMPDIR", OTHERS[0]))
-    if folder.name.startswith(PREFIX) and (folder / OWNER).is_file():
-        folder = folder.parent
-    return usable_folder("TMPDIR", folder)[0]
+    except OSError:  # nothing can be written there
+        return Path(os.environ.get("TMPDIR", OTHERS[0]))
+    private = folder.name.startswith(PREFIX) and (folder / OWNER).is_file()
+    return folder.parent if private else folder
 
 
 def usable_folder(setting: str, wanted: Path, longest: int = 4096) -> tuple[Path, str | None]:
