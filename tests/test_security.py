@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -175,6 +176,25 @@ def test_a_cluster_that_another_user_wrote_down_is_not_joined(tmp_path: Path, mo
         cluster.connect("auto", "muzero-x")
     cluster.connect("127.0.0.1:9", "muzero-x")
     assert ray.arguments["address"] == "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("words", [["train", "cartpole"], ["resume", "runs/some"]])
+def test_a_run_keeps_all_its_temporary_files_to_itself(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of libraries, too: torch makes `torchinductor_NAME` there, W&B a socket."""
+    seen: list[tuple[str, int]] = []
+
+    def look(_: object) -> int:
+        seen.append((tempfile.gettempdir(), mode(Path(os.environ["TMPDIR"]))))
+        return 0
+
+    before = tempfile.gettempdir()
+    monkeypatch.setattr(launch, words[0], look)
+    assert launch.main(words) == 0
+    ((folder, open_to),) = seen
+    assert folder != before
+    assert open_to == 0o700
+    assert not Path(folder).exists()
+    assert tempfile.gettempdir() == before
 
 
 # --- sockets -------------------------------------------------------------------------------------------------------
