@@ -178,7 +178,7 @@ def test_a_cluster_that_another_user_wrote_down_is_not_joined(tmp_path: Path, mo
     assert ray.arguments["address"] == "127.0.0.1:9"
 
 
-@pytest.mark.parametrize("words", [["train", "cartpole"], ["resume", "runs/some"]])
+@pytest.mark.parametrize("words", [["train", "cartpole"], ["resume", "."]])
 def test_a_run_keeps_all_its_temporary_files_to_itself(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of libraries, too: torch makes `torchinductor_NAME` there, W&B a socket."""
     seen: list[tuple[str, int]] = []
