@@ -178,8 +178,10 @@ def test_a_cluster_that_another_user_wrote_down_is_not_joined(tmp_path: Path, mo
     assert ray.arguments["address"] == "127.0.0.1:9"
 
 
-@pytest.mark.parametrize("words", [["train", "cartpole"], ["resume", "."]])
-def test_a_run_keeps_all_its_temporary_files_to_itself(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["train", "resume"])
+def test_a_run_keeps_all_its_temporary_files_to_itself(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those of libraries, too: torch makes `torchinductor_NAME` there, W&B a socket."""
     seen: list[tuple[str, int]] = []
 
@@ -188,8 +190,9 @@ def test_a_run_keeps_all_its_temporary_files_to_itself(words: list[str], monkeyp
         return 0
 
     before = tempfile.gettempdir()
-    monkeypatch.setattr(launch, words[0], look)
-    assert launch.main(words) == 0
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr(launch, command, look)
+    assert launch.main([command, "cartpole" if command == "train" else str(tmp_path)]) == 0
     ((folder, open_to),) = seen
     assert folder != before
     assert open_to == 0o700
