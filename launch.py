@@ -301,10 +301,11 @@ def dispatch(command: Command) -> int:
         case PresetsCommand():
             print(presets_table())
             return 0
-        case TrainCommand():
-            return train(command)
-        case ResumeCommand():
-            return resume(command)
+        case TrainCommand() | ResumeCommand():
+            from muzero_ray.private_folder import private_temporary_files
+
+            with private_temporary_files():
+                return train(command) if isinstance(command, TrainCommand) else resume(command)
         case SubmitCommand():
             from actors.jobs import submit
 

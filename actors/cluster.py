@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from typing import Any
 import psutil
 
 from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
+from actors.ray_folder import folder_for_sockets, refuse_others_address
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
-from muzero_ray.private_folder import NAME_BYTES, PrivateFolder, refuse_open, temporary_folder
+from muzero_ray.private_folder import PrivateFolder, shared_folder
 
 UNSEEN = (
     "RAY_task_events_report_interval_ms",
@@ -49,12 +49,6 @@ LEAST_STORE_BYTES = 80 << 20
 
 _folders: list[PrivateFolder] = []
 """Of the private Ray of this process: the only one, as Ray itself is there once in a process."""
-
-SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-"""The longest path that a Unix socket can have."""
-
-SOCKET_NAME_BYTES = len("/r/session_2026-11-30_08-29-29_123456_1234567/sockets/plasma_store")
-"""What Ray adds to the path of its folder, for its longest name of a socket and the longest process id."""
 
 
 @contextlib.contextmanager
@@ -168,28 +162,6 @@ def start_private(namespace: str) -> str | None:
     return notice
 
 
-def folder_for_sockets() -> tuple[Path, str | None]:
-    """Where a private Ray's folder is made, and what to tell a person if that is not where temporary files go.
-
-    It is RAY_TMPDIR or the temporary folder, and /tmp if that path is too long for sockets in it. Raises ConfigError if
-    there is no such place.
-    """
-    named = os.environ.get("RAY_TMPDIR")
-    folder = Path(named).resolve() if named else temporary_folder()
-    if not folder.is_dir():
-        raise ConfigError(f"RAY_TMPDIR={named}: that is not a folder. Make it, or unset RAY_TMPDIR")
-    refuse_open(folder)
-    most = SOCKET_BYTES - SOCKET_NAME_BYTES - NAME_BYTES
-    if (length := len(os.fsencode(folder))) <= most:
-        return folder, None
-    short = Path("/tmp").resolve()
-    reason = f"{'RAY_TMPDIR' if named else 'TMPDIR'}={folder}: its path of {length} bytes is too long for Ray's sockets"
-    if short.is_dir() and os.access(short, os.W_OK | os.X_OK) and len(os.fsencode(short)) <= most:
-        refuse_open(short)
-        return short, f"{reason} (at most {most}), so Ray keeps its files in {short}"
-    raise ConfigError(f"{reason}. Set TMPDIR to a folder whose path has at most {most} bytes, or use --serial")
-
-
 def _join(address: str, namespace: str) -> None:
     """`ray.init` on a node of a cluster, whose other nodes get this program's code."""
     import ray
@@ -199,6 +171,10 @@ def _join(address: str, namespace: str) -> None:
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
             "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
         )
+    # Where Ray finds what `auto` is; TMPDIR may be this run's own by now.
+    os.environ.setdefault("RAY_TMPDIR", str(shared_folder()))
+    if address == "auto" and "RAY_ADDRESS" not in os.environ:
+        refuse_others_address(Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster"))
     _probe(address)
     # In front of what nodes have themselves: the code, and then where this driver finds environments.
     environment: dict[str, Any] = {

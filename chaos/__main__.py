@@ -39,6 +39,7 @@ FAULTS = {
     "settings": Fault("settings:settings", 2_000, 200),
     "pressure": Fault("pressure:pressure", 60, 15),
     "environments": Fault("environments:environments", 15, 3),
+    "users": Fault("users:users", 5, 1),
     "soak": Fault("soak:soak", 60, 3),
     "nodes": Fault("nodes:nodes", 2, 1),
     "head": Fault("head:head", 2, 1),

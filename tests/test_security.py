@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -102,6 +103,7 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     return file
 
 
@@ -154,6 +156,49 @@ def test_a_cluster_that_can_not_be_joined_is_one_message(monkeypatch: pytest.Mon
         cluster.connect("auto", "muzero-x")
     with pytest.raises(ConfigError, match=r"run.address=ray://head:10001: the driver must run on a node .*submit"):
         cluster.connect("ray://head:10001", "muzero-x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_cluster_that_another_user_wrote_down_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray notes what `auto` is in a folder that everybody may write to, and whoever is joined is shown the token."""
+    ray = FakeRay(monkeypatch, token_mode=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    file.write_text("127.0.0.1:9")
+    cluster.connect("auto", "muzero-x")
+    os.chown(file, 12345, 12345)
+    with pytest.raises(
+        ConfigError, match=r"run.address=auto: .*ray_current_cluster.* another user \(uid 12345\).*HOST:"
+    ):
+        cluster.connect("auto", "muzero-x")
+    cluster.connect("127.0.0.1:9", "muzero-x")
+    assert ray.arguments["address"] == "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("command", ["train", "resume"])
+def test_a_run_keeps_all_its_temporary_files_to_itself(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of libraries, too: torch makes `torchinductor_NAME` there, W&B a socket."""
+    seen: list[tuple[str, int]] = []
+
+    def look(_: object) -> int:
+        seen.append((tempfile.gettempdir(), mode(Path(os.environ["TMPDIR"]))))
+        return 0
+
+    before = tempfile.gettempdir()
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr(launch, command, look)
+    assert launch.main([command, "cartpole" if command == "train" else str(tmp_path)]) == 0
+    ((folder, open_to),) = seen
+    assert folder != before
+    assert open_to == 0o700
+    assert not Path(folder).exists()
+    assert tempfile.gettempdir() == before
 
 
 # --- sockets -------------------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from actors import cluster
+from actors import cluster, ray_folder
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError
 
@@ -175,3 +176,40 @@ def test_garbage_goes_soon_once_the_heap_is_settled() -> None:
 
     assert gone() == "False\n"
     assert gone("settled") == "True\n"
+
+
+def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder whose path is too long for sockets in it."""
+    folder = tmp_path / ("x" * 60)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def test_ray_keeps_its_files_where_temporary_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = long_folder(tmp_path, monkeypatch)
+    monkeypatch.setattr(ray_folder, "SOCKET_BYTES", 1_000)
+    assert ray_folder.folder_for_sockets() == (folder, None)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # as Ray has it
+    assert ray_folder.folder_for_sockets() == (tmp_path, None)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "gone"))
+    place, notice = ray_folder.folder_for_sockets()
+    assert place == Path("/tmp").resolve()
+    assert notice is not None
+    assert notice.endswith(f"since RAY_TMPDIR={tmp_path / 'gone'}: that is not a folder that can be written to")
+
+
+def test_a_path_too_long_for_sockets_is_avoided_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = long_folder(tmp_path, monkeypatch)
+    place, notice = ray_folder.folder_for_sockets()
+    assert place == Path("/tmp").resolve()
+    assert notice is not None
+    assert notice.startswith(
+        f"Ray keeps its files in /tmp, since TMPDIR={folder}: its path of {len(str(folder))} bytes"
+    )
+    monkeypatch.setattr(ray_folder, "SOCKET_BYTES", 80)
+    reason = r"TMPDIR=.*: its path of \d+ bytes is too long for sockets in it \(at most -\d+\). Set TMPDIR to another"
+    with pytest.raises(ConfigError, match=reason):
+        ray_folder.folder_for_sockets()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.cluster import SOCKET_BYTES, SOCKET_NAME_BYTES
 from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
+from actors.ray_folder import SOCKET_BYTES, SOCKET_NAME_BYTES
 from muzero_ray.private_folder import NAME_BYTES
 
 ROOT = Path(__file__).parents[2]
