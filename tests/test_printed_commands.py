@@ -23,7 +23,7 @@ from tests.test_command_line_runs import SMALL
 from tests.test_layering import modules
 
 PRINTED = re.compile(
-    r"python3? (?:\S*launch\.py|-m )|\b(?:pip|pip3) install|\bray (?:job|start|up) |\bwandb sync|\bssh -"
+    r"python3? (?:\S*launch\.py|-m )|\b(?:pip|pip3) install|\bray (?:job|start|up)\b|\bwandb sync|\bssh -"
 )
 """What a command line begins with, in the texts of the program."""
 
