@@ -75,7 +75,7 @@ def cartpole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     assert "trained: return_mean=" in result.stdout
     assert "random:  return_mean=" in result.stdout
-    assert f"python launch.py resume {folder / 'cartpole'}" in result.stdout
+    assert f"resume:  python {ROOT}/launch.py resume {folder / 'cartpole'} --iterations 60" in result.stdout
     return folder / "cartpole"
 
 
@@ -188,7 +188,7 @@ def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = 
     checkpoint = load_checkpoint(folder)
     assert checkpoint.step >= 10
     assert checkpoint.state["metrics_rows"] == len(rows(folder))
-    assert f"stopped; go on with: python launch.py resume {folder}" in out
+    assert f"stopped; go on with: python {ROOT}/launch.py resume {folder}" in out
     assert "trained:" not in out
     return out
 

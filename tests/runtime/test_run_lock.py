@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -47,7 +48,7 @@ def holding(folder: Path) -> subprocess.Popen[str]:
 def plant(folder: Path, *, age: float = 0.0, number: int = 1, **changes: Any) -> Path:
     """A lock file whose holder differs from this process in `changes`."""
     path = folder / f"lock.{number}"
-    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Holder.this_process(), **changes))))
+    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Holder.this_process(folder), **changes))))
     set_age(path, age)
     return path
 
@@ -114,6 +115,23 @@ def test_another_process_with_the_same_pid_is_not_the_holder(tmp_path: Path) -> 
     plant(tmp_path)
     with pytest.raises(ConfigError):
         RunLock.acquire(tmp_path)
+
+
+def test_a_copy_of_the_folder_of_a_living_run_is_free_and_the_same_folder_by_another_name_is_not(
+    tmp_path: Path,
+) -> None:
+    folder, copy, link = tmp_path / "run", tmp_path / "copy", tmp_path / "link"
+    folder.mkdir()
+    with RunLock.acquire(folder) as lock:
+        shutil.copytree(folder, copy)
+        RunLock.acquire(copy).release()
+        link.symlink_to(folder)
+        with pytest.raises(ConfigError):
+            RunLock.acquire(link)
+        lock.confirm()
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(ConfigError):
+            RunLock.acquire(tmp_path / "moved")
 
 
 @pytest.mark.parametrize(
