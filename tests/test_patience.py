@@ -35,7 +35,8 @@ def limits(source: str) -> list[int]:
     """Lines with a comparison of clocks, or with a wait whose limit is a number of its own."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        clock = isinstance(node, ast.Compare) and any(map(is_clock, [node.left, *node.comparators]))
+        ordered = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+        clock = ordered and any(map(is_clock, [node.left, *node.comparators]))
         waits = isinstance(node, ast.Call) and (
             any(keyword.arg == "timeout" and is_short(keyword.value) for keyword in node.keywords)
             or (name_of(node) in WAITS and any(map(is_short, node.args)))

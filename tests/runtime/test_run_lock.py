@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from muzero_ray.runtime.build import probe
 from muzero_ray.runtime.run_lock import STALE_SECONDS, Holder, LockLost, RunLock, live_lock
 from muzero_ray.runtime.run_output import RunOutput
 from muzero_ray.runtime.serial import SerialRunner
+from tests.patience import until
 from tests.runtime.small_runs import run_serial, small_config
 
 ELSEWHERE = "0b2f-of-another-boot pid:[4026531836]"
@@ -58,13 +59,6 @@ def set_age(path: Path, age: float) -> None:
     path.touch()
     now = path.stat().st_mtime
     os.utime(path, (now - age, now - age))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
