@@ -102,6 +102,24 @@ def test_lost_and_doubled_games_are_counted(
     assert notes[:2] == ["it did not come back", "the last checkpoint is of step 200, the target was 300"]
 
 
+@pytest.mark.parametrize(
+    ("last", "last_without", "met"),
+    [(100.0, 100.0, True), (70.0, 100.0, False), (70.0, 75.0, True), (91.0, 300.0, True)],
+)
+def test_throughput_is_compared_with_the_same_job_without_kills(last: float, last_without: float, met: bool) -> None:
+    first, windows = [100.0] * 9, 9
+    found = kills.drift(first + [50.0] + [last] * windows, first + [50.0] + [last_without] * windows)
+    assert found.met is met
+    assert found.figures["kept"] == last / 100
+    assert found.figures["kept without"] == last_without / 100
+
+
+def test_a_few_kills_say_nothing_of_a_drift() -> None:
+    found = kills.drift([100.0, 10.0], [100.0, 100.0])
+    assert found.met
+    assert "not judged" in found.notes[0]
+
+
 def test_a_state_has_one_hash_whatever_its_order() -> None:
     a, b = np.arange(3, dtype=np.float32), np.ones((2, 2), np.float32)
     one = digest(({"a": a, "b": b}, {"step": 3, "skipped": 0}))
