@@ -242,8 +242,11 @@ def main(tries: int, folder: Path) -> Iterator[Outcome]:
         for number in range(tries):
             plant(owner, other)
             run = Run(owner, other, number, tally)
-            run.trained_under_attack()
-            run.resumed_under_attack()
+            try:
+                run.trained_under_attack()
+                run.resumed_under_attack()
+            except RuntimeError as error:  # what was tried until then still counts
+                tally.notes.append(str(error))
         kept = [path.name for path in precious.iterdir()] == ["file"] and (precious / "file").read_text() == PRECIOUS
         mode = stat.S_IMODE(precious.stat().st_mode)
     tally.notes += [] if kept and mode == 0o700 else [f"the folder that links led to has mode {mode:04o}; kept: {kept}"]
