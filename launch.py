@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -236,14 +237,14 @@ def train(command: TrainCommand) -> int:
 
 def train_one(command: TrainCommand, folder: Path) -> int:
     """A new run in `folder`; with `--resume` the one that is there."""
-    from muzero_ray.config_file import load_config
+    from muzero_ray.config_file import load_run_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
     from muzero_ray.runtime.run_output import RunOutput
 
     if command.resume and folder.exists():
         if list_checkpoints(folder / "checkpoints"):
-            return resume(command.resumed(folder, load_config(folder / "config.yaml")))
+            return resume(command.resumed(folder, load_run_config(folder)))
         set_aside(folder)
     config = command.config
     shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
@@ -260,12 +261,21 @@ def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.limits import describe_limits, open_limits
+    from muzero_ray.runtime.lost_games import check_games
     from muzero_ray.runtime.run_output import RunOutput, open_run
 
     folder, config, checkpoint = open_run(command.run)
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)
+    go_on = f"python launch.py resume {shlex.quote(str(command.run))} --without-lost-games"
+    checkpoint = check_games(
+        checkpoint,
+        folder / "replay",
+        config,
+        go_on=command.without_lost_games,
+        remedy=f"Restore them from a backup, or go on without them: {go_on}",
+    )
     shape = probe(config, apart=not config.run.serial)
     output = RunOutput.reopen(config, folder, checkpoint)
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")

@@ -8,6 +8,7 @@ given twice is a mistake, and there are no aliases or tags. A message reads
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,6 +22,9 @@ from muzero_ray.config_check import KeyPath, dotted, nearest, raise_all, shown, 
 from muzero_ray.errors import ConfigError
 
 Scalar = bool | int | float | str | None
+
+CONFIG_COPY = "run_config.yaml"
+"""In each checkpoint: the `config.yaml` of its run."""
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -213,6 +217,22 @@ class Preset:
 def load_config(path: Path) -> Config:
     """A config file of any origin: a preset, a user's, or a run's `config.yaml`."""
     return validate(Config, *read_yaml(path))
+
+
+def load_run_config(folder: Path) -> Config:
+    """The `config.yaml` of a run. Where it cannot be used, the ConfigError names the newest copy of it."""
+    try:
+        return load_config(folder / "config.yaml")
+    except ConfigError as error:
+        raise ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error)) from None
+
+
+def copy_hint(folder: Path) -> str:
+    """The command that restores a run's `config.yaml` from its newest checkpoint, as a sentence; '' without a copy."""
+    copies = [path for path in folder.glob(f"checkpoints/*/{CONFIG_COPY}") if path.parent.name.isdecimal()]
+    newest = max(copies, key=lambda path: int(path.parent.name), default=None)
+    command = f"cp {shlex.quote(str(newest))} {shlex.quote(str(folder / 'config.yaml'))}"
+    return "" if newest is None else f"A checkpoint has a copy, restore it with: {command}"
 
 
 def dump_config(config: Config) -> str:

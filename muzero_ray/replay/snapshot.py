@@ -9,7 +9,7 @@ import numpy as np
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.stored_game import StoredGame
-from muzero_ray.types import Array, FloatArray, GameHistory, WeightsVersion
+from muzero_ray.types import Array, BoolArray, FloatArray, GameHistory, LongArray, WeightsVersion
 
 
 class Targets(NamedTuple):
@@ -32,10 +32,11 @@ def pack(games: dict[int, StoredGame]) -> dict[str, Array]:
     """Arrays that `unpack` reads.
 
     index: `[G, 7]` int64: id, target version, first leaf, reanalyzed. policies, root_values: of the reanalyzed games,
-    which differ from what was written when they came in.
+    which differ from what was written when they came in. lengths: `[G]` int64, steps T of each game.
     """
     rows = [(*g.id, *g.target_version, g.first_leaf, int(g.reanalyzed)) for g in games.values()]
     arrays: dict[str, Array] = {"index": np.array(rows, np.int64).reshape(-1, 7)}
+    arrays["lengths"] = np.array([len(game) for game in games.values()], np.int64)
     changed = [game.rows for game in games.values() if game.reanalyzed]
     policies = [rows["policy"][:-1].ravel() for rows in changed]
     arrays["policies"] = np.concatenate([np.zeros(0, np.float32), *policies])
@@ -60,3 +61,31 @@ def unpack(arrays: dict[str, Array], games: Iterable[GameHistory]) -> list[Recor
             policy_at, value_at = policy_end, value_end
         records.append(Record(game, row[5], targets))
     return records
+
+
+def select(arrays: dict[str, Array], keep: BoolArray, capacity: int) -> tuple[dict[str, Array], LongArray]:
+    """The arrays of only those games that `keep` `[G]` names, close together in the ring of `capacity` leaves, and how
+    many transitions each of all games owns, `[G]`.
+
+    arrays: those of `pack`, and `priorities`. Older programs saved no `lengths`. Then nobody can tell whose the new
+    targets are, and all games get back those that they came in with. Raises CheckpointError if the parts do not fit.
+    """
+    index, priorities = arrays["index"].copy(), arrays["priorities"]
+    first = index[:, 5]
+    owned = np.diff(first, append=first[:1] + len(priorities)) % capacity
+    owned[-1:] = len(priorities) - owned[:-1].sum()
+    if (owned < 1).any() and len(index):
+        raise CheckpointError(f"{len(priorities)} priorities do not fit {len(index)} games")
+    kept, starts = index[keep], np.cumsum(owned[keep]) - owned[keep]
+    kept[:, 5] = (first[:1] + starts) % capacity
+    if "lengths" in arrays:
+        lengths, changed = arrays["lengths"], index[:, 6] == 1
+        chosen, steps = keep[changed], lengths[changed]
+        actions = len(arrays["policies"]) // max(steps.sum(), 1)
+        policies = arrays["policies"][np.repeat(chosen, steps * actions)]
+        root_values = arrays["root_values"][np.repeat(chosen, steps + 1)]
+        targets = {"policies": policies, "root_values": root_values, "lengths": lengths[keep]}
+    else:
+        kept[:, 6] = 0
+        targets = {name: arrays[name][:0] for name in ("policies", "root_values")}
+    return {**targets, "index": kept, "priorities": priorities[np.repeat(keep, owned)]}, owned

@@ -132,7 +132,7 @@ class ReplayArchive:
         try:
             index = parse_object(index_json, Path(INDEX_FILE))
             arrays = safetensors.numpy.load(arrays_file)
-            self._chunks = [_chunk(entry) for entry in index["chunks"]]
+            self._chunks = [parse_chunk(entry) for entry in index["chunks"]]
             kept = {GameId(*row[:3]) for row in arrays["index"].tolist()}
             games: list[GameHistory] = []
             for ref, ids in self._chunks:
@@ -197,11 +197,12 @@ def _prune_shard(folder: Path, checkpoints: Path, index_file: str) -> None:
         except CheckpointError as error:
             logger.warning("no replay chunk is deleted while a checkpoint is damaged: %s", error)
             return
-        names.update(_chunk(entry)[0].name for entry in index["chunks"])
+        names.update(parse_chunk(entry)[0].name for entry in index["chunks"])
         below = below if below is not None else int(index["next_chunk"])
     ReplayStore(folder).prune(names, below or 0)
 
 
-def _chunk(entry: dict[str, Any]) -> tuple[ChunkRef, list[GameId]]:
+def parse_chunk(entry: dict[str, Any]) -> tuple[ChunkRef, list[GameId]]:
+    """A chunk in the index, and the ids of its games. Raises CheckpointError, and whatever a forged entry sets off."""
     ids = [GameId(*game_id) for game_id in entry["ids"]]
     return ChunkRef.parse({key: value for key, value in entry.items() if key != "ids"}), ids

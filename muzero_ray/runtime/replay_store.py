@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runtime.files import check_entry, read_regular, read_verified, sync_folder
+
+logger = logging.getLogger(__name__)
 
 MAGIC = b"MZCHUNK2"
 _RECORD = struct.Struct("<Q32s")  # length, SHA-256
@@ -170,9 +173,14 @@ class ReplayStore:
         keep: the names in the replay index of every checkpoint still there, not only the newest: loading may walk back.
         """
         stale = [path for number, path in self._chunks() if number < below and path.name not in keep]
+        gone = 0
         for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
+            try:
+                path.unlink(missing_ok=True)
+                gone += 1
+            except OSError as error:  # it takes space, and harms nothing
+                logger.warning("%s is not needed any more and was not deleted: %s", path, error.strerror)
+        return gone
 
     def _chunks(self) -> list[tuple[int, Path]]:
         paths = list(self.folder.iterdir()) if self.folder.is_dir() else []
