@@ -35,7 +35,7 @@ Check = Callable[[dict[str, Any]], str | None]
 
 
 class Line(NamedTuple):
-    """A good line. number: from 1 on. text: the bytes of it, with their line break."""
+    """A good line. number: from 1 on. text: its bytes, with the line break if there is one."""
 
     number: int
     text: bytes
@@ -73,12 +73,10 @@ class SideFile:
     def _parse(self, text: bytes) -> tuple[dict[str, Any], str | None]:
         if len(text) > MAX_LINE_BYTES:
             return {}, f"is longer than {MAX_LINE_BYTES} bytes"
-        if not text.endswith(b"\n"):
-            return {}, "is cut off"
         try:
             entry = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError):
-            return {}, "is not valid JSON"
+            return {}, "is not valid JSON" if text.endswith(b"\n") else "is cut off"
         if not isinstance(entry, dict) or _is_deep(entry):
             return {}, "is not a JSON object of a few levels"
         return entry, self._check(entry)
@@ -146,7 +144,7 @@ def _keep(file: SideFile, select: Callable[[Iterator[Line]], Iterator[Line]]) ->
     try:
         with temporary.open("xb") as out:
             for line in select(iter(file)):
-                out.write(line.text)
+                out.write(line.text.rstrip(b"\n") + b"\n")
                 kept, last = kept + 1, line.entry
             out.flush()
             os.fsync(out.fileno())
