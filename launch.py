@@ -261,10 +261,10 @@ def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.limits import describe_limits, open_limits
-    from muzero_ray.runtime.lost_games import check_games
-    from muzero_ray.runtime.run_output import RunOutput, open_run
+    from muzero_ray.runtime.lost_games import check_games, open_resumed
+    from muzero_ray.runtime.run_output import RunOutput
 
-    folder, config, checkpoint = open_run(command.run)
+    folder, config, checkpoint = open_resumed(command.run)
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)

@@ -26,6 +26,7 @@ from muzero_ray.runtime.replay_archive import (
     shard_folder,
     split_shards,
 )
+from muzero_ray.runtime.run_output import open_run
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,14 @@ class _Shard(NamedTuple):
     kept: int = 0
 
 
+def open_resumed(path: Path) -> tuple[Path, Config, Checkpoint]:
+    """As `open_run`. If no checkpoint is good, that of the newest good weights, without its replay files."""
+    try:
+        return open_run(path)
+    except CheckpointError:
+        return open_run(path, core_only=True)
+
+
 def check_games(checkpoint: Checkpoint, replay_folder: Path, config: Config, *, go_on: bool, remedy: str) -> Checkpoint:
     """`checkpoint`, once every replay chunk that it names was found whole.
 
@@ -47,6 +56,9 @@ def check_games(checkpoint: Checkpoint, replay_folder: Path, config: Config, *, 
     ends with `remedy`. With it, this returns the checkpoint without them, as if they had left replay, and warns; the
     learner waits until replay has `replay.min_size` transitions again.
     """
+    if not checkpoint.files:
+        loss = f"the replay files of checkpoint {checkpoint.path} cannot be used: all games are lost"
+        return _gone_on(checkpoint, loss, {}, config, kept=0, go_on=go_on, remedy=remedy)
     parts = split_shards(checkpoint.files, config.replay.shards)
     shards = [_without_lost(part, shard_folder(replay_folder, shard)) for shard, part in enumerate(parts)]
     problems = [problem for shard in shards for problem in shard.problems]
@@ -57,16 +69,23 @@ def check_games(checkpoint: Checkpoint, replay_folder: Path, config: Config, *, 
     loss = (
         f"{problems[0]}{more}. {games} games with {transitions} of {transitions + kept} transitions of replay are lost"
     )
+    files = {**checkpoint.files, **join_shards([shard.files for shard in shards])}
+    return _gone_on(checkpoint, loss, files, config, kept=kept, go_on=go_on, remedy=remedy)
+
+
+def _gone_on(
+    checkpoint: Checkpoint, loss: str, files: dict[str, bytes], config: Config, *, kept: int, go_on: bool, remedy: str
+) -> Checkpoint:
+    """`checkpoint` with these files, and with a limiter that knows that replay holds `kept` transitions."""
     if not go_on:
         raise CheckpointError(f"{loss}. {remedy}")
     logger.warning("%s. The run goes on without them", loss)
     state = copy.deepcopy(checkpoint.state)
     with taking_over("the checkpoint's state.json"):
-        # What the learner must wait for was not inserted yet.
-        state["book"]["limiter"]["inserted"] -= min(transitions, max(0, config.replay.min_size - kept))
-    return replace(
-        checkpoint, state=state, files={**checkpoint.files, **join_shards([shard.files for shard in shards])}
-    )
+        limiter = state["book"]["limiter"]
+        # What replay must hold before the learner may train counts as not inserted yet.
+        limiter["inserted"] -= max(0, min(config.replay.min_size, limiter["inserted"]) - kept)
+    return replace(checkpoint, state=state, files=files)
 
 
 def _without_lost(files: Mapping[str, bytes], folder: Path) -> _Shard:

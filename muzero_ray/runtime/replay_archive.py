@@ -86,8 +86,11 @@ class ReplayArchive:
     def load(self, buffer: ReplayBuffer, files: Mapping[str, bytes]) -> None:
         """Make `buffer` what it was when `files` were saved; what was written to the folder since is not of this run.
 
-        Raises CheckpointError if a part is missing or damaged.
+        No files at all: it stays as it is, which is empty. Raises CheckpointError if a part is missing or damaged.
         """
+        if not files:
+            self.save(buffer)
+            return
         if INDEX_FILE not in files or ARRAYS_FILE not in files:
             raise CheckpointError(f"the checkpoint holds no {INDEX_FILE} and {ARRAYS_FILE}: replay can not be restored")
         self._seal()  # games of before, if any: what is added from now on must not be among them
