@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.replay.stored_game import StoredGame
+from muzero_ray.replay.game_store import GameStore
 from muzero_ray.types import Array, BoolArray, FloatArray, GameHistory, LongArray, WeightsVersion
 
 
@@ -28,20 +28,23 @@ class Record(NamedTuple):
     targets: Targets | None
 
 
-def pack(games: dict[int, StoredGame]) -> dict[str, Array]:
+def pack(store: GameStore) -> dict[str, Array]:
     """Arrays that `unpack` reads.
 
     index: `[G, 7]` int64: id, target version, first leaf, reanalyzed. policies, root_values: of the reanalyzed games,
     which differ from what was written when they came in. lengths: `[G]` int64, steps T of each game.
     """
-    rows = [(*g.id, *g.target_version, g.first_leaf, int(g.reanalyzed)) for g in games.values()]
-    arrays: dict[str, Array] = {"index": np.array(rows, np.int64).reshape(-1, 7)}
-    arrays["lengths"] = np.array([len(game) for game in games.values()], np.int64)
-    changed = [game.rows for game in games.values() if game.reanalyzed]
-    policies = [rows["policy"][:-1].ravel() for rows in changed]
-    arrays["policies"] = np.concatenate([np.zeros(0, np.float32), *policies])
-    arrays["root_values"] = np.concatenate([np.zeros(0, np.float32), *(rows["root_value"] for rows in changed)])
-    return arrays
+    table = store.table
+    first, changed = store.numbers.start, np.flatnonzero(table[6])
+    games = [store.games[number] for number in (first + changed).tolist()]
+    arrays = {"index": np.ascontiguousarray(table[:7].T), "lengths": table[7].copy()}
+    if not games:
+        empty = np.zeros(0, np.float32)
+        return {**arrays, "policies": empty, "root_values": empty}
+    rows = np.frombuffer(b"".join([game.data for game in games]), games[0].dtype)
+    has_policy = np.ones(len(rows), np.bool_)
+    has_policy[np.cumsum(table[7, changed] + 1) - 1] = False  # the last row of each game
+    return {**arrays, "policies": rows["policy"][has_policy].ravel(), "root_values": rows["root_value"].copy()}
 
 
 def unpack(arrays: dict[str, Array], games: Iterable[GameHistory]) -> list[Record]:

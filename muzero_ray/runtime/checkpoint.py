@@ -178,6 +178,11 @@ def list_checkpoints(root: Path) -> list[Path]:
     return [entry for _, _, entry in sorted(found, reverse=True)]
 
 
+def has_checkpoint_file(path: Path, name: str) -> bool:
+    """Whether the checkpoint folder `path` lists a file of that name. Raises CheckpointError."""
+    return name in _read_manifest(path)["files"]
+
+
 def read_checkpoint_file(path: Path, name: str) -> bytes:
     """One verified file of the checkpoint folder `path`, without the others. Raises CheckpointError."""
     entries = _read_manifest(path)["files"]
