@@ -24,7 +24,7 @@ from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import has_checkpoint_file, list_checkpoints, read_checkpoint_file
 from muzero_ray.runtime.files import parse_object, read_regular
-from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, pack_records, unpack_records
+from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, unpack_records, write_records
 from muzero_ray.types import GameHistory, GameId
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,8 @@ class ReplayArchive:
         temporary = path.with_name(f".tmp-{SNAPSHOT_FILE}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(pack_records([first, files[INDEX_FILE], files[ARRAYS_FILE]]))
+            with temporary.open("wb") as file:
+                write_records(file, [first, files[INDEX_FILE], files[ARRAYS_FILE]])
             os.replace(temporary, path)
         except OSError as error:
             raise CheckpointError(f"{path} was not written: {error}. Free space there") from error

@@ -8,10 +8,11 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runtime.files import check_entry, read_regular, read_verified, sync_folder
@@ -49,9 +50,12 @@ class ChunkRef:
         return ChunkRef(**value)
 
 
-def pack_records(records: Collection[bytes]) -> bytes:
+def write_records(file: IO[bytes], records: Iterable[bytes]) -> None:
     """A whole chunk: `MZCHUNK2`, then for each record its length (u64, little-endian), SHA-256 and bytes."""
-    return MAGIC + b"".join(_framed(record) for record in records)
+    file.write(MAGIC)
+    for record in records:
+        file.write(_header(record))
+        file.write(record)
 
 
 def unpack_records(content: bytes) -> tuple[list[bytes], int]:
@@ -71,8 +75,12 @@ def unpack_records(content: bytes) -> tuple[list[bytes], int]:
     return records, offset
 
 
+def _header(record: bytes) -> bytes:
+    return _RECORD.pack(len(record), hashlib.sha256(record).digest())
+
+
 def _framed(record: bytes) -> bytes:
-    return _RECORD.pack(len(record), hashlib.sha256(record).digest()) + record
+    return _header(record) + record
 
 
 class ReplayStore:
