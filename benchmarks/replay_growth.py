@@ -27,7 +27,7 @@ class Saved:
     def __init__(self, game: GameHistory, games: int, folder: Path) -> None:
         config = load_preset("cartpole").to_dict()
         size = games * game.owned
-        config["replay"] |= {"capacity": size, "min_size": 1, "capacity_bytes": 1 << 40, "holdout": 0.05}
+        config["replay"] |= {"capacity": size, "min_size": min(size, 128), "capacity_bytes": 1 << 40, "holdout": 0.05}
         made = Config.model_validate(config)
         self.games = games
         self._buffer, self._archive = build_buffer(made, probe(made)), ReplayArchive(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from muzero_ray.replay.game_store import GameStore
 from muzero_ray.replay.held_out import HeldOutGames, is_held_out
 from muzero_ray.replay.history import validate
 from muzero_ray.replay.seen_ids import SeenIds
+from muzero_ray.replay.stale_queue import StaleQueue
 from muzero_ray.replay.stored_game import (
     StaleGame,
     StoredGame,
@@ -88,6 +88,7 @@ class ReplayBuffer:
         self._tree = SumTree(self._capacity)
         self._store = GameStore(self._capacity, self._capacity_bytes, self._horizon)
         self._held_out = HeldOutGames()
+        self._stale = StaleQueue(self._store.games)
 
     @property
     def size(self) -> int:
@@ -159,6 +160,7 @@ class ReplayBuffer:
                 f"need unroll_steps + td_steps = {overlap}"
             )
         stored, evicted = self._store.insert(game)
+        self._stale.enter(self._store.next_number - 1)
         for left in evicted:
             self._tree.set(self._store.leaves(left), np.zeros(left.owned))
         self._held_out.drop_before(self._store.numbers.start)
@@ -219,9 +221,9 @@ class ReplayBuffer:
         codec = self._store.codec
         if codec is None:
             return []
-        games = self._store.games.items()
-        oldest = heapq.nsmallest(count, games, key=lambda item: (item[1].target_version, item[0]))
-        return [stale_game(number, game, codec, stack=self._stack) for number, game in oldest]
+        games = self._store.games
+        oldest = self._stale.oldest(count)
+        return [stale_game(number, games[number], codec, stack=self._stack) for number in oldest]
 
     def replace_targets(
         self, game: int, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
@@ -249,6 +251,7 @@ class ReplayBuffer:
             raise ValueError("policies or root values hold NaN or infinity")
         game = self._store.searched_again(number, version)
         set_targets(game, policies, root_values, self._horizon)
+        self._stale.enter(number)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything but the games as they came in, exactly: arrays and JSON. Their reanalyzed targets are here."""

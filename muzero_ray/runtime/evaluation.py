@@ -13,7 +13,7 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.renewal import Renewal
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.networks.engine import InferenceEngine
-from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory
+from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory, evaluation_instances
 from muzero_ray.runtime.frame_stacker import FrameStacker
 from muzero_ray.runtime.opponents import Opponent, make_opponent
 from muzero_ray.runtime.protocol import EvaluationProtocol, evaluation_protocol
@@ -165,14 +165,15 @@ def play_episodes(
     protocol: EvaluationProtocol,
     opponent: Opponent | None = None,
     record: bool = False,
+    instances: int | None = None,
 ) -> Evaluation:
-    """Play `episodes` games, episode `i` reset with `seed + i`, up to `MAX_LANES` side by side.
+    """Play `episodes` games, episode `i` reset with `seed + i`, up to `instances` (None: `MAX_LANES`) side by side.
 
     An episode whose environment breaks is played again in a new one, with another seed.
     make_environment: called with True for the one environment that is rendered. opponent: needed by, and only by,
     two-player games. record: keep the rendering of the first episode.
     """
-    count = min(episodes, MAX_LANES)
+    count = min(episodes, MAX_LANES, instances or MAX_LANES)
     lanes = [_Lane(make_environment, opponent, record and i == 0) for i in range(count)]
     faults: list[str] = []
     spec = lanes[0].environment.spec
@@ -242,6 +243,7 @@ class Evaluator:
         self._engine = build_engine(config, shape)
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)
+        self._instances = evaluation_instances(config)
         self.protocol = evaluation_protocol(config, num_players=shape.spec.num_players)
         self._search = build_search(
             config, shape, simulations=self.protocol.simulations, c_scale=config.evaluation.c_scale
@@ -273,4 +275,5 @@ class Evaluator:
             protocol=self.protocol,
             opponent=make_opponent(self.protocol.opponent, seed) if self.protocol.opponent else None,
             record=record,
+            instances=self._instances,
         )

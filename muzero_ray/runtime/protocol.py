@@ -9,6 +9,9 @@ from typing import Any
 
 from muzero_ray.config import Config
 
+NOT_OF_THE_GAME = ("opening_moves", "channels", "scaling", "instances")
+"""Settings of the environment that do not change the game that is scored: for training, and for how it is read."""
+
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
@@ -35,8 +38,8 @@ class EvaluationProtocol:
 
 
 def evaluation_protocol(config: Config, *, num_players: int) -> EvaluationProtocol:
-    """The protocol of `config`'s evaluations. Training-only settings of the environment are left out."""
-    environment = config.env.model_dump(mode="json", exclude={"opening_moves": True})
+    """The protocol of `config`'s evaluations."""
+    environment = config.env.model_dump(mode="json", exclude=set(NOT_OF_THE_GAME))
     del environment["atari"]["terminal_on_life_loss"]
     if config.env.kind != "atari":
         del environment["atari"]

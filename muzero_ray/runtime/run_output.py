@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
 from muzero_ray.config_file import CONFIG_COPY, dump_config, load_run_config
-from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
+from muzero_ray.errors import taking_over
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
     abandon_later,
@@ -21,12 +20,16 @@ from muzero_ray.runtime.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from muzero_ray.runtime.clamping import ClampReport
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
+from muzero_ray.runtime.limits import end_lines
 from muzero_ray.runtime.metrics import AXES, METRICS
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
 from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.runtime.run_folder import hold_run, make_run_folder, run_folder, way_on, writing
+from muzero_ray.runtime.run_lock import RunLock
 from muzero_ray.runtime.side_files import keep_rows, keep_scores
 from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter
 from muzero_ray.types import FloatArray
@@ -43,9 +46,17 @@ class RunOutput:
     """Owns `runs/<name>/`. Made by `create` or `reopen`; a context manager that closes what it opened."""
 
     def __init__(
-        self, folder: Path, config: Config, *, wandb_id: str | None = None, seconds_before: float = 0.0
+        self,
+        folder: Path,
+        config: Config,
+        lock: RunLock,
+        *,
+        wandb_id: str | None = None,
+        seconds_before: float = 0.0,
+        last_row: Mapping[str, float] | None = None,
     ) -> None:
         self.folder = folder
+        self._lock = lock
         self._config = config
         # Taken out of the environment, so that no worker process inherits it.
         api_key = os.environ.pop("WANDB_API_KEY", None)
@@ -64,41 +75,41 @@ class RunOutput:
             title=f"muzero_ray  {folder.name}",
         )
         self._seconds_before = seconds_before
-        self._last_row: dict[str, float] = {}
+        self._last_row: Mapping[str, float] = last_row or {}
+        self._clamping = ClampReport(config.network, self._last_row)
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
 
     @staticmethod
-    def create(config: Config, folder: Path) -> RunOutput:
-        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already."""
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise ConfigError(
-                f"run folder {folder} exists already. Go on with `python launch.py resume {folder}`, or choose another "
-                "--run.name"
-            ) from None
+    def create(config: Config, folder: Path, lock: RunLock | None = None) -> RunOutput:
+        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already.
+
+        lock: of the folder, if it is there already, held by this process and empty.
+        """
+        lock = lock or make_run_folder(folder)
         with writing(folder / "config.yaml") as path:
             replace_text(path, dump_config(config))
-            return RunOutput(folder, config)
+            return RunOutput(folder, config, lock)
 
     @staticmethod
-    def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
+    def reopen(config: Config, folder: Path, checkpoint: Checkpoint, lock: RunLock | None = None) -> RunOutput:
         """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
 
         Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
         Rows and scores that cannot be read are left out with a warning: the run does not depend on them.
+        lock: of the run, if this process holds it already.
         """
+        lock = lock or hold_run(folder)
         with taking_over("the checkpoint's state.json"):
             rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
             wandb_id = checkpoint.state["wandb_id"]
         with writing(folder):
             abandon_later(folder / "checkpoints", checkpoint.step)
             replace_text(folder / "config.yaml", dump_config(config))
-            last_row = keep_rows(folder / METRICS_FILE, rows, checkpoint.step)
+            last = keep_rows(folder / METRICS_FILE, rows, checkpoint.step)
             keep_scores(folder / SCORES_FILE, checkpoint.step)
-            output = RunOutput(folder, config, wandb_id=wandb_id, seconds_before=seconds)
-        output._last_row = {name: value for name, value in last_row.items() if name in AXES or name in METRICS}
+            known = {name: value for name, value in last.items() if name in AXES or name in METRICS}
+            output = RunOutput(folder, config, lock, wandb_id=wandb_id, seconds_before=seconds, last_row=known)
         if checkpoint.score is not None:
             output._scored = checkpoint.step, checkpoint.score
         return output
@@ -111,21 +122,16 @@ class RunOutput:
     def __exit__(self, *error: Any) -> None:
         self._progress.close()
         self._metrics.close()
+        self._lock.release()
 
     @property
     def replay_folder(self) -> Path:
         return (self.folder / "replay").resolve()  # workers may have another working directory
 
     @property
-    def resume_command(self) -> str:
-        return f"python launch.py resume {self.folder}"
-
-    @property
     def way_on(self) -> str:
         """What a person can do once the run has stopped."""
-        if list_checkpoints(self._root):
-            return f"go on with: {self.resume_command}"
-        return "there is no checkpoint yet: start it again under another --run.name"
+        return way_on(self.folder)
 
     @property
     def _root(self) -> Path:
@@ -145,7 +151,8 @@ class RunOutput:
             self.message(f"{fault}; replaced")
 
     def show(self, book: RunBook) -> None:
-        """Refresh the progress display."""
+        """Refresh the progress display. LockLost if the run is another process' now."""
+        self._lock.check()
         self._progress.update(book.snapshot())
 
     def write_row(self, book: RunBook) -> None:
@@ -153,9 +160,16 @@ class RunOutput:
         if book.learner_steps != self._last_row.get("learner_steps"):
             self._write(book.row(), self._metrics.write)
 
+    def confirm_lock(self) -> None:
+        """LockLost if the run is another process' now: to be asked before a checkpoint is put together."""
+        self._lock.confirm()
+
     def _write(self, row: dict[str, float], write: Callable[[dict[str, float]], None]) -> None:
+        self._lock.confirm()
         with writing(self._metrics.path):
             write(row)
+        for text in self._clamping.messages(row):
+            self.message(text)
         self._last_row = row
         self._progress.update(row)
 
@@ -183,6 +197,7 @@ class RunOutput:
         self_play_files: dict[str, bytes] | None = None,
     ) -> None:
         """Write a checkpoint of the run as it is now, and drop what no checkpoint needs any more."""
+        self._lock.confirm()
         arrays, info = learner
         model = {name: array for name, array in arrays.items() if name.startswith("model.")}
         state = {
@@ -244,21 +259,13 @@ class RunOutput:
             else:
                 self._metrics.log_video(path)
                 lines.append(f"video:   {path}")
-        lines.append(f"resume:  {self.resume_command} {self._more(book)}")
+        lines += end_lines(self.folder, self._config, book.state())
         for line in lines:
             self.message(line)
 
-    def _more(self, book: RunBook) -> str:
-        """The option of `resume` that doubles the limit which ended the run."""
-        run = self._config.run
-        if book.learner_steps >= run.training_steps:
-            return f"--iterations {2 * run.training_steps}"
-        if run.episodes is not None and book.episodes >= run.episodes:
-            return f"--episodes {2 * book.episodes}"
-        return f"--minutes {2 * (run.minutes or book.seconds / 60):g}"
-
     def _record_score(self, kind: str, evaluation: Evaluation, step: int, env_steps: int) -> None:
         """Every score with the protocol it was measured under."""
+        self._lock.confirm()
         entry = {
             "kind": kind,
             "learner_step": step,
@@ -274,18 +281,6 @@ class RunOutput:
             append_line(file, json.dumps(entry))
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """MuZeroRayError if the disk refuses. Gives `path`."""
-    try:
-        yield path
-    except OSError as error:
-        raise MuZeroRayError(
-            f"{path} was not written: {error.strerror or error}. Free space or fix permissions there, then go on with: "
-            f"python launch.py resume {path.parent if path.suffix else path}"
-        ) from error
-
-
 @taking_over("the checkpoint's state.json")
 def learner_state(checkpoint: Checkpoint) -> LearnerState:
     """The learner's part of a checkpoint, for `Learner.load_state`."""
@@ -297,9 +292,5 @@ def open_run(path: Path, *, core_only: bool = False) -> tuple[Path, Config, Chec
 
     core_only: see `load_checkpoint`.
     """
-    folder = path
-    while not (folder / "config.yaml").is_file():
-        if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
-            raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. See `runs/`")
-        folder = folder.parent
+    folder = run_folder(path)
     return folder, load_run_config(folder), load_checkpoint(path, core_only=core_only)

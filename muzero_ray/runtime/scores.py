@@ -6,7 +6,6 @@ Statistical Precipice" (arXiv 2108.13264): the score of a run is one number, the
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from muzero_ray.config import Config
 from muzero_ray.config_file import load_run_config
-from muzero_ray.errors import CheckpointError, ConfigError
+from muzero_ray.errors import CheckpointError, ConfigError, taking_over
+from muzero_ray.printed import launch_line
+from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.human_scores import human_normalised
+from muzero_ray.runtime.limits import end_lines
+from muzero_ray.runtime.run_folder import way_on, writer
 from muzero_ray.runtime.run_output import SCORES_FILE
 from muzero_ray.runtime.side_files import SideFile, is_count, is_number, printable, score_problem
 from muzero_ray.types import Array
@@ -74,15 +78,14 @@ def read_score(run: Path) -> RunScore:
     try:
         newest = {line.entry["kind"]: line.entry for line in file}
     except CheckpointError as error:
-        raise ConfigError(f"{error}. Measure the run anew: {_evaluate(run)}") from error
+        raise ConfigError(f"{error}. Measure the run anew: {launch_line('evaluate', run)}") from error
     if file.problems:
         raise ConfigError(
-            f"{file.path} is damaged: {file.trouble()}. Delete those lines, or measure the run anew: {_evaluate(run)}"
+            f"{file.path} is damaged: {file.trouble()}. Delete those lines, or measure the run anew: "
+            f"{launch_line('evaluate', run)}"
         )
     if not {"final", "random"} <= newest.keys():
-        raise ConfigError(
-            f"run {run} has no final evaluation yet. Let it come to its end: python launch.py resume {run}"
-        )
+        raise ConfigError(f"run {run} has no final evaluation yet; {writer(run) or way_on(run)}")
     final = newest["final"]
     return RunScore(
         run,
@@ -94,10 +97,6 @@ def read_score(run: Path) -> RunScore:
         final["learner_step"],
         {name: value for name, value in final["protocol"].items() if name != "digest"},
     )
-
-
-def _evaluate(run: Path) -> str:
-    return f"python launch.py evaluate {shlex.quote(str(run))}"
 
 
 def _score_problem(score: dict[str, Any]) -> str | None:
@@ -114,6 +113,31 @@ def _score_problem(score: dict[str, Any]) -> str | None:
     environment = protocol.get("environment") if isinstance(protocol, dict) else None
     known = isinstance(environment, dict) and all(isinstance(environment.get(name), str) for name in ("id", "kind"))
     return None if known else "does not say which environment it was measured in"
+
+
+def describe_finished(folder: Path, config: Config, checkpoint: Checkpoint) -> str | None:
+    """What to tell somebody who would go on with a run that has nothing left to do; None if it has.
+
+    It has nothing to do once a limit is reached and the weights of `checkpoint` have their final scores.
+    """
+    with taking_over("the checkpoint's state.json"):
+        ended = end_lines(folder, config, checkpoint.state["book"])
+    if not ended:
+        return None
+    try:
+        score = read_score(folder)
+    except ConfigError:
+        return None
+    if score.learner_steps != checkpoint.step:
+        return None
+    return "\n".join(
+        [
+            f"run {folder} is finished: nothing is done",
+            f"trained: return_mean={score.score:.3f} episodes={score.episodes}",
+            f"random:  return_mean={score.random:.3f}",
+            *ended,
+        ]
+    )
 
 
 def interquartile_mean(scores: Array, axis: int = -1) -> Any:

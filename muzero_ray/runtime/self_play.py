@@ -82,6 +82,7 @@ class SelfPlay:
         ]
         self._frame_stack = frame_stack
         self._started = False
+        self._resting: list[dict[str, Any]] = []
         self._faults: list[str] = []
         """Not yet reported."""
 
@@ -281,6 +282,22 @@ class SelfPlay:
             else:
                 recorder.start(frame, environment.to_play(), self._legal[lane].copy())
                 self._stacker.start(lane, frame)
+
+    def rest(self) -> None:
+        """Close the environments until `wake`: of some, only so many can exist at a time."""
+        self._resting = [place.environment.snapshot() for place in self._places] if self._started else []
+        self.close()
+
+    def wake(self) -> None:
+        """Make them again, and bring their games back; a game that can not be brought back is lost."""
+        for lane, place in enumerate(self._places):
+            place.renew()
+            if self._resting:
+                try:
+                    place.environment.restore(self._resting[lane])
+                except EnvironmentFault as fault:
+                    self._broke(lane, fault)
+                    self._start_game(lane)
 
     def close(self) -> None:
         for place in self._places:

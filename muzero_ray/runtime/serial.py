@@ -7,7 +7,9 @@ stopped and resumed equals one that was not.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -151,8 +153,19 @@ class SerialRunner:
     def _evaluate(self) -> None:
         self._book.done("evaluate")
         self._evaluator.load(self._learner.weights())
-        evaluation = self._evaluator.evaluate(episodes=self._config.evaluation.episodes, seed=self._config.run.seed)
+        with self._turn_of_evaluation():
+            evaluation = self._evaluator.evaluate(episodes=self._config.evaluation.episodes, seed=self._config.run.seed)
         self._output.scored(self._book, evaluation, self._learner.step)
+
+    @contextlib.contextmanager
+    def _turn_of_evaluation(self) -> Iterator[None]:
+        """If only so many environments can exist at a time, self-play does without meanwhile."""
+        if self._config.env.instances is None:
+            yield
+            return
+        self._self_play.rest()
+        yield
+        self._self_play.wake()
 
     def _write_row(self) -> None:
         self._book.done("log")
@@ -165,12 +178,14 @@ class SerialRunner:
         evaluation = self._config.evaluation
         episodes, seed = evaluation.final_episodes, self._config.run.seed
         self._evaluator.load(self._learner.weights())
-        trained = self._evaluator.evaluate(episodes=episodes, seed=seed, record=evaluation.video)
-        baseline = self._evaluator.evaluate_random(episodes=episodes, seed=seed)
+        with self._turn_of_evaluation():
+            trained = self._evaluator.evaluate(episodes=episodes, seed=seed, record=evaluation.video)
+            baseline = self._evaluator.evaluate_random(episodes=episodes, seed=seed)
         self._output.finished(self._book, trained, baseline, self._learner.step)
 
     def checkpoint(self) -> None:
         """Write everything, games in flight included."""
+        self._output.confirm_lock()  # replay writes a snapshot of its own
         games, self_play = self._self_play.state()
         in_flight = {
             "self_play": self_play,
