@@ -279,16 +279,25 @@ def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
     """With the run in `folder`, which this process holds."""
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.limits import describe_limits, open_limits
-    from muzero_ray.runtime.run_output import RunOutput, open_run
+    from muzero_ray.runtime.lost_games import check_games, open_resumed
+    from muzero_ray.runtime.run_output import RunOutput
     from muzero_ray.runtime.scores import describe_finished
 
-    _, config, checkpoint = open_run(command.run)
+    _, config, checkpoint = open_resumed(command.run)
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)
     if (finished := describe_finished(folder, config, checkpoint)) is not None:
         print(finished)
         return 0
+    without = launch_line("resume", command.run, "--without-lost-games")
+    checkpoint = check_games(
+        checkpoint,
+        folder / "replay",
+        config,
+        go_on=command.without_lost_games,
+        remedy=f"Restore them from a backup, or go on without them: {without}",
+    )
     shape = probe(config, apart=not config.run.serial)
     output = RunOutput.reopen(config, folder, checkpoint, lock)
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")

@@ -49,7 +49,7 @@ class Positions:
 
 def quality(run: Path, effort: Effort) -> Iterator[Row]:
     """Mean total variation of the root's policy, and how often its best action is another one."""
-    _, config, checkpoint = open_run(run)
+    _, config, checkpoint = open_run(run, core_only=True)
     shape = probe(config)
     learner = build_learner(config, shape)
     learner.load_state(*learner_state(checkpoint))

@@ -16,6 +16,7 @@ import psutil
 
 from benchmarks.engines import fresh_weights
 from benchmarks.measure import Effort, Row, Trial, make_row, milliseconds, take_turns
+from benchmarks.replay_growth import growth
 from muzero_ray.config import Config
 from muzero_ray.config_file import load_preset
 from muzero_ray.envs.registry import make_environment
@@ -29,6 +30,7 @@ from muzero_ray.types import GameHistory, GameId, Weights, WeightsVersion
 
 SEED = 0
 BATCH = 256
+SHORT_STEPS = 20
 RESIDENT_FROM = 100_000
 """Below this many transitions the growth of the process says more about the allocator than about the replay."""
 
@@ -120,6 +122,8 @@ def replay(effort: Effort) -> Iterator[Row]:
     del filled, trials
     yield from _short_games(effort)
     yield from _durable(config, games, effort)
+    short = record_games(load_preset("cartpole"), 100, SEED)
+    yield from growth(min(short, key=lambda game: abs(game.owned - SHORT_STEPS)), effort)
 
 
 def _short_games(effort: Effort) -> Iterator[Row]:

@@ -237,6 +237,8 @@ def _parse_presets(argv: list[str]) -> PresetsCommand:
 def _check_run(command: str, run: Path) -> None:
     if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
         return
+    if hint := config_file.copy_hint(run):
+        raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
     reason = "has no config.yaml, so it is no run's folder" if run.exists() else "does not exist"
     folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
     remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"

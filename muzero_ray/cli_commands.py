@@ -64,7 +64,7 @@ class TrainCommand:
                 "Give what it was started with, or another --run.name"
             )
         changed = {name: value for name in LIMITS if (value := getattr(asked, name)) != getattr(made, name)}
-        budget = {option: changed.get(name) for name, option in LIMITS.items()}
+        budget: dict[str, Any] = {option: changed.get(name) for name, option in LIMITS.items()}
         return ResumeCommand(run=run, address=asked.address, **budget)
 
 
@@ -154,6 +154,8 @@ class ResumeCommand(FrozenConfig):
     """Wall clock in total, that before the stop included (none: as configured)."""
     address: str | None = None
     """Ray cluster to join, from one of its nodes: auto or HOST:PORT (none: as configured)."""
+    without_lost_games: bool = False
+    """Go on without the games whose replay chunks are missing or damaged."""
 
     def extended(self, config: Config) -> Config:
         """The run's configuration under the budget asked for here."""

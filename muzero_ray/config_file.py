@@ -8,6 +8,7 @@ given twice is a mistake, and there are no aliases or tags. A message reads
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,6 +22,9 @@ from muzero_ray.config_check import KeyPath, dotted, nearest, raise_all, shown, 
 from muzero_ray.errors import ConfigError
 
 Scalar = bool | int | float | str | None
+
+CONFIG_COPY = "run_config.yaml"
+"""In each checkpoint: the `config.yaml` of its run."""
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -257,12 +261,26 @@ def load_config(path: Path) -> Config:
 
 
 def load_run_config(folder: Path) -> Config:
-    """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it."""
-    data, where = read_yaml(folder / "config.yaml")
-    config = validate(Config, data, where)
+    """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it.
+
+    Where it cannot be used, the ConfigError names the newest copy of it.
+    """
+    try:
+        data, where = read_yaml(folder / "config.yaml")
+        config = validate(Config, data, where)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error)) from None
     if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":
         return config
     return config.overridden(env=config.env.overridden(scaling="bytes"))
+
+
+def copy_hint(folder: Path) -> str:
+    """The command that restores a run's `config.yaml` from its newest checkpoint, as a sentence; '' without a copy."""
+    copies = [path for path in folder.glob(f"checkpoints/*/{CONFIG_COPY}") if path.parent.name.isdecimal()]
+    newest = max(copies, key=lambda path: int(path.parent.name), default=None)
+    command = f"cp {shlex.quote(str(newest))} {shlex.quote(str(folder / 'config.yaml'))}"
+    return "" if newest is None else f"A checkpoint has a copy, restore it with: {command}"
 
 
 def dump_config(config: Config) -> str:

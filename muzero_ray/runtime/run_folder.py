@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from muzero_ray.config_file import copy_hint
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.printed import launch_line
 from muzero_ray.runtime.checkpoint import list_checkpoints
@@ -20,7 +21,8 @@ def run_folder(path: Path) -> Path:
     folder = path
     while not (folder / "config.yaml").is_file():
         if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
-            raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. See `runs/`")
+            hint = copy_hint(path.parent.parent) or "See `runs/`"
+            raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. {hint}")
         folder = folder.parent
     return folder
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
-from muzero_ray.config_file import dump_config, load_run_config
+from muzero_ray.config_file import CONFIG_COPY, dump_config, load_run_config
 from muzero_ray.errors import taking_over
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
@@ -24,13 +24,14 @@ from muzero_ray.runtime.clamping import ClampReport
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
 from muzero_ray.runtime.limits import end_lines
-from muzero_ray.runtime.metrics import AXES
+from muzero_ray.runtime.metrics import AXES, METRICS
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_folder import hold_run, make_run_folder, run_folder, way_on, writing
 from muzero_ray.runtime.run_lock import RunLock
-from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter, truncate_metrics
+from muzero_ray.runtime.side_files import keep_rows, keep_scores
+from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter
 from muzero_ray.types import FloatArray
 
 KEEP_CHECKPOINTS = 3
@@ -52,6 +53,7 @@ class RunOutput:
         *,
         wandb_id: str | None = None,
         seconds_before: float = 0.0,
+        last_row: Mapping[str, float] | None = None,
     ) -> None:
         self.folder = folder
         self._lock = lock
@@ -73,7 +75,7 @@ class RunOutput:
             title=f"muzero_ray  {folder.name}",
         )
         self._seconds_before = seconds_before
-        self._last_row = _last_row(self._metrics.path)
+        self._last_row: Mapping[str, float] = last_row or {}
         self._clamping = ClampReport(config.network, self._last_row)
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
@@ -90,25 +92,24 @@ class RunOutput:
             return RunOutput(folder, config, lock)
 
     @staticmethod
-    @taking_over("the checkpoint's state.json")
     def reopen(config: Config, folder: Path, checkpoint: Checkpoint, lock: RunLock | None = None) -> RunOutput:
         """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
 
         Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
+        Rows and scores that cannot be read are left out with a warning: the run does not depend on them.
         lock: of the run, if this process holds it already.
         """
         lock = lock or hold_run(folder)
-        rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
+        with taking_over("the checkpoint's state.json"):
+            rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
+            wandb_id = checkpoint.state["wandb_id"]
         with writing(folder):
             abandon_later(folder / "checkpoints", checkpoint.step)
             replace_text(folder / "config.yaml", dump_config(config))
-            truncate_metrics(folder / METRICS_FILE, rows)
-            scores = folder / SCORES_FILE
-            if scores.exists():
-                lines = [line for line in scores.read_text().splitlines(keepends=True) if line.endswith("\n")]
-                kept = "".join(line for line in lines if json.loads(line)["learner_step"] <= checkpoint.step)
-                replace_text(scores, kept)
-            output = RunOutput(folder, config, lock, wandb_id=checkpoint.state["wandb_id"], seconds_before=seconds)
+            last = keep_rows(folder / METRICS_FILE, rows, checkpoint.step)
+            keep_scores(folder / SCORES_FILE, checkpoint.step)
+            known = {name: value for name, value in last.items() if name in AXES or name in METRICS}
+            output = RunOutput(folder, config, lock, wandb_id=wandb_id, seconds_before=seconds, last_row=known)
         if checkpoint.score is not None:
             output._scored = checkpoint.step, checkpoint.score
         return output
@@ -137,8 +138,8 @@ class RunOutput:
         return self.folder / "checkpoints"
 
     def last_checkpoint(self) -> Checkpoint | None:
-        """The newest good one of this run; None before the first."""
-        return load_checkpoint(self._root) if list_checkpoints(self._root) else None
+        """The newest good one of this run, for the learner alone; None before the first."""
+        return load_checkpoint(self._root, core_only=True) if list_checkpoints(self._root) else None
 
     def message(self, text: str) -> None:
         """An event a person should see."""
@@ -157,16 +158,16 @@ class RunOutput:
     def write_row(self, book: RunBook) -> None:
         """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
         if book.learner_steps != self._last_row.get("learner_steps"):
-            self._write(book.row())
+            self._write(book.row(), self._metrics.write)
 
     def confirm_lock(self) -> None:
         """LockLost if the run is another process' now: to be asked before a checkpoint is put together."""
         self._lock.confirm()
 
-    def _write(self, row: dict[str, float]) -> None:
+    def _write(self, row: dict[str, float], write: Callable[[dict[str, float]], None]) -> None:
         self._lock.confirm()
         with writing(self._metrics.path):
-            self._metrics.write(row)
+            write(row)
         for text in self._clamping.messages(row):
             self.message(text)
         self._last_row = row
@@ -212,7 +213,7 @@ class RunOutput:
             model=model,
             optimizer={name: array for name, array in arrays.items() if name not in model},
             state=state,
-            extra_files={**replay_files, **(self_play_files or {})},
+            extra_files={**replay_files, **(self_play_files or {}), CONFIG_COPY: dump_config(self._config).encode()},
             keep=KEEP_CHECKPOINTS,
             best=score if scored_step == book.learner_steps else None,
         )
@@ -229,9 +230,9 @@ class RunOutput:
         if row["learner_steps"] == self._last_row.get("learner_steps"):
             scores = {name: value for name, value in row.items() if name in AXES or name.startswith("eval/")}
             row = {**row, **self._last_row, **scores}
-            truncate_metrics(self._metrics.path, self._metrics.rows - 1)
-            self._metrics.rows -= 1
-        self._write(row)
+            self._write(row, self._metrics.replace_last)
+        else:
+            self._write(row, self._metrics.write)
         self._metrics.log_table(
             "eval/episodes_table",
             ("episode", "seed", "return", "length"),
@@ -280,20 +281,16 @@ class RunOutput:
             append_line(file, json.dumps(entry))
 
 
-def _last_row(path: Path) -> dict[str, float]:
-    """Of a metrics file; empty if there is none."""
-    lines = path.read_bytes().splitlines()
-    row = json.loads(lines[-1]) if lines else {}
-    return {name: value for name, value in row.items() if value is not None}
-
-
 @taking_over("the checkpoint's state.json")
 def learner_state(checkpoint: Checkpoint) -> LearnerState:
     """The learner's part of a checkpoint, for `Learner.load_state`."""
     return {**checkpoint.model, **checkpoint.optimizer}, checkpoint.state["learner"]
 
 
-def open_run(path: Path) -> tuple[Path, Config, Checkpoint]:
-    """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names)."""
+def open_run(path: Path, *, core_only: bool = False) -> tuple[Path, Config, Checkpoint]:
+    """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names).
+
+    core_only: see `load_checkpoint`.
+    """
     folder = run_folder(path)
-    return folder, load_run_config(folder), load_checkpoint(path)
+    return folder, load_run_config(folder), load_checkpoint(path, core_only=core_only)
