@@ -20,6 +20,7 @@ from muzero_ray.errors import PeerLost
 from muzero_ray.replay.buffer import Draw
 from muzero_ray.replay.shards import Part, merge, part_of, plan, split
 from muzero_ray.runtime.build import TaskShape, build_learner
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.run_book import TrainTally
 from muzero_ray.runtime.run_output import LearnerState
 from muzero_ray.training.build import resolve_device
@@ -46,6 +47,7 @@ class LearnerRank:
         self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle], rank: int = 0
     ) -> None:
         torch.set_num_threads(config.actors.learner_threads)
+        seed_generators(config.run.seed, "learner", rank, incarnation)
         self._config = config
         self._shape = shape
         self._rank = rank

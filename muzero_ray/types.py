@@ -27,6 +27,7 @@ class EnvSpec:
     observation_shape: of one frame, `(D,)` for vectors or `(C, H, W)` for images; stacking happens outside.
     observation_dtype: "uint8" (images, networks divide by 255) or "float32".
     num_players: 1 or 2; two-player games alternate strictly and are zero-sum.
+    max_moves: most moves that a game can have by the environment's own rules or limit; None if it names no limit.
     """
 
     name: str
@@ -34,6 +35,7 @@ class EnvSpec:
     observation_dtype: str
     num_actions: int
     num_players: int = 1
+    max_moves: int | None = None
 
 
 class EnvStep(NamedTuple):

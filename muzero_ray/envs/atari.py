@@ -7,6 +7,7 @@ The emulator is driven directly: pixel for pixel the frames of AtariPreprocessin
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +57,14 @@ class AtariEnvironment:
         self._skip, self._noop_max, self._life_loss = config.frame_skip, config.noop_max, life_loss
         self._gray, self._size = config.grayscale, config.image_size
         self._action_set = list(self._env._action_set)
-        self.spec = EnvSpec(game, (1 if self._gray else 3, self._size, self._size), "uint8", len(self._action_set))
+        frames = int(options["max_num_frames_per_episode"])  # 0: no limit
+        self.spec = EnvSpec(
+            game,
+            (1 if self._gray else 3, self._size, self._size),
+            "uint8",
+            len(self._action_set),
+            max_moves=math.ceil(frames / self._skip) if frames else None,
+        )
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         screen = self._ale.getScreenDims() + (() if self._gray else (3,))

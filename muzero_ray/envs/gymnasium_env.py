@@ -44,7 +44,8 @@ class GymnasiumEnvironment:
             self._env.close()
             raise
         probe = self._frame(np.zeros(self._space.shape, self._space.dtype))
-        self.spec = EnvSpec(name, probe.shape, str(probe.dtype), int(self._env.action_space.n))  # type: ignore[attr-defined]
+        actions = int(self._env.action_space.n)  # type: ignore[attr-defined]
+        self.spec = EnvSpec(name, probe.shape, str(probe.dtype), actions, max_moves=_time_limit(self._env))
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         self._legal: BoolArray = self._all_legal
@@ -230,6 +231,15 @@ def _first_action(name: str, env: gymnasium.Env[Any, Any]) -> int:
         f"env.id={name} has action space {space}; the search needs a list of actions. Supported: Discrete. Wrap the "
         "environment so that it takes one (some have a keyword for it, as env.kwargs.continuous=False)"
     )
+
+
+def _time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
+    """Steps after which gymnasium's own wrapper truncates a game; None without one."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            return int(env._max_episode_steps)
+        env = env.env
+    return None
 
 
 def _sentence(error: Exception) -> str:

@@ -104,7 +104,8 @@ class RunBook:
         self._done_at: dict[Task, int] = {"log": 0, "evaluate": 0, "checkpoint": 0}
         self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
         self._seconds_before = 0.0
-        self._begin = time.monotonic()
+        self._begin: float | None = None
+        """Monotonic time from which on the run's seconds count; None while they do not."""
 
     def incarnation(self, restarts: int = 0) -> int:
         """Distinct for every process that ever has one worker's place, over resumes and `restarts` within one."""
@@ -154,7 +155,20 @@ class RunBook:
 
     # What happened.
 
+    def start_clock(self, at: float) -> None:
+        """Seconds of the run count from the monotonic time `at`, that of the first move; what came before is start-up.
+
+        Does nothing while the clock runs.
+        """
+        if self._begin is None:
+            self._begin = at
+
+    def stop_clock(self) -> None:
+        """The rest, as the final evaluation, does not count."""
+        self._seconds_before, self._begin = self.seconds, None
+
     def played(self, stats: PlayStats) -> None:
+        self.start_clock(time.monotonic() - stats.playing_for)
         self.env_steps += stats.transitions
         self.limiter.inserts(stats.inserted)
         self.episodes += len(stats.episodes)
@@ -223,14 +237,20 @@ class RunBook:
             return f"{self.learner_steps} learner steps"
         if run.episodes is not None and self.episodes >= run.episodes:
             return f"{self.episodes} episodes"
-        if run.minutes is not None and self.seconds >= 60 * run.minutes:
+        if self.time_is_up:
             return f"{run.minutes:g} minutes"
         return None
 
     @property
+    def time_is_up(self) -> bool:
+        """Whether `run.minutes` are over."""
+        minutes = self._config.run.minutes
+        return minutes is not None and self.seconds >= 60 * minutes
+
+    @property
     def seconds(self) -> float:
-        """Wall clock of the run, those of its earlier parts included."""
-        return self._seconds_before + time.monotonic() - self._begin
+        """Wall clock since the first move of self-play, earlier parts of the run included; see `stop_clock`."""
+        return self._seconds_before + (time.monotonic() - self._begin if self._begin is not None else 0.0)
 
     def row(self) -> dict[str, float]:
         """One row of metrics.jsonl: everything since the last."""

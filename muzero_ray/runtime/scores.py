@@ -81,8 +81,14 @@ def read_score(run: Path) -> RunScore:
         len(final["returns"]),
         int(final["env_steps"]),
         int(final["learner_step"]),
-        {name: value for name, value in final["protocol"].items() if name != "digest"},
+        _comparable(final),
     )
+
+
+def _comparable(final: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol of a score. A limit of moves that cut no episode changed nothing: it does not count."""
+    left_out = {"digest"} if final.get("cut") else {"digest", "move_limit"}
+    return {name: value for name, value in final["protocol"].items() if name not in left_out}
 
 
 def interquartile_mean(scores: Array, axis: int = -1) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +16,12 @@ import torch
 from muzero_ray.config import Config
 from muzero_ray.errors import NumericsError, taking_over
 from muzero_ray.runtime.build import TaskShape, build_buffer, build_learner, build_self_play
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.checkpoint import Checkpoint
-from muzero_ray.runtime.evaluation import Evaluator
+from muzero_ray.runtime.episodes import Episodes
+from muzero_ray.runtime.evaluation import Evaluation, Evaluator
+from muzero_ray.runtime.limits import left_unfinished
+from muzero_ray.runtime.play_stats import PlayInterrupted
 from muzero_ray.runtime.reanalyzer import Reanalyzer
 from muzero_ray.runtime.replay_archive import ReplayArchive, split_shards
 from muzero_ray.runtime.run_book import RunBook, TrainTally, replay_metrics
@@ -35,6 +40,9 @@ class SerialRunner:
         self._config = config
         self._output = output
         self._book = RunBook(config)
+        if checkpoint is not None:
+            self._book.load_state(checkpoint.state["book"])
+        seed_generators(config.run.seed, "serial", self._book.incarnation())
         self._buffer = build_buffer(config, shape)
         self._archive = ReplayArchive(output.replay_folder)
         self._learner = build_learner(config, shape)
@@ -44,20 +52,28 @@ class SerialRunner:
         self._rolled_back = False
         """Since the last checkpoint."""
         if checkpoint is not None:
-            self._book.load_state(checkpoint.state["book"])
             self._learner.load_state(*learner_state(checkpoint))
             self._archive.load(self._buffer, *split_shards(checkpoint.files, 1))
         # Games in flight go on. A distributed run saves none: it loses those, no more.
-        games, self_play = _in_flight(checkpoint) if checkpoint is not None else ([], {})
+        games, self_play, self._part = _in_flight(checkpoint) if checkpoint is not None else ([], {}, 0)
         self._self_play = build_self_play(
             config, shape, actor=0, incarnation=self._book.incarnation(), lanes=len(games) or None
         )
         if games:
             self._self_play.load_state(games, self_play)
+            self._tell_begun_anew(len(games))
         self._publish()
 
+    def _tell_begun_anew(self, games: int) -> None:
+        if anew := self._self_play.begun_anew:
+            self._output.message(
+                f"{len(anew)} of {games} games in flight begin anew, because replaying them failed. Their moves since "
+                "the last segment are lost, and the run goes another way than without the stop. "
+                f"First of them: {anew[0]}"
+            )
+
     def request_stop(self) -> None:
-        """Leave after the present turn; safe to call from a signal handler."""
+        """Leave soon: between two moves, updates or games searched again; safe to call from a signal handler."""
         self._stop_requested = True
 
     def run(self) -> bool:
@@ -66,7 +82,7 @@ class SerialRunner:
         Numbers that are not finite: the learner goes on from the last checkpoint. NumericsError if there is none, or if
         that did not help.
         """
-        while self._book.stop_reason() is None and not self._stop_requested:
+        while self._may_go_on() and (self._part or self._book.stop_reason() is None):
             try:
                 self._turn()
             except NumericsError as error:
@@ -77,42 +93,59 @@ class SerialRunner:
         return not self._stop_requested
 
     def _turn(self) -> None:
-        self._play()
-        self._train()
-        self._reanalyze()
-        self._output.show(self._book)
-        if self._book.due("evaluate"):
-            self._evaluate()
+        """Play, train, reanalyze, evaluate. A part that was interrupted is where the next turn, also that of a resumed
+        run, goes on.
+        """
+        parts = (self._play, self._train, self._reanalyze, self._evaluate)
+        while self._part < len(parts):
+            if not parts[self._part]():
+                return
+            self._part += 1
+        self._part = 0
         if self._book.due("log"):
             self._write_row()
         if self._book.due("checkpoint"):
             self._book.done("checkpoint")
             self.checkpoint()
 
+    def _may_go_on(self) -> bool:
+        """Asked between two moves, whoever plays."""
+        if (first := self._self_play.first_move_at) is not None:
+            self._book.start_clock(first)
+        return not (self._stop_requested or self._book.time_is_up)
+
     def _roll_back(self, error: NumericsError) -> None:
         """Set the learner back to the last checkpoint, once until there is another."""
         checkpoint = self._output.last_checkpoint()
         if checkpoint is None or self._rolled_back:
             raise error
-        self._rolled_back = True
+        self._rolled_back, self._part = True, 0
         self._output.message(f"{error}. The learner goes on from the checkpoint of step {checkpoint.step}")
         self._learner.load_state(*learner_state(checkpoint))
         self._book.learner_at(checkpoint.step)
         self._publish()
 
-    def _play(self) -> None:
+    # The parts of a turn; each returns whether it came to its end.
+
+    def _play(self) -> bool:
         if transitions := self._book.rollout_budget():
-            stats = self._self_play.play(transitions, temperature=self._book.temperature, emit=self._keep)
+            try:
+                stats = self._self_play.play(
+                    transitions, temperature=self._book.temperature, emit=self._keep, go_on=self._may_go_on
+                )
+            except PlayInterrupted:
+                return False
             self._book.played(stats)
             self._output.faults(stats.faults)
+        return True
 
     def _keep(self, game: GameHistory) -> None:
         self._archive.add(self._buffer, game)
 
-    def _train(self) -> None:
+    def _train(self) -> bool:
         steps = self._book.train_budget()
         if not steps:
-            return
+            return True
         tally = TrainTally()
         for _ in range(steps):
             batch = self._buffer.sample(self._config.learner.batch_size, self._book.beta)
@@ -121,6 +154,7 @@ class SerialRunner:
             tally.add(result)
         self._book.trained(tally.stats(self._learner.step, self._quality()))
         self._publish()
+        return True
 
     def _quality(self) -> dict[str, float]:
         """Of the model on games held out, when a row of metrics is due."""
@@ -134,10 +168,12 @@ class SerialRunner:
         version = WeightsVersion(0, self._learner.step)
         self._self_play.set_weights(Weights(version, self._learner.weights()))
 
-    def _reanalyze(self) -> None:
+    def _reanalyze(self) -> bool:
         if self._reanalyzer is None or not self._learner.step:
-            return
+            return True
         while self._book.reanalyze_budget() > 0:
+            if not self._may_go_on():
+                return False
             version = WeightsVersion(0, self._learner.step)
             self._reanalyzer.set_weights(Weights(version, self._learner.target_weights()))
             done = 0
@@ -145,14 +181,36 @@ class SerialRunner:
                 self._buffer.replace_targets(*fresh)
                 done += len(fresh.root_values)
             if not done:
-                return  # everything is as fresh as these weights
+                break  # everything is as fresh as these weights
             self._book.reanalyzed += done
+        return True
 
-    def _evaluate(self) -> None:
-        self._book.done("evaluate")
+    def _evaluate(self) -> bool:
+        self._output.show(self._book)
+        if not self._book.due("evaluate"):
+            return True
         self._evaluator.load(self._learner.weights())
-        evaluation = self._evaluator.evaluate(episodes=self._config.evaluation.episodes, seed=self._config.run.seed)
+        games = self._evaluator.begin(episodes=self._config.evaluation.episodes, seed=self._config.run.seed)
+        evaluation = self._played_out(games, "evaluation", self._may_go_on)
+        if evaluation is None:
+            if not self._stop_requested:
+                self._output.message(left_unfinished(self._book))
+            return False
+        self._book.done("evaluate")
         self._output.scored(self._book, evaluation, self._learner.step)
+        return True
+
+    def _played_out(self, games: Episodes, title: str, go_on: Callable[[], bool]) -> Evaluation | None:
+        """Play `games` to their end and close them; None if they were interrupted. The screen says how far they are."""
+
+        def show_and_ask() -> bool:
+            self._output.evaluating(f"{title}: {games.progress}")
+            return go_on()
+
+        with games:
+            over = games.play(show_and_ask)
+            self._output.evaluating(None)
+            return self._evaluator.result(games) if over else None
 
     def _write_row(self) -> None:
         self._book.done("log")
@@ -162,17 +220,23 @@ class SerialRunner:
 
     def final_evaluation(self) -> None:
         """Score of the final weights beside random play under the same protocol, with a video."""
+        self._book.stop_clock()
         evaluation = self._config.evaluation
         episodes, seed = evaluation.final_episodes, self._config.run.seed
         self._evaluator.load(self._learner.weights())
-        trained = self._evaluator.evaluate(episodes=episodes, seed=seed, record=evaluation.video)
-        baseline = self._evaluator.evaluate_random(episodes=episodes, seed=seed)
+        games = self._evaluator.begin(episodes=episodes, seed=seed, record=evaluation.video)
+        trained = self._played_out(games, "final evaluation", lambda: True)
+        games = self._evaluator.begin_random(episodes=episodes, seed=seed)
+        baseline = self._played_out(games, "random play", lambda: True)
+        assert trained is not None
+        assert baseline is not None
         self._output.finished(self._book, trained, baseline, self._learner.step)
 
     def checkpoint(self) -> None:
         """Write everything, games in flight included."""
         games, self_play = self._self_play.state()
         in_flight = {
+            "part": self._part,
             "self_play": self_play,
             "games": [base64.b64encode(game).decode() for game in games],
         }
@@ -186,9 +250,10 @@ class SerialRunner:
 
 
 @taking_over(IN_FLIGHT_FILE)
-def _in_flight(checkpoint: Checkpoint) -> tuple[list[bytes], dict[str, Any]]:
-    """Encoded games, and the state of self-play, that the serial runner saved; nothing if another did."""
+def _in_flight(checkpoint: Checkpoint) -> tuple[list[bytes], dict[str, Any], int]:
+    """Encoded games, the state of self-play, and which part of a turn is next; nothing if another runner saved it."""
     if IN_FLIGHT_FILE not in checkpoint.files:
-        return [], {}
+        return [], {}, 0
     in_flight = json.loads(checkpoint.files[IN_FLIGHT_FILE])
-    return [base64.b64decode(game) for game in in_flight["games"]], in_flight["self_play"]
+    games = [base64.b64decode(game) for game in in_flight["games"]]
+    return games, in_flight["self_play"], int(in_flight.get("part", 0))
