@@ -88,9 +88,9 @@ def test_eta_is_at_the_speed_of_this_process() -> None:
 def test_the_nearest_limit_counts() -> None:
     clock = FakeClock()
     progress, _ = _plain(clock, episodes=10, minutes=5)
-    progress.update({"learner_steps": 0, "episodes": 0, "seconds_before": 30.0})
+    progress.update({"learner_steps": 0, "episodes": 0, "seconds": 30.0})
     clock.now += 30.0  # 60 of 300 s
-    progress.update({"learner_steps": 100, "episodes": 1})
+    progress.update({"learner_steps": 100, "episodes": 1, "seconds": 60.0})
     assert progress.fraction() == pytest.approx(0.2)
     assert progress.eta() == pytest.approx(240.0)  # learner: 270 s, episodes: 270 s
     progress.update({"episodes": 8})
