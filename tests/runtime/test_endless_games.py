@@ -112,6 +112,7 @@ def test_without_one_the_limit_is_part_of_the_protocol(env: dict[str, Any]) -> N
     protocol = evaluation_protocol(config, make_environment(config.env).spec)
     assert protocol.move_limit == protocol.as_dict()["move_limit"] == MOVE_LIMIT == 27_000
     assert "cut after 27,000 moves" in protocol.describe()
+    assert "27,000" in str(EnvConfig.model_fields["max_moves"].description)
 
 
 def test_limits_that_environments_name() -> None:
