@@ -105,10 +105,8 @@ class Progress:
                 self._print_line()
 
     def doing(self, activity: str | None) -> None:
-        """What goes on besides training and how far it is (None: nothing); shown in front of the values."""
+        """What goes on besides training and how far it is (None: nothing); shown with the next update, in front."""
         self._activity = activity
-        if activity is not None:
-            self.update({})
 
     def message(self, text: str) -> None:
         """Print an event at once, above the panel if there is one."""

@@ -150,7 +150,7 @@ class RunOutput:
         self._progress.update({**book.snapshot(), "seconds": book.seconds})
 
     def evaluating(self, progress: str | None) -> None:
-        """Which evaluation goes on and how far it is, for the progress display; None: it is over."""
+        """Which evaluation goes on and how far it is, for the next `show`; None: it is over."""
         self._progress.doing(progress)
 
     def write_row(self, book: RunBook) -> None:

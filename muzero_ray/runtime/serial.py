@@ -205,6 +205,7 @@ class SerialRunner:
 
         def show_and_ask() -> bool:
             self._output.evaluating(f"{title}: {games.progress}")
+            self._output.show(self._book)
             return go_on()
 
         with games:
