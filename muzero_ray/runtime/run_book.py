@@ -67,11 +67,11 @@ class TrainTally:
         self._begin = time.monotonic()
         self._sums: dict[str, float] = {}
         self._trained = 0
-        self._steps = 0
+        self.steps = 0
         self._skipped = 0
 
     def add(self, result: TrainResult) -> None:
-        self._steps += 1
+        self.steps += 1
         if result.skipped:
             self._skipped += 1
             return
@@ -81,7 +81,19 @@ class TrainTally:
 
     def stats(self, weights_step: int, quality: dict[str, float]) -> TrainStats:
         losses = {name: total / self._trained for name, total in self._sums.items()}
-        return TrainStats(self._steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
+        return TrainStats(self.steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able, for a call that was interrupted and goes on after a resume."""
+        return {"sums": self._sums, "trained": self._trained, "steps": self.steps, "skipped": self._skipped}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> TrainTally:
+        """Inverse of `state`."""
+        tally = cls()
+        tally._sums = {str(name): float(total) for name, total in state["sums"].items()}
+        tally._trained, tally.steps, tally._skipped = (int(state[key]) for key in ("trained", "steps", "skipped"))
+        return tally
 
 
 class RunBook:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -51,11 +51,14 @@ class SerialRunner:
         self._stop_requested = False
         self._rolled_back = False
         """Since the last checkpoint."""
+        self._training: tuple[int, TrainTally] | None = None
+        """Of updates that were interrupted: at which learner step they began, and what came of them so far."""
         if checkpoint is not None:
             self._learner.load_state(*learner_state(checkpoint))
             self._archive.load(self._buffer, *split_shards(checkpoint.files, 1))
         # Games in flight go on. A distributed run saves none: it loses those, no more.
-        games, self_play, self._part = _in_flight(checkpoint) if checkpoint is not None else ([], {}, 0)
+        in_flight = _in_flight(checkpoint) if checkpoint is not None else InFlight([], {}, 0, None)
+        games, self_play, self._part, self._training = in_flight
         self._self_play = build_self_play(
             config, shape, actor=0, incarnation=self._book.incarnation(), lanes=len(games) or None
         )
@@ -119,7 +122,7 @@ class SerialRunner:
         checkpoint = self._output.last_checkpoint()
         if checkpoint is None or self._rolled_back:
             raise error
-        self._rolled_back, self._part = True, 0
+        self._rolled_back, self._part, self._training = True, 0, None
         self._output.message(f"{error}. The learner goes on from the checkpoint of step {checkpoint.step}")
         self._learner.load_state(*learner_state(checkpoint))
         self._book.learner_at(checkpoint.step)
@@ -143,11 +146,16 @@ class SerialRunner:
         self._archive.add(self._buffer, game)
 
     def _train(self) -> bool:
+        start, tally = self._training or (self._book.learner_steps, TrainTally())
+        self._training, self._book.learner_steps = None, start
         steps = self._book.train_budget()
         if not steps:
             return True
-        tally = TrainTally()
-        for _ in range(steps):
+        while tally.steps < steps:
+            if not self._may_go_on():
+                self._training = start, tally
+                self._book.learner_steps = self._learner.step  # that of the weights in a checkpoint of now
+                return False
             batch = self._buffer.sample(self._config.learner.batch_size, self._book.beta)
             result = self._learner.train_step(batch)
             self._buffer.update_priorities(batch.keys, result.priorities)
@@ -238,6 +246,7 @@ class SerialRunner:
         games, self_play = self._self_play.state()
         in_flight = {
             "part": self._part,
+            "training": (self._training[0], self._training[1].state()) if self._training else None,
             "self_play": self_play,
             "games": [base64.b64encode(game).decode() for game in games],
         }
@@ -250,11 +259,25 @@ class SerialRunner:
         self._rolled_back = False
 
 
+class InFlight(NamedTuple):
+    """What only the serial runner saves. games: encoded. part: of a turn, that is next. training: see SerialRunner."""
+
+    games: list[bytes]
+    self_play: dict[str, Any]
+    part: int
+    training: tuple[int, TrainTally] | None
+
+
 @taking_over(IN_FLIGHT_FILE)
-def _in_flight(checkpoint: Checkpoint) -> tuple[list[bytes], dict[str, Any], int]:
-    """Encoded games, the state of self-play, and which part of a turn is next; nothing if another runner saved it."""
+def _in_flight(checkpoint: Checkpoint) -> InFlight:
+    """What is in `checkpoint`; no games if another runner saved it."""
     if IN_FLIGHT_FILE not in checkpoint.files:
-        return [], {}, 0
-    in_flight = json.loads(checkpoint.files[IN_FLIGHT_FILE])
-    games = [base64.b64decode(game) for game in in_flight["games"]]
-    return games, in_flight["self_play"], int(in_flight.get("part", 0))
+        return InFlight([], {}, 0, None)
+    saved = json.loads(checkpoint.files[IN_FLIGHT_FILE])
+    training = saved.get("training")
+    return InFlight(
+        [base64.b64decode(game) for game in saved["games"]],
+        saved["self_play"],
+        int(saved.get("part", 0)),
+        (int(training[0]), TrainTally.restored(training[1])) if training is not None else None,
+    )

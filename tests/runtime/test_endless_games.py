@@ -25,6 +25,7 @@ from muzero_ray.runtime.run_output import RunOutput
 from muzero_ray.runtime.scores import RunScore, compare, read_score
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.training.learner import Learner
 from muzero_ray.types import Array, BoolArray, IntArray, Weights, WeightsVersion
 from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
 
@@ -191,6 +192,8 @@ def run_until(interruption: Interruption, config: Config, folder: Path) -> Seria
 WHERE = {
     "a round of self-play": (SelfPlay, "_round", 25),
     "the first round of self-play": (SelfPlay, "_round", 1),
+    "an update": (Learner, "train_step", 8),
+    "the first update": (Learner, "train_step", 1),
     "a round of an evaluation": (Episodes, "_round", 4),
     "the evaluation at the last step": (Episodes, "_round", 14),
 }
