@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 from muzero_ray.cli import parse_args, presets_table
 from muzero_ray.cli_commands import (
@@ -29,6 +30,7 @@ from muzero_ray.cli_commands import (
     TrainCommand,
 )
 from muzero_ray.errors import MuZeroRayError, taking_over
+from muzero_ray.printed import launch_line
 
 if TYPE_CHECKING:
     from actors.program import Program
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from muzero_ray.runtime.build import TaskShape
     from muzero_ray.runtime.checkpoint import Checkpoint
     from muzero_ray.runtime.run_book import RunBook
+    from muzero_ray.runtime.run_lock import RunLock
     from muzero_ray.runtime.run_output import RunOutput
 
 INTERRUPTED = 130
@@ -77,6 +80,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     from learner.learner import LearnerWorker
     from learner.rank import LearnerPeer
     from learner.reanalyze_worker import ReanalyzeWorker
+    from muzero_ray.private_folder import PrivateFolder
 
     node = ray.get_runtime_context().get_node_id()
     here, near = (NodeAffinitySchedulingStrategy(node, soft=soft) for soft in (False, True))
@@ -91,10 +95,10 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     cpus = config.actors
     ranks = learner_places(config, near)
     # In memory or close to it, and not on the run's disk, which may be slow, full or gone.
-    notes = tempfile.TemporaryDirectory(prefix="muzero-notes-", ignore_cleanup_errors=True)
+    notes = PrivateFolder()
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> ray.actor.ActorHandle:
-        incarnation, note = book.incarnation(restarts), Path(notes.name, note_name(kind, index, restarts))
+        incarnation, note = book.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
             worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
             return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params, note)
@@ -141,7 +145,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from actors.cluster import check_cpus, connect, settle_heap
+    from actors.cluster import check_cpus, connected, settle_heap
     from muzero_ray.runtime.run_book import RunBook
 
     book = RunBook(config)
@@ -151,20 +155,18 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
     if private:
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
-    if insecure := connect(config.run.address, f"muzero-{output.folder.name}"):
-        output.message(insecure)
-    import ray
+    with connected(config.run.address, f"muzero-{output.folder.name}") as notice:
+        import ray
 
-    from actors.supervisor import Supervisor
+        from actors.supervisor import Supervisor
 
-    try:
+        if notice:
+            output.message(notice)
         if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
             output.message(warning)
         program = build_program(config, shape, book, output)
         settle_heap()
         yield Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -183,6 +185,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
     the first one leaves.
     """
+    output.message(shape.seen(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
@@ -205,7 +208,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
         except KeyboardInterrupt:
             output.message(
                 "left without the final evaluation; the checkpoint is written. Evaluate it with: "
-                f"python launch.py evaluate {output.folder}"
+                f"{launch_line('evaluate', output.folder)}"
             )
             return INTERRUPTED
         return 0
@@ -237,38 +240,53 @@ def train(command: TrainCommand) -> int:
 
 def train_one(command: TrainCommand, folder: Path) -> int:
     """A new run in `folder`; with `--resume` the one that is there."""
-    from muzero_ray.config_file import load_config
+    from muzero_ray.config_file import load_run_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
+    from muzero_ray.runtime.run_folder import hold_run, make_run_folder, set_aside
+    from muzero_ray.runtime.run_lock import PATIENCE_SECONDS
     from muzero_ray.runtime.run_output import RunOutput
 
-    if command.resume and folder.exists():
-        if list_checkpoints(folder / "checkpoints"):
-            return resume(command.resumed(folder, load_config(folder / "config.yaml")))
-        set_aside(folder)
     config = command.config
-    shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
-    return run(config, shape, RunOutput.create(config, folder), None)
-
-
-def set_aside(folder: Path) -> None:
-    """Free the name of a run that ended before its first checkpoint: there is nothing to go on from."""
-    names = (folder.with_name(f"{folder.name}.abandoned-{number}") for number in itertools.count(1))
-    folder.rename(next(name for name in names if not name.exists()))
+    with contextlib.ExitStack() as held:
+        lock = None
+        if command.resume and folder.exists():
+            lock = held.enter_context(hold_run(folder, PATIENCE_SECONDS))
+            if list_checkpoints(folder / "checkpoints"):
+                return go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
+        shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
+        if lock is None:
+            lock = held.enter_context(make_run_folder(folder))
+        else:
+            set_aside(folder)
+        return run(config, shape, RunOutput.create(config, folder, lock), None)
 
 
 def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
+    from muzero_ray.runtime.run_folder import hold_run, run_folder
+
+    folder = run_folder(command.run)
+    with hold_run(folder) as lock:
+        return go_on(command, folder, lock)
+
+
+def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
+    """With the run in `folder`, which this process holds."""
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.limits import describe_limits, open_limits
     from muzero_ray.runtime.run_output import RunOutput, open_run
+    from muzero_ray.runtime.scores import describe_finished
 
-    folder, config, checkpoint = open_run(command.run)
+    _, config, checkpoint = open_run(command.run)
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)
+    if (finished := describe_finished(folder, config, checkpoint)) is not None:
+        print(finished)
+        return 0
     shape = probe(config, apart=not config.run.serial)
-    output = RunOutput.reopen(config, folder, checkpoint)
+    output = RunOutput.reopen(config, folder, checkpoint, lock)
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
     return run(config, shape, output, checkpoint)
 

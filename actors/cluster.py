@@ -9,15 +9,17 @@ import os
 import secrets
 import shutil
 import stat
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
-
-CODE = ("actors", "learner", "muzero_ray")
-"""Packages that workers need; a cluster gets them from here, so that its nodes need the requirements only."""
+from muzero_ray.private_folder import NAME_BYTES, PrivateFolder, refuse_open, temporary_folder
 
 UNSEEN = (
     "RAY_task_events_report_interval_ms",
@@ -42,11 +44,31 @@ LEAST_STORE_BYTES = 80 << 20
 """Of Ray's object store; with less it does not start."""
 
 
+_folders: list[PrivateFolder] = []
+"""Of the private Ray of this process: the only one, as Ray itself is there once in a process."""
+
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""The longest path that a Unix socket can have."""
+
+SOCKET_NAME_BYTES = len("/r/session_2026-11-30_08-29-29_123456_1234567/sockets/plasma_store")
+"""What Ray adds to the path of its folder, for its longest name of a socket and the longest process id."""
+
+
+@contextlib.contextmanager
+def connected(address: str | None, namespace: str) -> Iterator[str | None]:
+    """`connect`, and `disconnect` at the end of the block. Afterwards it may be entered again."""
+    try:
+        yield connect(address, namespace)
+    finally:
+        disconnect()
+
+
 def connect(address: str | None, namespace: str) -> str | None:
     """Start a private Ray (address None), or join the cluster at `address` (`auto` or `HOST:PORT`) from a node of it.
 
-    Returns what a person should be warned of. Raises ConfigError for an address that can not be joined, MuZeroRayError
-    if a private Ray would let in whoever knows no token.
+    `disconnect` ends it. Returns what a person should be warned of. Raises ConfigError for an address that can not be
+    joined or a temporary folder that can not be used, MuZeroRayError if a private Ray would let in whoever knows no
+    token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     token = token_file()
@@ -57,17 +79,17 @@ def connect(address: str | None, namespace: str) -> str | None:
         use_token(token)
     one_heap()
     # Only now: Ray reads these variables once, when it is first imported.
-    import ray
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
+    warning = None
     if address is None:
-        start_private(namespace)
+        warning = start_private(namespace)
     else:
         _join(address, namespace)
     if get_authentication_mode() == AuthenticationMode.TOKEN:
-        return None
+        return warning
     if address is None:
-        ray.shutdown()
+        disconnect()
         raise MuZeroRayError(
             "RAY_AUTH_MODE=token came too late, Ray was imported before: it would let in anybody. Set it first"
         )
@@ -75,6 +97,15 @@ def connect(address: str | None, namespace: str) -> str | None:
         "this cluster asks for no token: whoever reaches its ports can run programs on it. Set RAY_AUTH_MODE=token on "
         "every node before `ray start` (SECURITY.md)"
     )
+
+
+def disconnect() -> None:
+    """End the private Ray, and remove what it kept, or leave the cluster that was joined."""
+    import ray
+
+    ray.shutdown()
+    while _folders:
+        _folders.pop().remove()
 
 
 def one_heap() -> None:
@@ -98,16 +129,21 @@ def settle_heap() -> None:
     gc.collect()  # counts anew what is old
 
 
-def start_private(namespace: str) -> None:
+def start_private(namespace: str) -> str | None:
     """`ray.init` of a Ray for this run alone: nobody looks at it, so it need not account for itself.
 
-    Raises MuZeroRayError if it does not start: Ray gives its processes half a minute.
+    Its files are in a folder that only this user can enter: Ray opens all it makes to everybody, and whoever can
+    replace its folders or sockets can replace what workers talk to. Returns what a person should be told of the place.
+    Raises ConfigError if there is no place for that folder, MuZeroRayError if Ray does not start: it gives its
+    processes half a minute.
     """
     import ray
 
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
     os.environ.setdefault(*CONNECT_SECONDS)
+    parent, notice = folder_for_sockets()
+    _folders.append(PrivateFolder(parent))
     try:
         ray.init(
             address="local",
@@ -115,13 +151,38 @@ def start_private(namespace: str) -> None:
             log_to_driver=False,
             include_dashboard=False,
             object_store_memory=object_store_bytes(),
+            job_config=job_config(driver_path()),
+            _temp_dir=str(_folders[-1].path / "r"),
         )
     except Exception as error:  # Ray raises no narrower one here
-        ray.shutdown()
+        disconnect()
         raise MuZeroRayError(
             f"Ray did not start ({' '.join(str(error).split())[:300]}). If this machine is very busy, try again when "
             "it is less so, or use --serial"
         ) from error
+    return notice
+
+
+def folder_for_sockets() -> tuple[Path, str | None]:
+    """Where a private Ray's folder is made, and what to tell a person if that is not where temporary files go.
+
+    It is RAY_TMPDIR or the temporary folder, and /tmp if that path is too long for sockets in it. Raises ConfigError if
+    there is no such place.
+    """
+    named = os.environ.get("RAY_TMPDIR")
+    folder = Path(named).resolve() if named else temporary_folder()
+    if not folder.is_dir():
+        raise ConfigError(f"RAY_TMPDIR={named}: that is not a folder. Make it, or unset RAY_TMPDIR")
+    refuse_open(folder)
+    most = SOCKET_BYTES - SOCKET_NAME_BYTES - NAME_BYTES
+    if (length := len(os.fsencode(folder))) <= most:
+        return folder, None
+    short = Path("/tmp").resolve()
+    reason = f"{'RAY_TMPDIR' if named else 'TMPDIR'}={folder}: its path of {length} bytes is too long for Ray's sockets"
+    if short.is_dir() and os.access(short, os.W_OK | os.X_OK) and len(os.fsencode(short)) <= most:
+        refuse_open(short)
+        return short, f"{reason} (at most {most}), so Ray keeps its files in {short}"
+    raise ConfigError(f"{reason}. Set TMPDIR to a folder whose path has at most {most} bytes, or use --serial")
 
 
 def _join(address: str, namespace: str) -> None:
@@ -133,10 +194,21 @@ def _join(address: str, namespace: str) -> None:
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
             "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
         )
-    root = Path(__file__).resolve().parents[1]
-    code = {"py_modules": [str(root / package) for package in CODE], "excludes": ["__pycache__"]}
+    # In front of what nodes have themselves: the code, and then where this driver finds environments.
+    environment: dict[str, Any] = {
+        "py_modules": [str(folder_of(package)) for package in CODE],
+        "excludes": ["__pycache__"],
+    }
+    if added := added_path():  # an empty PYTHONPATH would mean the current directory
+        environment["env_vars"] = {"PYTHONPATH": os.pathsep.join(added)}
     try:
-        ray.init(address=address, namespace=namespace, log_to_driver=False, runtime_env=code)
+        ray.init(
+            address=address,
+            namespace=namespace,
+            log_to_driver=False,
+            runtime_env=environment,
+            job_config=job_config([]),
+        )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

@@ -6,15 +6,16 @@ import os
 import shlex
 import shutil
 import socket
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from actors.cluster import CODE, token_file, use_token
+from actors.cluster import token_file, use_token
+from actors.import_path import CODE, folder_of
 from muzero_ray.cli_commands import SubmitCommand
 from muzero_ray.config_file import dump_config
 from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.private_folder import PrivateFolder
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -46,10 +47,10 @@ def submit(command: SubmitCommand) -> str:
     try:
         client = JobSubmissionClient(command.address)
         _refuse_second(client, command)
-        with tempfile.TemporaryDirectory() as folder:
+        with PrivateFolder() as folder:
             job = client.submit_job(
                 entrypoint=shlex.join(ENTRYPOINT),
-                runtime_env={"working_dir": str(package(Path(folder), command))},
+                runtime_env={"working_dir": str(package(folder, command))},
                 metadata={RUN_KEY: str(command.folder)},
             )
     except (ConnectionError, RuntimeError, RayError) as error:
@@ -68,7 +69,7 @@ def package(folder: Path, command: SubmitCommand) -> Path:
     """Put into `folder` what a job needs: the program and its whole configuration, and nothing else. Returns it."""
     root = Path(__file__).resolve().parents[1]
     for name in CODE:
-        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(folder_of(name), folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(root / "launch.py", folder)
     (folder / CONFIG_FILE).write_text(dump_config(command.config))
     return folder

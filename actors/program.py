@@ -6,10 +6,8 @@ no more than a pause; every other worker is replaced here, with an incarnation o
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,6 +16,7 @@ from ray.actor import ActorHandle
 from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
 from muzero_ray.envs.call_note import read_note
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
+from muzero_ray.private_folder import PrivateFolder
 from muzero_ray.runtime.run_output import RunOutput
 
 SERVICES = ("replay", "params")
@@ -56,7 +55,7 @@ class Program:
         slots: list[Slot],
         spawn: Callable[[Kind, int, int], ActorHandle],
         output: RunOutput,
-        notes: tempfile.TemporaryDirectory[str] | None = None,
+        notes: PrivateFolder | None = None,
     ) -> None:
         self.slots = slots
         self._spawn = spawn
@@ -122,7 +121,7 @@ class Program:
         if is_gone(slot.node):
             reason = "its node left"
         else:
-            if self._notes is not None and (call := read_note(Path(self._notes.name, slot.note))) is not None:
+            if self._notes is not None and (call := read_note(self._notes.path / slot.note)) is not None:
                 slot.in_environment += 1
                 reason = f"{call} ({reason.rstrip('.')})"
             self.count_failure(slot, reason)

@@ -279,6 +279,7 @@ class Supervisor:
         """Write learner, replay and book as of now; False if one of them did not answer, and is replaced."""
         if self._learner.fresh:
             return False
+        self._output.confirm_lock()  # each part of replay writes its own snapshot
         asked = [(slot, slot.handle.save.remote()) for slot in (self._learner, *self._replays)]
         deadline = time.monotonic() + (STOP_SECONDS if self._stop_requested else TIMEOUT)
         parts = []

@@ -41,6 +41,7 @@ FAULTS = {
     "soak": Fault("soak:soak", 60, 3),
     "nodes": Fault("nodes:nodes", 2, 1),
     "head": Fault("head:head", 2, 1),
+    "conditions": Fault("conditions:conditions", 100, 1),
 }
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}

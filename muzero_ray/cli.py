@@ -30,6 +30,7 @@ from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_option
 from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
+from muzero_ray.printed import launch_line
 
 DEFAULT_ATARI_PRESET = "breakout"
 
@@ -81,7 +82,7 @@ def presets_table() -> str:
     for preset in config_file.list_presets():
         notes = [preset.note(key) for key in ("hardware", "expected time", "expected score")]
         rows.append((preset.name, preset.header.partition("\n")[0], notes[0], notes[1], notes[2]))
-    return f"{table(rows)}\n\nStart one with: python launch.py train PRESET"
+    return f"{table(rows)}\n\nStart one with: {launch_line('train', 'PRESET')}"
 
 
 def table(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
@@ -103,9 +104,9 @@ def table(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
 def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     options = {
         "preset": one_option(
-            str, "Name of a preset; `python launch.py presets` lists them.", None, positional="PRESET"
+            str, f"Name of a preset; `{launch_line('presets')}` lists them.", None, positional="PRESET"
         ),
-        "config": one_option(Path, "Config file: a preset of your own, or a run's config.yaml.", None),
+        "config": one_option(Path, "Config file: a preset of your own, or a run's config.yaml (its name aside).", None),
         "game": one_option(str, "Any ALE game by name, on the CPU-sized Atari preset unless another is named.", None),
         "serial": one_option(None, "One process, no Ray: reproducible to the byte.", False),
         "resume": one_option(None, "Go on with the run of that name, if there is one (submit always does).", False),
@@ -139,7 +140,9 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     path = file if preset is None else config_file.preset_path(preset)
     loaded = config_file.read_yaml(path)
     validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
-    data, places = _merged(loaded.data, given), {**loaded.where, **where}
+    goes_on = resume or name == "submit"
+    base = loaded.data if goes_on or not _is_of_a_run(path) else _without_name(loaded.data)
+    data, places = _merged(base, given), {**loaded.where, **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
@@ -236,7 +239,7 @@ def _check_run(command: str, run: Path) -> None:
         return
     reason = "has no config.yaml, so it is no run's folder" if run.exists() else "does not exist"
     folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
-    remedy = nearest(str(run), folders) if folders else "Train first: python launch.py train PRESET"
+    remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"
     raise ConfigError(f"{command}: the folder {reason} (got {run}). {remedy}")
 
 
@@ -255,6 +258,18 @@ def _guess_base(argv: list[str]) -> Config:
 def _label(path: Path) -> str:
     """A run's own config.yaml says less than the run's name."""
     return path.resolve().parent.name if path.stem == "config" else path.stem
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether `path` is the config.yaml that a run wrote into its own folder."""
+    folder = path.resolve().parent
+    return path.name == "config.yaml" and ((folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir())
+
+
+def _without_name(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The name in a run's own file is that run's: a new one that starts from the file gets a name of its own."""
+    run = data.get("run")
+    return {**data, "run": {key: value for key, value in run.items() if key != "name"}} if run else dict(data)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,9 @@ class TrainCommand:
         """
         asked, made = self.config.run, made_with.run
         free = {name: getattr(made, name) for name in (*LIMITS, "address", "name", "runs_dir")}
-        same = self.config.model_copy(update={"run": asked.model_copy(update=free)})
+        # A run goes on seeing what it has seen, if it was made before there was a choice.
+        env = self.config.env.model_copy(update={"scaling": made_with.env.scaling})
+        same = self.config.model_copy(update={"run": asked.model_copy(update=free), "env": env})
         values = [(path, _value(same, path), _value(made_with, path)) for path in leaf_paths(Config)]
         if other := [(path, new, old) for path, new, old in values if new != old]:
             path, new, old = other[0]

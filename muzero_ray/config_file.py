@@ -193,6 +193,47 @@ def read_yaml(path: Path) -> Loaded:
     return Loaded(data, where)
 
 
+def parse_value(text: str) -> Any:
+    """What a value means that is not in a file: a word, as `parse_scalar` reads it, or a list, a dict or text in
+    quotes, as YAML writes them on one line: `[1, 2]`, `{lanes: 3}`, `'007'`. Raises ConfigError."""
+    if not text.startswith(("[", "{", "'", '"')):
+        return parse_scalar(text)
+    problems: list[str] = []
+    loader = None
+    try:
+        loader = _Loader(text)
+        node: Any = loader.get_single_node()
+        _refuse_lone_keys(node)
+        value = _convert(node, (), "here", {(): "here"}, problems)
+    except yaml.MarkedYAMLError as error:
+        column = f" at character {error.problem_mark.column + 1}" if error.problem_mark else ""
+        raise ConfigError(
+            f"{shown(text)} is not a list, a dict or quoted text{column}: {(error.problem or 'not YAML').rstrip('.')}"
+        ) from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"{shown(text)} holds an unprintable character (U+{ord(text[error.position]):04X})") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+    raise_all(problems)
+    return value
+
+
+def _refuse_lone_keys(node: yaml.Node) -> None:
+    """YAML reads `{lanes:3}` as a key "lanes:3" without a value."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(value, yaml.ScalarNode) and not value.value and value.style is None:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} has no value. Write `name: value`, with a blank behind the colon",
+                    problem_mark=key.start_mark,
+                )
+            _refuse_lone_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_lone_keys(item)
+
+
 # --- files and presets --------------------------------------------------------------------------------------------
 
 
@@ -213,6 +254,15 @@ class Preset:
 def load_config(path: Path) -> Config:
     """A config file of any origin: a preset, a user's, or a run's `config.yaml`."""
     return validate(Config, *read_yaml(path))
+
+
+def load_run_config(folder: Path) -> Config:
+    """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it."""
+    data, where = read_yaml(folder / "config.yaml")
+    config = validate(Config, data, where)
+    if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":
+        return config
+    return config.overridden(env=config.env.overridden(scaling="bytes"))
 
 
 def dump_config(config: Config) -> str:

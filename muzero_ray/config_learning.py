@@ -19,6 +19,7 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+from typing_extensions import TypeAliasType
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -26,6 +27,11 @@ OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
 """Whoever plays board games without being trained."""
 
 Simulations = Annotated[int, Field(ge=1, le=10_000)]
+
+KwargValue = TypeAliasType(
+    "KwargValue", "bool | int | float | str | tuple[KwargValue, ...] | dict[str, KwargValue] | None"
+)
+"""What YAML can say of a keyword argument."""
 
 OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
 
@@ -66,8 +72,16 @@ class EnvConfig(FrozenConfig):
     """Adapter. `gymnasium` takes any id, `my_pkg:MyEnv-v0` included; `atari` an ALE game; `openspiel` a board game."""
     id: Annotated[str, Field(min_length=1)] = "CartPole-v1"
     """Gymnasium id, ALE game name (Breakout), or OpenSpiel game string (tic_tac_toe)."""
-    kwargs: dict[str, bool | int | float | str] = {}
-    """Extra keyword arguments of the environment."""
+    kwargs: dict[str, KwargValue] = {}
+    """Extra keyword arguments of the environment; lists, dicts and null, too: 'config={lanes: 3}' 'sizes=[1, 2]'."""
+    channels: Literal["auto", "first", "last"] = "auto"
+    """Which of three axes of an image are its channels. `auto`: the first if it is the shortest, else the last."""
+    scaling: Literal["bounds", "bytes"] = "bounds"
+    """`bounds`: integers are scaled by the bounds of their space. `bytes`: uint8 by 255, others not, as in runs that
+    were made before this setting."""
+    instances: PositiveInt | None = None
+    """How many of this environment can exist at a time (none: any number). 1, for a game server: with --serial and
+    --actors.envs-per-actor 1."""
     frame_stack: PositiveInt = 1
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
     max_moves: PositiveInt | None = None

@@ -112,6 +112,11 @@ def test_a_private_ray_asks_for_the_token_and_has_no_dashboard(token: Path, monk
     assert ray.arguments["address"] == "local"
     assert ray.arguments["include_dashboard"] is False
     assert "runtime_env" not in ray.arguments
+    folder = Path(ray.arguments["_temp_dir"]).parent
+    assert mode(folder) == 0o700  # Ray opens what it makes in there to everybody
+    cluster.disconnect()
+    assert ray.stopped
+    assert not folder.exists()
 
 
 @pytest.mark.usefixtures("token")
@@ -120,6 +125,7 @@ def test_a_private_ray_that_would_let_in_anybody_is_stopped(monkeypatch: pytest.
     with pytest.raises(MuZeroRayError, match="RAY_AUTH_MODE=token came too late"):
         cluster.connect(None, "muzero-x")
     assert ray.stopped
+    assert not Path(ray.arguments["_temp_dir"]).parent.exists()
 
 
 def test_a_cluster_gets_the_code_and_the_token_and_nothing_else(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +135,8 @@ def test_a_cluster_gets_the_code_and_the_token_and_nothing_else(token: Path, mon
     assert warning is not None
     assert "asks for no token" in warning
     assert "RAY_AUTH_MODE" not in ray.environment
-    assert ray.arguments["runtime_env"].keys() == {"py_modules", "excludes"}
+    assert ray.arguments["runtime_env"].keys() <= {"py_modules", "excludes", "env_vars"}
+    assert ray.arguments["runtime_env"].get("env_vars", {}).keys() <= {"PYTHONPATH"}
     sent = [Path(path) for path in ray.arguments["runtime_env"]["py_modules"]]
     assert [path.name for path in sent] == ["actors", "learner", "muzero_ray"]
     assert all((path / "__init__.py").is_file() for path in sent)

@@ -32,6 +32,12 @@ class OpenSpielEnvironment:
         opening_moves: each game begins after 0 to so many random moves, all numbers alike, drawn from its seed.
         """
         self._opening_moves = opening_moves
+        for key, value in kwargs.items():
+            if value is None or isinstance(value, list | dict):
+                raise ConfigError(
+                    f"env.kwargs.{key}={value!r}: parameters of OpenSpiel games are numbers, text, true or false. "
+                    "Write one of those"
+                )
         self._game = _load(name, tuple(sorted(kwargs.items())))
         self.state: Any = self._game.new_initial_state()
         tensor = tuple(self._game.observation_tensor_shape())

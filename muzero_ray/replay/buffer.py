@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from muzero_ray.replay.game_store import GameStore
 from muzero_ray.replay.held_out import choose, is_held_out
 from muzero_ray.replay.history import validate
 from muzero_ray.replay.seen_ids import SeenIds
+from muzero_ray.replay.stale_queue import StaleQueue
 from muzero_ray.replay.stored_game import (
     StaleGame,
     StoredGame,
@@ -87,6 +87,7 @@ class ReplayBuffer:
     def _clear(self) -> None:
         self._tree = SumTree(self._capacity)
         self._store = GameStore(self._capacity, self._capacity_bytes, self._horizon)
+        self._stale = StaleQueue(self._store.games)
 
     @property
     def size(self) -> int:
@@ -151,6 +152,7 @@ class ReplayBuffer:
                 f"need unroll_steps + td_steps = {overlap}"
             )
         stored, evicted = self._store.insert(game)
+        self._stale.enter(self._store.next_number - 1)
         for left in evicted:
             self._tree.set(self._store.leaves(left), np.zeros(left.owned))
         return stored
@@ -214,9 +216,9 @@ class ReplayBuffer:
         codec = self._store.codec
         if codec is None:
             return []
-        games = self._store.games.items()
-        oldest = heapq.nsmallest(count, games, key=lambda item: (item[1].target_version, item[0]))
-        return [stale_game(number, game, codec, stack=self._stack) for number, game in oldest]
+        games = self._store.games
+        oldest = self._stale.oldest(count)
+        return [stale_game(number, games[number], codec, stack=self._stack) for number in oldest]
 
     def replace_targets(
         self, game: int, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
@@ -236,16 +238,16 @@ class ReplayBuffer:
             )
         values = np.zeros(len(stored) + 1, np.float32)
         values[: stored.searched] = root_values
-        self._retarget(stored, policies[: len(stored)], values, version)
+        self._retarget(game, policies[: len(stored)], values, version)
         return True
 
-    def _retarget(
-        self, game: StoredGame, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
-    ) -> None:
+    def _retarget(self, number: int, policies: FloatArray, root_values: FloatArray, version: WeightsVersion) -> None:
         if not (np.isfinite(policies).all() and np.isfinite(root_values).all()):
             raise ValueError("policies or root values hold NaN or infinity")
+        game = self._store.games[number]
         game.target_version, game.reanalyzed = version, True
         set_targets(game, policies, root_values, self._horizon)
+        self._stale.enter(number)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything but the games as they came in, exactly: arrays and JSON. Their reanalyzed targets are here."""
@@ -272,9 +274,9 @@ class ReplayBuffer:
         self._store.start_at(meta["next_game"] - len(records))
         for record in records:
             self._store.next_leaf = record.first_leaf
-            stored = self._insert(record.game)
+            self._insert(record.game)
             if record.targets is not None:
-                self._retarget(stored, *record.targets)
+                self._retarget(self._store.next_number - 1, *record.targets)
         priorities = arrays["priorities"]
         if len(records) != self.games or priorities.shape != (self.size,) or priorities.dtype.kind != "f":
             raise CheckpointError(

@@ -9,6 +9,7 @@ found by its hash. Loading reads nothing it has not verified, and treats the fol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -47,6 +48,8 @@ _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_STATE_BYTES = 64 << 20
 # A header holds about 100 bytes per tensor; the limit keeps a forged one from costing memory before it is refused.
 _MAX_HEADER_BYTES = 8 << 20
+# How often a reader starts over, at most.
+_LOOKS = 10
 # `<step>.replaced` exists only between the two renames that replace a checkpoint by another of the same step;
 # `<step>.abandoned` holds what a run that was resumed from an older step had reached before.
 _FOLDER = re.compile(r"(0|[1-9][0-9]{0,17})(\.replaced|\.abandoned)?")
@@ -147,23 +150,55 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """The newest good checkpoint of a run folder or its `checkpoints` folder, or exactly the one folder given.
 
     Sizes and hashes are verified. In a run, a damaged checkpoint is reported as a warning and the one before it is
-    tried. Raises CheckpointError if none is good; a single folder named explicitly is never replaced by another.
+    tried; what a run that goes on replaced or dropped meanwhile is looked for again. Raises CheckpointError if none is
+    good; a single folder named explicitly is never replaced by another.
     """
-    path = Path(path)
+    for _ in range(_LOOKS - 1):
+        with contextlib.suppress(_Replaced):
+            return _load(Path(path))
+    return _load(Path(path))
+
+
+def _load(path: Path) -> Checkpoint:
     root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     candidates = list_checkpoints(root)
     if root == path and (os.path.lexists(path / MANIFEST) or (not candidates and _FOLDER.fullmatch(path.name))):
-        return _read_checkpoint(path)
+        return _read_unchanged(path)
     if not candidates:
-        raise CheckpointError(f"{path} holds no checkpoint. Give a run's folder, or one folder below its checkpoints/")
+        raise _Replaced(f"{path} holds no checkpoint. Give a run's folder, or one folder below its checkpoints/")
     failures = []
     for candidate in candidates:
         try:
-            return _read_checkpoint(candidate)
+            return _read_unchanged(candidate)
+        except _Replaced:
+            raise
         except CheckpointError as error:
             logger.warning("checkpoint skipped, trying the one before it: %s", error)
             failures.append(str(error))
     raise CheckpointError(f"no good checkpoint in {root}: {'; '.join(failures)}. Restore one from a backup")
+
+
+class _Replaced(CheckpointError):
+    """What was read is not there any more, or another has its name: the run that writes it goes on."""
+
+
+def _read_unchanged(folder: Path) -> Checkpoint:
+    before = _identity(folder)
+    try:
+        return _read_checkpoint(folder)
+    except CheckpointError as error:
+        if before is None or _identity(folder) != before:
+            raise _Replaced(str(error)) from error
+        raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Differs once another folder has that name; None if there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def list_checkpoints(root: Path) -> list[Path]:

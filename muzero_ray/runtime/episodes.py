@@ -97,7 +97,8 @@ class EpisodesProgress(NamedTuple):
 
 
 class Episodes:
-    """Episodes in play, up to `MAX_LANES` side by side; a context manager that closes their environments.
+    """Episodes in play, up to `instances` (None: `MAX_LANES`) side by side; a context manager that closes their
+    environments.
 
     Episode `i` is reset with `seed + i`. If its environment breaks, it is played again in a new one, with another seed.
     make_environment: called with True for the one environment that is rendered. opponent: needed by, and only by,
@@ -116,8 +117,9 @@ class Episodes:
         opponent: Opponent | None = None,
         record: bool = False,
         move_limit: int | None = None,
+        instances: int | None = None,
     ) -> None:
-        count = min(episodes, MAX_LANES)
+        count = min(episodes, MAX_LANES, instances or MAX_LANES)
         self.seed = seed
         self.faults: list[str] = []
         self.cut = 0

@@ -11,7 +11,7 @@ from muzero_ray.config import Config
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.networks.engine import InferenceEngine
-from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory
+from muzero_ray.runtime.build import TaskShape, build_engine, build_search, environment_factory, evaluation_instances
 from muzero_ray.runtime.episodes import Episodes, EpisodesProgress, Policy
 from muzero_ray.runtime.opponents import Opponent, make_opponent
 from muzero_ray.runtime.protocol import EvaluationProtocol, evaluation_protocol
@@ -106,6 +106,7 @@ def play_episodes(
     protocol: EvaluationProtocol,
     opponent: Opponent | None = None,
     record: bool = False,
+    instances: int | None = None,
 ) -> Evaluation:
     """Play `episodes` games to their end; the arguments are those of `Episodes`."""
     with Episodes(
@@ -117,6 +118,7 @@ def play_episodes(
         opponent=opponent,
         record=record,
         move_limit=protocol.move_limit,
+        instances=instances,
     ) as games:
         games.play(lambda: True)
         return result_of(games, protocol)
@@ -138,6 +140,7 @@ class Evaluator:
         self._engine = build_engine(config, shape)
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)
+        self._instances = evaluation_instances(config)
         self.protocol = evaluation_protocol(config, shape.spec)
         self._search = build_search(
             config, shape, simulations=self.protocol.simulations, c_scale=config.evaluation.c_scale
@@ -193,4 +196,5 @@ class Evaluator:
             opponent=make_opponent(self.protocol.opponent, seed) if self.protocol.opponent else None,
             record=record,
             move_limit=self.protocol.move_limit,
+            instances=self._instances,
         )

@@ -13,6 +13,9 @@ from muzero_ray.types import EnvSpec
 MOVE_LIMIT = 27_000
 """Moves after which an episode is cut if nothing else ends it: the usual 30 minutes of an Atari game."""
 
+NOT_OF_THE_GAME = ("opening_moves", "channels", "scaling", "instances")
+"""Settings of the environment that do not change the game that is scored: for training, and for how it is read."""
+
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
@@ -46,11 +49,11 @@ class EvaluationProtocol:
 
 
 def evaluation_protocol(config: Config, spec: EnvSpec) -> EvaluationProtocol:
-    """The protocol of `config`'s evaluations. Training-only settings of the environment are left out.
+    """The protocol of `config`'s evaluations.
 
     spec: of the environment: how many play, and whether games end by a limit of their own.
     """
-    environment = config.env.model_dump(mode="json", exclude={"opening_moves": True})
+    environment = config.env.model_dump(mode="json", exclude=set(NOT_OF_THE_GAME))
     del environment["atari"]["terminal_on_life_loss"]
     if config.env.kind != "atari":
         del environment["atari"]

@@ -15,7 +15,7 @@ from muzero_ray.errors import taking_over
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.rate_limiter import make_rate_limiter
 from muzero_ray.runtime.evaluation import Evaluation
-from muzero_ray.runtime.metrics import MetricsAccumulator, make_row
+from muzero_ray.runtime.metrics import METRICS, MetricsAccumulator, make_row
 from muzero_ray.runtime.play_stats import PlayStats
 from muzero_ray.training.learner import TrainResult
 
@@ -27,7 +27,7 @@ RECENT_EPISODES = 100
 
 @dataclass(frozen=True)
 class TrainStats:
-    """What one call to the learner did; losses are means over its steps."""
+    """What one call to the learner did; losses are means over its steps, or the largest, as METRICS says."""
 
     steps: int
     seconds: float
@@ -66,6 +66,7 @@ class TrainTally:
     def __init__(self) -> None:
         self._begin = time.monotonic()
         self._sums: dict[str, float] = {}
+        self._largest: dict[str, float] = {}
         self._trained = 0
         self.steps = 0
         self._skipped = 0
@@ -77,21 +78,25 @@ class TrainTally:
             return
         self._trained += 1
         for name, value in result.losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            if METRICS.get(name) == "max":
+                self._largest[name] = max(self._largest.get(name, value), value)
+            else:
+                self._sums[name] = self._sums.get(name, 0.0) + value
 
     def stats(self, weights_step: int, quality: dict[str, float]) -> TrainStats:
-        losses = {name: total / self._trained for name, total in self._sums.items()}
+        losses = {name: total / self._trained for name, total in self._sums.items()} | self._largest
         return TrainStats(self.steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
 
     def state(self) -> dict[str, Any]:
         """JSON-able, for a call that was interrupted and goes on after a resume."""
-        return {"sums": self._sums, "trained": self._trained, "steps": self.steps, "skipped": self._skipped}
+        counts = {"trained": self._trained, "steps": self.steps, "skipped": self._skipped}
+        return {"sums": self._sums, "largest": self._largest, **counts}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> TrainTally:
         """Inverse of `state`."""
         tally = cls()
-        tally._sums = {str(name): float(total) for name, total in state["sums"].items()}
+        tally._sums, tally._largest = dict(state["sums"]), dict(state["largest"])
         tally._trained, tally.steps, tally._skipped = (int(state[key]) for key in ("trained", "steps", "skipped"))
         return tally
 

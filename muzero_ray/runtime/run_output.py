@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
-from muzero_ray.config_file import dump_config, load_config
-from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
+from muzero_ray.config_file import dump_config, load_run_config
+from muzero_ray.errors import taking_over
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
     abandon_later,
@@ -20,13 +19,16 @@ from muzero_ray.runtime.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from muzero_ray.runtime.clamping import ClampReport
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
-from muzero_ray.runtime.limits import nothing_learned
+from muzero_ray.runtime.limits import end_lines, nothing_learned
 from muzero_ray.runtime.metrics import AXES
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
 from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.runtime.run_folder import hold_run, make_run_folder, run_folder, way_on, writing
+from muzero_ray.runtime.run_lock import RunLock
 from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter, truncate_metrics
 from muzero_ray.types import FloatArray
 
@@ -42,9 +44,16 @@ class RunOutput:
     """Owns `runs/<name>/`. Made by `create` or `reopen`; a context manager that closes what it opened."""
 
     def __init__(
-        self, folder: Path, config: Config, *, wandb_id: str | None = None, seconds_before: float = 0.0
+        self,
+        folder: Path,
+        config: Config,
+        lock: RunLock,
+        *,
+        wandb_id: str | None = None,
+        seconds_before: float = 0.0,
     ) -> None:
         self.folder = folder
+        self._lock = lock
         self._config = config
         # Taken out of the environment, so that no worker process inherits it.
         api_key = os.environ.pop("WANDB_API_KEY", None)
@@ -64,31 +73,31 @@ class RunOutput:
         )
         self._seconds_before = seconds_before
         self._last_row = _last_row(self._metrics.path)
+        self._clamping = ClampReport(config.network, self._last_row)
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
         self._told_of_cut = False
 
     @staticmethod
-    def create(config: Config, folder: Path) -> RunOutput:
-        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already."""
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise ConfigError(
-                f"run folder {folder} exists already. Go on with `python launch.py resume {folder}`, or choose another "
-                "--run.name"
-            ) from None
+    def create(config: Config, folder: Path, lock: RunLock | None = None) -> RunOutput:
+        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already.
+
+        lock: of the folder, if it is there already, held by this process and empty.
+        """
+        lock = lock or make_run_folder(folder)
         with writing(folder / "config.yaml") as path:
             replace_text(path, dump_config(config))
-            return RunOutput(folder, config)
+            return RunOutput(folder, config, lock)
 
     @staticmethod
     @taking_over("the checkpoint's state.json")
-    def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
+    def reopen(config: Config, folder: Path, checkpoint: Checkpoint, lock: RunLock | None = None) -> RunOutput:
         """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
 
         Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
+        lock: of the run, if this process holds it already.
         """
+        lock = lock or hold_run(folder)
         rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
         with writing(folder):
             abandon_later(folder / "checkpoints", checkpoint.step)
@@ -99,7 +108,7 @@ class RunOutput:
                 lines = [line for line in scores.read_text().splitlines(keepends=True) if line.endswith("\n")]
                 kept = "".join(line for line in lines if json.loads(line)["learner_step"] <= checkpoint.step)
                 replace_text(scores, kept)
-            output = RunOutput(folder, config, wandb_id=checkpoint.state["wandb_id"], seconds_before=seconds)
+            output = RunOutput(folder, config, lock, wandb_id=checkpoint.state["wandb_id"], seconds_before=seconds)
         if checkpoint.score is not None:
             output._scored = checkpoint.step, checkpoint.score
         return output
@@ -112,21 +121,16 @@ class RunOutput:
     def __exit__(self, *error: Any) -> None:
         self._progress.close()
         self._metrics.close()
+        self._lock.release()
 
     @property
     def replay_folder(self) -> Path:
         return (self.folder / "replay").resolve()  # workers may have another working directory
 
     @property
-    def resume_command(self) -> str:
-        return f"python launch.py resume {self.folder}"
-
-    @property
     def way_on(self) -> str:
         """What a person can do once the run has stopped."""
-        if list_checkpoints(self._root):
-            return f"go on with: {self.resume_command}"
-        return "there is no checkpoint yet: start it again under another --run.name"
+        return way_on(self.folder)
 
     @property
     def _root(self) -> Path:
@@ -146,7 +150,8 @@ class RunOutput:
             self.message(f"{fault}; replaced")
 
     def show(self, book: RunBook) -> None:
-        """Refresh the progress display."""
+        """Refresh the progress display. LockLost if the run is another process' now."""
+        self._lock.check()
         self._progress.update({**book.snapshot(), "seconds": book.seconds})
 
     def evaluating(self, progress: str | None) -> None:
@@ -158,9 +163,16 @@ class RunOutput:
         if book.learner_steps != self._last_row.get("learner_steps"):
             self._write(book.row())
 
+    def confirm_lock(self) -> None:
+        """LockLost if the run is another process' now: to be asked before a checkpoint is put together."""
+        self._lock.confirm()
+
     def _write(self, row: dict[str, float]) -> None:
+        self._lock.confirm()
         with writing(self._metrics.path):
             self._metrics.write(row)
+        for text in self._clamping.messages(row):
+            self.message(text)
         self._last_row = row
         self._progress.update(row)
 
@@ -191,6 +203,7 @@ class RunOutput:
         self_play_files: dict[str, bytes] | None = None,
     ) -> None:
         """Write a checkpoint of the run as it is now, and drop what no checkpoint needs any more."""
+        self._lock.confirm()
         arrays, info = learner
         model = {name: array for name, array in arrays.items() if name.startswith("model.")}
         state = {
@@ -252,22 +265,14 @@ class RunOutput:
             else:
                 self._metrics.log_video(path)
                 lines.append(f"video:   {path}")
-        lines.append(f"resume:  {self.resume_command} {self._more(book)}")
+        lines += end_lines(self.folder, self._config, book.state())
         lines += [f"warning: {note}" for note in (evaluation.cut_note(), nothing_learned(self._config, book)) if note]
         for line in lines:
             self.message(line)
 
-    def _more(self, book: RunBook) -> str:
-        """The option of `resume` that doubles the limit which ended the run."""
-        run = self._config.run
-        if book.learner_steps >= run.training_steps:
-            return f"--iterations {2 * run.training_steps}"
-        if run.episodes is not None and book.episodes >= run.episodes:
-            return f"--episodes {2 * book.episodes}"
-        return f"--minutes {2 * (run.minutes or book.seconds / 60):g}"
-
     def _record_score(self, kind: str, evaluation: Evaluation, step: int, env_steps: int) -> None:
         """Every score with the protocol it was measured under."""
+        self._lock.confirm()
         entry = {
             "kind": kind,
             "learner_step": step,
@@ -282,18 +287,6 @@ class RunOutput:
         }
         with writing(self.folder / SCORES_FILE) as path, path.open("ab", buffering=0) as file:
             append_line(file, json.dumps(entry))
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """MuZeroRayError if the disk refuses. Gives `path`."""
-    try:
-        yield path
-    except OSError as error:
-        raise MuZeroRayError(
-            f"{path} was not written: {error.strerror or error}. Free space or fix permissions there, then go on with: "
-            f"python launch.py resume {path.parent if path.suffix else path}"
-        ) from error
 
 
 def _last_row(path: Path) -> dict[str, float]:
@@ -311,9 +304,5 @@ def learner_state(checkpoint: Checkpoint) -> LearnerState:
 
 def open_run(path: Path) -> tuple[Path, Config, Checkpoint]:
     """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names)."""
-    folder = path
-    while not (folder / "config.yaml").is_file():
-        if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
-            raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. See `runs/`")
-        folder = folder.parent
-    return folder, load_config(folder / "config.yaml"), load_checkpoint(path)
+    folder = run_folder(path)
+    return folder, load_run_config(folder), load_checkpoint(path)

@@ -14,9 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from muzero_ray.config import Config
 from muzero_ray.config_file import load_config
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import ConfigError, taking_over
+from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.human_scores import human_normalised
+from muzero_ray.runtime.limits import end_lines
+from muzero_ray.runtime.run_folder import way_on, writer
 from muzero_ray.runtime.run_output import SCORES_FILE
 from muzero_ray.types import Array
 
@@ -69,9 +73,7 @@ def read_score(run: Path) -> RunScore:
     lines = path.read_text().splitlines() if path.is_file() else []
     newest = {entry["kind"]: entry for entry in map(json.loads, lines)}
     if not {"final", "random"} <= newest.keys():
-        raise ConfigError(
-            f"run {run} has no final evaluation yet. Let it come to its end: python launch.py resume {run}"
-        )
+        raise ConfigError(f"run {run} has no final evaluation yet; {writer(run) or way_on(run)}")
     final = newest["final"]
     return RunScore(
         run,
@@ -89,6 +91,31 @@ def _comparable(final: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol of a score. A limit of moves that cut no episode changed nothing: it does not count."""
     left_out = {"digest"} if final.get("cut") else {"digest", "move_limit"}
     return {name: value for name, value in final["protocol"].items() if name not in left_out}
+
+
+def describe_finished(folder: Path, config: Config, checkpoint: Checkpoint) -> str | None:
+    """What to tell somebody who would go on with a run that has nothing left to do; None if it has.
+
+    It has nothing to do once a limit is reached and the weights of `checkpoint` have their final scores.
+    """
+    with taking_over("the checkpoint's state.json"):
+        ended = end_lines(folder, config, checkpoint.state["book"])
+    if not ended:
+        return None
+    try:
+        score = read_score(folder)
+    except ConfigError:
+        return None
+    if score.learner_steps != checkpoint.step:
+        return None
+    return "\n".join(
+        [
+            f"run {folder} is finished: nothing is done",
+            f"trained: return_mean={score.score:.3f} episodes={score.episodes}",
+            f"random:  return_mean={score.random:.3f}",
+            *ended,
+        ]
+    )
 
 
 def interquartile_mean(scores: Array, axis: int = -1) -> Any:

@@ -22,6 +22,7 @@ from muzero_ray.runtime.play_stats import Episode, PlayInterrupted, PlayStats, P
 from muzero_ray.runtime.recorder import GameRecorder
 from muzero_ray.search.policies import SearchFunction
 from muzero_ray.types import (
+    Array,
     EnvStep,
     FloatArray,
     GameHistory,
@@ -82,6 +83,7 @@ class SelfPlay:
         ]
         self._frame_stack = frame_stack
         self._started = False
+        self._resting: list[dict[str, Any]] = []
         self._faults: list[str] = []
         """Not yet reported."""
         self._interrupted: PlayTally | None = None
@@ -89,7 +91,7 @@ class SelfPlay:
         self.first_move_at: float | None = None
         """Monotonic time at which this process had made its first move; None before."""
         self.begun_anew: list[str] = []
-        """Why games that were in flight could not be brought back by `load_state`."""
+        """Why games in flight could not be brought back; whoever tells of it empties the list."""
 
     @property
     def where(self) -> str:
@@ -294,12 +296,7 @@ class SelfPlay:
             self._interrupted = PlayTally.restored(state["interrupted"])
         for lane, snapshot in enumerate(state["environments"]):
             environment, recorder = self._places[lane].environment, self._recorders[lane]
-            try:
-                frame = environment.restore(snapshot)
-            except EnvironmentFault as fault:
-                self.begun_anew.append(str(fault))
-                self._places[lane].broke(fault)
-                self._start_game(lane)
+            if (frame := self._brought_back(lane, snapshot)) is None:
                 continue
             self._legal[lane] = environment.legal_actions()
             if games[lane]:
@@ -309,6 +306,28 @@ class SelfPlay:
             else:
                 recorder.start(frame, environment.to_play(), self._legal[lane].copy())
                 self._stacker.start(lane, frame)
+
+    def rest(self) -> None:
+        """Close the environments until `wake`: of some, only so many can exist at a time."""
+        self._resting = [place.environment.snapshot() for place in self._places] if self._started else []
+        self.close()
+
+    def wake(self) -> None:
+        """Make them again, and bring their games back; those that cannot be brought back begin anew: `begun_anew`."""
+        for lane, place in enumerate(self._places):
+            place.renew()
+            if self._resting:
+                self._brought_back(lane, self._resting[lane])
+
+    def _brought_back(self, lane: int, snapshot: dict[str, Any]) -> Array | None:
+        """The present frame of the game in `snapshot`, replayed; None if that failed, and another game has begun."""
+        try:
+            return self._places[lane].environment.restore(snapshot)
+        except EnvironmentFault as fault:
+            self.begun_anew.append(str(fault))
+            self._places[lane].broke(fault)
+            self._start_game(lane)
+            return None
 
     def close(self) -> None:
         for place in self._places:

@@ -7,8 +7,9 @@ stopped and resumed equals one that was not.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -51,6 +52,7 @@ class SerialRunner:
         self._stop_requested = False
         self._rolled_back = False
         """Since the last checkpoint."""
+        self._told_begun_anew = False
         self._training: tuple[int, TrainTally] | None = None
         """Of updates that were interrupted: at which learner step they began, and what came of them so far."""
         if checkpoint is not None:
@@ -64,15 +66,17 @@ class SerialRunner:
         )
         if games:
             self._self_play.load_state(games, self_play)
-            self._tell_begun_anew(len(games))
+            self._tell_begun_anew()
         self._publish()
 
-    def _tell_begun_anew(self, games: int) -> None:
-        if anew := self._self_play.begun_anew:
+    def _tell_begun_anew(self) -> None:
+        """Say it once: such an environment cannot be replayed the next time, either."""
+        anew, self._self_play.begun_anew = self._self_play.begun_anew, []
+        if anew and not self._told_begun_anew:
+            self._told_begun_anew = True
             self._output.message(
-                f"{len(anew)} of {games} games in flight begin anew, because replaying them failed. Their moves since "
-                "the last segment are lost, and the run goes another way than without the stop. "
-                f"First of them: {anew[0]}"
+                f"{len(anew)} games in flight begin anew, because replaying them failed. Their moves since the last "
+                f"segment are lost, and the run goes another way than without the break. First of them: {anew[0]}"
             )
 
     def request_stop(self) -> None:
@@ -198,8 +202,9 @@ class SerialRunner:
         if not self._book.due("evaluate"):
             return True
         self._evaluator.load(self._learner.weights())
-        games = self._evaluator.begin(episodes=self._config.evaluation.episodes, seed=self._config.run.seed)
-        evaluation = self._played_out(games, "evaluation", self._may_go_on)
+        with self._turn_of_evaluation():
+            games = self._evaluator.begin(episodes=self._config.evaluation.episodes, seed=self._config.run.seed)
+            evaluation = self._played_out(games, "evaluation", self._may_go_on)
         if evaluation is None:
             if not self._stop_requested:
                 self._output.message(left_unfinished(self._book))
@@ -221,6 +226,17 @@ class SerialRunner:
             self._output.evaluating(None)
             return self._evaluator.result(games) if over else None
 
+    @contextlib.contextmanager
+    def _turn_of_evaluation(self) -> Iterator[None]:
+        """If only so many environments can exist at a time, self-play does without meanwhile."""
+        if self._config.env.instances is None:
+            yield
+            return
+        self._self_play.rest()
+        yield
+        self._self_play.wake()
+        self._tell_begun_anew()
+
     def _write_row(self) -> None:
         self._book.done("log")
         self._book.metrics.update(replay_metrics(self._buffer, self._learner.step))
@@ -233,16 +249,18 @@ class SerialRunner:
         evaluation = self._config.evaluation
         episodes, seed = evaluation.final_episodes, self._config.run.seed
         self._evaluator.load(self._learner.weights())
-        games = self._evaluator.begin(episodes=episodes, seed=seed, record=evaluation.video)
-        trained = self._played_out(games, "final evaluation", lambda: True)
-        games = self._evaluator.begin_random(episodes=episodes, seed=seed)
-        baseline = self._played_out(games, "random play", lambda: True)
+        with self._turn_of_evaluation():
+            games = self._evaluator.begin(episodes=episodes, seed=seed, record=evaluation.video)
+            trained = self._played_out(games, "final evaluation", lambda: True)
+            games = self._evaluator.begin_random(episodes=episodes, seed=seed)
+            baseline = self._played_out(games, "random play", lambda: True)
         assert trained is not None
         assert baseline is not None
         self._output.finished(self._book, trained, baseline, self._learner.step)
 
     def checkpoint(self) -> None:
         """Write everything, games in flight included."""
+        self._output.confirm_lock()  # replay writes a snapshot of its own
         games, self_play = self._self_play.state()
         in_flight = {
             "part": self._part,

@@ -14,6 +14,7 @@ from muzero_ray.errors import CheckpointError, NumericsError, taking_over
 from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.norm import batch_norms
+from muzero_ray.training.clamping import clamped_targets
 from muzero_ray.training.group import Group
 from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
 from muzero_ray.training.quality import model_quality
@@ -31,7 +32,8 @@ class TrainResult:
     """One update.
 
     losses: `loss/{total,policy,value,reward,consistency}` (batch means under importance weights; consistency only when
-    trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped. In a group, of the whole batch.
+    trained), `learner/grad_norm` (before clipping), `learner/lr`, and what `clamped_targets` says. Empty when skipped.
+    In a group, of the whole batch, but for `clamped_targets`.
     priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
     item is not drawn again.
     skipped: the loss or gradient was not finite and nothing changed.
@@ -124,7 +126,10 @@ class Learner:
         self._skipped_in_row = 0
         names = ["loss/total", "learner/grad_norm", "loss/policy", "loss/value", "loss/reward", "loss/consistency"]
         losses = dict(zip(names, numbers.tolist(), strict=False))
-        return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False)
+        clamped = clamped_targets(
+            batch, value_support=self._network.value_support, reward_support=self._network.reward_support
+        )
+        return TrainResult({**losses, "learner/lr": lr, **clamped}, priorities, skipped=False)
 
     def _join_parts(self, group: Group, means: list[torch.Tensor], errors: torch.Tensor) -> None:
         """Turn, in place, the gradients and `means` (the loss first) of this rank's part into those of the whole batch.

@@ -18,6 +18,7 @@ import safetensors.numpy
 import actors.program
 from actors.replay import ReplayWorker
 from actors.slots import Slot
+from muzero_ray.printed import launch_line
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runtime.build import build_learner, probe
 from muzero_ray.runtime.checkpoint import load_checkpoint
@@ -122,7 +123,7 @@ def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_
         assert "there is no checkpoint yet" in output.way_on
         assert not supervisor.run()
         assert (len(victims), book.learner_steps) == (1, 0)
-        assert output.resume_command in output.way_on
+        assert output.way_on == f"go on with: {launch_line('resume', output.folder)}"
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.step == 0
     fresh = build_learner(config, probe(config)).state()[0]

@@ -142,7 +142,7 @@ def test_a_new_process_that_is_ready_has_proved_nothing(program: Program) -> Non
 def test_deaths_in_an_environment_are_its_fault_if_all_are(program: Program, noted: int) -> None:
     slot = program.one("self_play")
     with tempfile.TemporaryDirectory() as folder:
-        program._notes = SimpleNamespace(name=folder)  # type: ignore[assignment]
+        program._notes = SimpleNamespace(path=Path(folder))  # type: ignore[assignment]
         for death in range(MAX_FAILURES + 1):
             placed(program)
             if death < noted:

@@ -42,6 +42,8 @@ def test_self_play_with_every_engine() -> None:
         assert share < 1  # searches are part of self-play
     for label in list(CONV_ENGINES)[1:]:
         assert rows[f"selfplay-gain/breakout/{label}/S16"].baseline == "with torch-fp32"
+    assert rows["environment/atari-reset/Breakout"].baseline == "loading the ROM"
+    assert rows["selfplay-gain/breakout/atari-reset"].baseline == "loading the ROM for each game"
 
 
 def test_weights_are_refreshed_while_moves_are_made() -> None:
@@ -68,6 +70,7 @@ def test_replay_sizes_are_compared_with_the_smallest() -> None:
     rows = check(list(replay(SMALL)))
     assert rows["replay/insert+sample/1000"].baseline == "the same at 500"
     assert "replay/insert+sample/500" not in rows
+    assert [row.baseline for name, row in rows.items() if "searched-again" in name] == ["the same with 2"]
     assert "replay/resident/1000" not in rows  # too small to tell from the allocator's own needs
     compressed = rows["replay/bytes/1000"].ratio
     assert compressed is not None

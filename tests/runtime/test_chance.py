@@ -88,7 +88,7 @@ def test_games_that_cannot_be_replayed_begin_anew_and_it_is_said_once(
     capsys.readouterr()
     assert run_serial(config, tmp_path / "run")
     said = capsys.readouterr().out
-    (told,) = re.findall(r"(\d) of 4 games in flight begin anew, because replaying them failed", said)
+    (told,) = re.findall(r"(\d) games in flight begin anew, because replaying them failed", said)
     assert 1 <= int(told) <= 4
     assert "does not draw all its chance from the seed of reset" in said
     assert "environment tests.odd_environments:GlobalRandom-v0 (seed " in said

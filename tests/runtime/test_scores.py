@@ -121,6 +121,7 @@ def test_a_runs_score_is_its_newest_final_evaluation(tmp_path: Path) -> None:
     kinds = [("evaluation", 7.0), ("final", 1.0), ("random", 0.5)]
     lines = [json.dumps({**entry, "kind": kind, "return_mean": mean}) for kind, mean in kinds]
     path = tmp_path / "scores.jsonl"
+    (tmp_path / "checkpoints" / "9").mkdir(parents=True)
     for unfinished in ([], lines[:1], lines[:2]):
         path.write_text("\n".join(unfinished))
         with pytest.raises(ConfigError, match=r"no final evaluation yet.*launch\.py resume"):
