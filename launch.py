@@ -207,6 +207,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
             output.message(f"stopped; {output.way_on}")
             return INTERRUPTED
         handle_signals(leave)
+        output.message("training is over; final evaluation (a signal to stop now leaves at once)")
         try:
             runner.final_evaluation()
         except KeyboardInterrupt:

@@ -36,10 +36,12 @@ TIMEOUT = 300.0
 LONG_CALLS = {
     ("evaluator", "evaluate"): 3_600.0,
     ("evaluator", "evaluate_random"): 3_600.0,
+    ("evaluator", "go_on"): 3_600.0,
     ("replay", "load"): 3_600.0,
     ("replay", "recover"): 3_600.0,
 }
-"""The same for games that are played to their end, and for a large replay that is read back."""
+"""The same where one round of moves may take long (many games, a large search, an opponent that solves the game), and
+for a large replay that is read back."""
 
 PLACING_SECONDS = 60.0
 """A worker that has not started by then is mentioned: it waits for CPUs."""

@@ -13,11 +13,13 @@ from typing import Any
 
 import psutil
 
+from actors.evaluations import Evaluations
 from actors.jobs import STARTED
 from actors.program import TIMEOUT, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config import Config
 from muzero_ray.errors import NumericsError
+from muzero_ray.runtime.limits import left_unfinished
 from muzero_ray.runtime.play_stats import PlayStats
 from muzero_ray.runtime.replay_archive import join_shards, split_shards
 from muzero_ray.runtime.run_book import RunBook, joint_replay_metrics
@@ -76,6 +78,7 @@ class Supervisor:
         elif replay_files is not None:
             self._to_load = dict(enumerate(split_shards(replay_files, len(self._replays))))
         self._learner, self._evaluator = program.one("learner"), program.one("evaluator")
+        self._evaluations = Evaluations(self._evaluator, output)
         self._services = (*self._replays, self._params)
         self._stop_requested = False
         self._started = False
@@ -138,9 +141,12 @@ class Supervisor:
             return
         free = [slot for slot in self._program.slots if slot.is_free(now)]
         free.sort(key=lambda slot: slot.started)  # who has waited longest: a scarce budget goes round
-        if self._evaluator in free and book.due("evaluate"):  # before the learner publishes newer weights
+        if self._evaluator in free and self._evaluations.in_play:
+            self._evaluations.go_on()
+        elif self._evaluator in free and book.due("evaluate"):  # before the learner publishes newer weights
             self._evaluated_at = book.env_steps
-            self._evaluator.send("evaluate", self._config.evaluation.episodes, self._config.run.seed, False)
+            episodes, seed = self._config.evaluation.episodes, self._config.run.seed
+            self._evaluations.begin("evaluation", "evaluate", episodes, seed, False)
         for slot in free:
             if slot.kind == "self_play" and (transitions := self._rollout_budget()):
                 slot.send("rollout", transitions, book.temperature, CALL_SECONDS, reserved=transitions)
@@ -161,7 +167,8 @@ class Supervisor:
         for slot in self._services:
             if slot.is_free(now) and (slot.identity is None or now - slot.started > PING_SECONDS):
                 slot.send("identity")
-        if self._evaluator.is_free(now) and now - self._evaluator.started > PING_SECONDS:
+        idle = self._evaluator.is_free(now) and not self._evaluations.in_play
+        if idle and now - self._evaluator.started > PING_SECONDS:
             self._evaluator.ping()
 
     def _set_up_learner(self) -> None:
@@ -183,6 +190,8 @@ class Supervisor:
     def _collect(self) -> None:
         """Wait for an answer, then take every one that is there."""
         for slot, result in self._program.collect(WAIT_SECONDS):
+            if slot is self._evaluator and isinstance(result, OtherLost | ProcessLost):
+                self._evaluations.drop()  # it begins again
             if isinstance(result, OtherLost):
                 # What the learner did in that call was not reported: publishing, it says at which step it is.
                 self._publish |= slot is self._learner
@@ -201,8 +210,9 @@ class Supervisor:
         elif slot.method in ("load", "publish"):
             self._set_up(result)
         elif slot is self._evaluator:
-            slot.forgive()
-            self._scored(slot.method, result)
+            if (over := self._evaluations.take(result)) is not None:
+                slot.forgive()
+                self._scored(*over)
         else:
             # A learner that dies anew before each checkpoint gets nowhere, so its own deaths count until there is one.
             slot.blocked = 0
@@ -313,19 +323,33 @@ class Supervisor:
 
     def final_evaluation(self) -> None:
         """Score of the final weights beside random play under the same protocol, with a video."""
-        while self._evaluator.call is not None:
-            self._collect()
+        self._end_evaluation()
+        self._book.stop_clock()
         evaluation, seed = self._config.evaluation, self._config.run.seed
         calls: dict[str, tuple[Any, ...]] = {
-            "evaluate": (evaluation.final_episodes, seed, evaluation.video),
-            "evaluate_random": (evaluation.final_episodes, seed),
+            "evaluate": ("final evaluation", "evaluate", evaluation.final_episodes, seed, evaluation.video),
+            "evaluate_random": ("random play", "evaluate_random", evaluation.final_episodes, seed),
         }
         self._final, self._publish = {}, True
         while missing := [method for method in calls if method not in self._final]:
             self._hand_out()
             published = not self._publish and not self._learner.fresh
             if published and self._evaluator.is_free(time.monotonic()):
-                self._evaluator.send(missing[0], *calls[missing[0]])
+                if self._evaluations.in_play:
+                    self._evaluations.go_on()
+                else:
+                    self._evaluations.begin(*calls[missing[0]])
             self._collect()
-        (version, trained), random_play = self._final["evaluate"], self._final["evaluate_random"]
+        (version, trained), (_, random_play) = self._final["evaluate"], self._final["evaluate_random"]
         self._output.finished(self._book, trained, random_play, version.step)
+
+    def _end_evaluation(self) -> None:
+        """Let the evaluation on the way come to its end, unless the time is up: then it is dropped."""
+        while self._evaluator.call is not None or self._evaluations.in_play:
+            if self._evaluator.call is None and self._book.time_is_up:
+                self._output.message(left_unfinished(self._book))
+                self._evaluations.drop()
+                return
+            if self._evaluator.is_free(time.monotonic()):
+                self._evaluations.go_on()
+            self._collect()

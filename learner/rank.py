@@ -20,6 +20,7 @@ from muzero_ray.errors import PeerLost
 from muzero_ray.replay.buffer import Draw
 from muzero_ray.replay.shards import Part, merge, part_of, plan, split
 from muzero_ray.runtime.build import TaskShape, build_learner
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.run_book import TrainTally
 from muzero_ray.runtime.run_output import LearnerState
 from muzero_ray.training.build import hide_gpus, resolve_device
@@ -56,6 +57,7 @@ class LearnerRank:
         torch.set_num_threads(config.actors.learner_threads)
         if may_use_no_gpu(config):
             hide_gpus()
+        seed_generators(config.run.seed, "learner", rank, incarnation)
         self._config = config
         self._shape = shape
         self._rank = rank

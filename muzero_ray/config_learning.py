@@ -85,7 +85,8 @@ class EnvConfig(FrozenConfig):
     frame_stack: PositiveInt = 1
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
     max_moves: PositiveInt | None = None
-    """Truncate games after this many agent steps (none: the environment's own limit)."""
+    """Truncate games after this many agent steps (none: the environment's own limit; evaluations of an environment
+    that names none are cut after 27,000)."""
     opening_moves: NonNegativeInt = 0
     """Games of self-play begin after up to this many random moves, so that they differ (openspiel)."""
     atari: AtariConfig = AtariConfig()

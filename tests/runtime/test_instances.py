@@ -20,6 +20,7 @@ from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.commands import evaluate_run
 from muzero_ray.runtime.protocol import evaluation_protocol
 from muzero_ray.runtime.run_output import open_run
+from muzero_ray.types import EnvSpec
 from tests.odd_environments import Bandit
 from tests.replay.games import stored
 from tests.runtime.small_runs import assert_same_run, restored_replay, run_serial, small_config
@@ -185,9 +186,10 @@ def test_other_kinds_of_old_runs_are_what_they_were(tmp_path: Path) -> None:
 
 
 def test_how_an_observation_is_read_is_not_part_of_the_protocol() -> None:
-    base = evaluation_protocol(small_config(), num_players=1)
+    spec = EnvSpec("test", (4,), "float32", 2, max_moves=500)
+    base = evaluation_protocol(small_config(), spec)
     changed = small_config(
         env={"id": "CartPole-v1", "max_moves": 60, "scaling": "bytes", "channels": "last", "instances": 9}
     )
-    assert evaluation_protocol(changed, num_players=1).digest == base.digest
+    assert evaluation_protocol(changed, spec).digest == base.digest
     assert base.digest == "fc8935dde25f"  # of scores made before there were these settings
