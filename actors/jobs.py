@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from actors.cluster import forget_blank_token, token_file, use_token
+from actors.cluster import token_file, use_token
 from actors.import_path import CODE, folder_of
+from actors.tokens import forget_blank_token
 from muzero_ray.cli_commands import SubmitCommand
 from muzero_ray.config_file import dump_config
 from muzero_ray.errors import ConfigError, MuZeroRayError
