@@ -38,7 +38,9 @@ ELSEWHERE = {
     "muzero_ray.envs.open_spiel._pyspiel": "pip: installs a package (its name is checked below)",
     "actors.cluster.connect": "ray start: needs a cluster",
     "actors.cluster._join": "submit, ray start: need a cluster (tests/test_submit.py starts one)",
-    "actors.jobs.submit": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "actors.cluster._probe": "ray start: needs a cluster",
+    "actors.jobs._await_start": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "actors.jobs._reach": "ssh: needs a host of a cluster",
     "muzero_ray.runtime.tracking._WandbThread._start": "wandb sync: needs an account of W&B",
 }
