@@ -12,26 +12,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from muzero_ray.cli import parse_args, presets_table
-from muzero_ray.cli_commands import (
-    ArenaCommand,
-    Command,
-    EvaluateCommand,
-    PlayCommand,
-    PresetsCommand,
-    ReportCommand,
-    ResumeCommand,
-    SubmitCommand,
-    TrainCommand,
-)
+from muzero_ray.caches import make_cache_writable
 from muzero_ray.errors import MuZeroRayError, taking_over
+from muzero_ray.standard_streams import flush_standard_streams, open_standard_streams, print_error, print_result
+from muzero_ray.stop_signals import handle_signals, leave, not_for_children
+from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
     from actors.program import Program
+    from muzero_ray.cli_commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config import Config
     from muzero_ray.runtime.build import TaskShape
     from muzero_ray.runtime.checkpoint import Checkpoint
@@ -39,9 +32,6 @@ if TYPE_CHECKING:
     from muzero_ray.runtime.run_output import RunOutput
 
 INTERRUPTED = 130
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, `kill`, and what Slurm sends ahead of a time limit (`--signal=B:USR1@120`)."""
 
 
 class Runner(Protocol):
@@ -151,7 +141,10 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
     if private:
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
-    if insecure := connect(config.run.address, f"muzero-{output.folder.name}"):
+    with not_for_children(signal.SIGHUP):  # nor is Ctrl-C, by Ray itself
+        insecure = connect(config.run.address, f"muzero-{output.folder.name}")
+    handle_signals(leave)  # `ray.init` installs a handler of its own
+    if insecure:
         output.message(insecure)
     import ray
 
@@ -186,15 +179,12 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     make_runner = serial_runner if config.run.serial else ray_runner
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
-        def leave(*_: object) -> None:
-            raise KeyboardInterrupt
-
         def stop(*_: object) -> None:
             handle_signals(leave)
             output.message("stopping: writing a checkpoint (once more: leave at once)")
             runner.request_stop()
 
-        handle_signals(stop)  # after ray.init, which installs handlers of its own
+        handle_signals(stop)
         if not runner.run():
             output.message(f"stopped; {output.way_on}")
             return INTERRUPTED
@@ -210,12 +200,6 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
         return 0
 
 
-def handle_signals(handler: Callable[..., None]) -> None:
-    """Give every signal that asks to stop to `handler`."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, handler)
-
-
 def train(command: TrainCommand) -> int:
     """One run, or one for each of `--seeds` and what they score together."""
     key, folders = os.environ.get("WANDB_API_KEY"), []
@@ -228,6 +212,7 @@ def train(command: TrainCommand) -> int:
         if code := train_one(one, folders[-1]):
             return code
     if command.seeds:
+        from muzero_ray.cli_commands import ReportCommand
         from muzero_ray.runtime.commands import report_runs
 
         report_runs(ReportCommand(runs=tuple(folders)))
@@ -274,9 +259,21 @@ def resume(command: ResumeCommand) -> int:
 
 def dispatch(command: Command) -> int:
     """Runs a command. Each imports its own heavy parts, so that help and mistakes are answered at once."""
+    from muzero_ray.cli import presets_table
+    from muzero_ray.cli_commands import (
+        ArenaCommand,
+        EvaluateCommand,
+        PlayCommand,
+        PresetsCommand,
+        ReportCommand,
+        ResumeCommand,
+        SubmitCommand,
+        TrainCommand,
+    )
+
     match command:
         case PresetsCommand():
-            print(presets_table())
+            print_result(presets_table())
             return 0
         case TrainCommand():
             return train(command)
@@ -285,7 +282,7 @@ def dispatch(command: Command) -> int:
         case SubmitCommand():
             from actors.jobs import submit
 
-            print(submit(command))
+            print_result(submit(command))
             return 0
         case EvaluateCommand() | ArenaCommand() | ReportCommand() | PlayCommand():
             from muzero_ray.runtime.commands import look
@@ -297,13 +294,31 @@ def dispatch(command: Command) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses and runs; returns the exit code. Errors a user can act on are one message without a traceback."""
     try:
-        return dispatch(parse_args(sys.argv[1:] if argv is None else argv))
+        from muzero_ray.cli import parse_args
+
+        check_current_directory()
+        with make_cache_writable():
+            return dispatch(parse_args(sys.argv[1:] if argv is None else argv))
     except MuZeroRayError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:  # with which Ray answers that signal while it starts
+            raise
+        return INTERRUPTED
+
+
+def program() -> int:
+    """`main` as a program of its own, with its signals and standard streams; returns the exit code."""
+    handle_signals(leave)
+    open_standard_streams()
+    try:
+        return main()
+    finally:
+        flush_standard_streams()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -30,6 +30,7 @@ from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_option
 from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
+from muzero_ray.standard_streams import print_result
 
 DEFAULT_ATARI_PRESET = "breakout"
 
@@ -58,7 +59,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     """Raises ConfigError for whatever can not be used, SystemExit(0) once it has printed help."""
     name, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
     if name in ("-h", "--help", "help"):
-        print(USAGE)
+        print_result(USAGE)
         raise SystemExit(0)
     parsers: dict[str, Callable[[list[str]], Command]] = {
         "train": _parse_train,

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-import os
-import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import BaseModel
 from muzero_ray.config_check import KeyPath, raise_all
 from muzero_ray.config_file import Scalar, parse_scalar
 from muzero_ray.errors import ConfigError
+from muzero_ray.standard_streams import printing_result
 
 SHORT_FORMS: dict[tuple[str, ...], str] = {
     ("run", "seed"): "--seed",
@@ -152,7 +151,7 @@ def split(
     raise_all(problems)
     output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(output):
+        with printing_result(), contextlib.redirect_stderr(output):
             given, extra = tyro.cli(
                 _typed_dict(command, options, description),
                 args=argv,
@@ -160,9 +159,6 @@ def split(
                 description=description,
                 return_unknown_args=True,
             )
-    except BrokenPipeError:  # `--help | head`: nobody reads on. Python would complain again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except SystemExit as stop:
         if not stop.code:
             raise

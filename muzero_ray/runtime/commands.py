@@ -23,6 +23,7 @@ from muzero_ray.runtime.evaluation import Evaluator
 from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.run_output import learner_state, open_run
 from muzero_ray.runtime.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
+from muzero_ray.standard_streams import print_result
 
 SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
 """Who moved first, and which games those were."""
@@ -67,7 +68,7 @@ def evaluate_run(command: EvaluateCommand) -> None:
     episodes = command.episodes or config.evaluation.final_episodes
     evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed)
     if command.as_json:
-        print(
+        print_result(
             json.dumps(
                 {
                     "return_mean": evaluation.mean,
@@ -82,12 +83,14 @@ def evaluate_run(command: EvaluateCommand) -> None:
             )
         )
         return
-    print(f"checkpoint {checkpoint.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}")
+    print_result(
+        f"checkpoint {checkpoint.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}"
+    )
     if evaluation.protocol.opponent:
         for side, part in SIDES.items():
             won, drawn, lost = Match(evaluation.returns).counts(part)
-            print(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
-    print(evaluation.summary())
+            print_result(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
+    print_result(evaluation.summary())
 
 
 def play_arena(command: ArenaCommand) -> None:
@@ -122,7 +125,7 @@ def play_arena(command: ArenaCommand) -> None:
         seed=command.seed,
         opening_moves=command.opening_moves,
     )
-    print(match_json(command, match) if command.as_json else match_lines(command, match))
+    print_result(match_json(command, match) if command.as_json else match_lines(command, match))
 
 
 def match_json(command: ArenaCommand, match: Match) -> str:
@@ -160,7 +163,7 @@ def play_run(command: PlayCommand) -> None:
             path = path.with_stem(f"{path.stem}-{episode}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(evaluation.video)
-        print(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
+        print_result(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
 
 
 def report_runs(command: ReportCommand) -> None:
@@ -169,11 +172,10 @@ def report_runs(command: ReportCommand) -> None:
     found = compare(scores)
     if command.as_json:
         runs = [{**asdict(score), "run": str(score.run), "task": score.task} for score in scores]
-        print(json.dumps({"runs": runs, "together": [asdict(one) for one in found]}))
+        print_result(json.dumps({"runs": runs, "together": [asdict(one) for one in found]}))
         return
-    print(scores_table(scores))
-    print()
-    print(aggregates_table(found))
+    print_result(f"{scores_table(scores)}\n")
+    print_result(aggregates_table(found))
 
 
 def scores_table(scores: Sequence[RunScore]) -> str:
