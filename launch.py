@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from muzero_ray.caches import make_cache_writable
-from muzero_ray.errors import MuZeroRayError, taking_over
+from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
 from muzero_ray.standard_streams import flush_standard_streams, open_standard_streams, print_error, print_result
 from muzero_ray.stop_signals import handle_signals, leave, not_for_children
-from muzero_ray.user_paths import check_current_directory
+from muzero_ray.user_paths import check_current_directory, check_new_folder
 
 if TYPE_CHECKING:
     from actors.program import Program
@@ -226,17 +226,26 @@ def train_one(command: TrainCommand, folder: Path) -> int:
     from muzero_ray.runtime.checkpoint import list_checkpoints
     from muzero_ray.runtime.run_output import RunOutput
 
+    check_new_folder(folder)
     if command.resume and folder.exists():
         if list_checkpoints(folder / "checkpoints"):
             return resume(command.resumed(folder, load_config(folder / "config.yaml")))
         set_aside(folder)
     config = command.config
     shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
-    return run(config, shape, RunOutput.create(config, folder), None)
+    output = RunOutput.create(config, folder)
+    try:
+        return run(config, shape, output, None)
+    finally:
+        output.remove_if_unused()
 
 
 def set_aside(folder: Path) -> None:
     """Free the name of a run that ended before its first checkpoint: there is nothing to go on from."""
+    if any(folder.iterdir()) and not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"--resume: {folder} is not a run's folder: config.yaml is missing. Choose another --run.name"
+        )
     names = (folder.with_name(f"{folder.name}.abandoned-{number}") for number in itertools.count(1))
     folder.rename(next(name for name in names if not name.exists()))
 

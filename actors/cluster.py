@@ -157,7 +157,10 @@ def use_token(file: Path) -> None:
 
 
 def make_token(file: Path) -> None:
-    """See to it that there is a token, and that nobody else can read it. Ray's own would be readable by everyone."""
+    """See to it that there is a token, and that nobody else can read it. Ray's own would be readable by everyone.
+
+    Without a home that can be written to, the token is only in the environment of this program and its workers.
+    """
     if os.environ.get("RAY_AUTH_TOKEN"):
         return
     try:
@@ -169,6 +172,9 @@ def make_token(file: Path) -> None:
         if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             file.chmod(0o600)
     except OSError as error:
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            return
         raise ConfigError(
             f"Ray's token file {file} can not be made private ({error.strerror}). Name another with RAY_AUTH_TOKEN_PATH"
         ) from error

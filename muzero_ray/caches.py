@@ -19,7 +19,8 @@ def make_cache_writable() -> Iterator[None]:
     """In this context the user's cache folder can be written to, by this process and those it starts.
 
     Where it cannot be (a container under any user id has no home), a private temporary folder stands in; it is removed
-    at the end. Must be entered before numba is imported. Raises MuZeroRayError if there is no temporary folder either.
+    at the end. For a user who has no home at all it is the home, too. Must be entered before numba is imported. Raises
+    MuZeroRayError if there is no temporary folder either.
     """
     if is_writable(user_cache()):
         yield
@@ -31,27 +32,35 @@ def make_cache_writable() -> Iterator[None]:
             f"neither the cache folder {user_cache()} nor a temporary folder can be written to ({error}). Set TMPDIR "
             f"or {CACHE_VARIABLE} to a folder that can"
         ) from error
-    before = os.environ.get(CACHE_VARIABLE)
-    os.environ[CACHE_VARIABLE] = folder.name
+    names = [CACHE_VARIABLE] if has_home() else [CACHE_VARIABLE, "HOME"]
+    before = {name: os.environ.get(name) for name in names}
     try:
-        with folder:
+        with folder as path:
+            os.environ.update(dict.fromkeys(names, path))
             yield
     finally:
-        if before is None:
-            del os.environ[CACHE_VARIABLE]
-        else:
-            os.environ[CACHE_VARIABLE] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def has_home() -> bool:
+    """Whether the environment or the list of users says where it is."""
+    return os.path.expanduser("~") != "~"
 
 
 def user_cache() -> Path:
-    """By the XDG base directory specification. Below `~` itself where the user has no home."""
+    """By the XDG base directory specification. Not absolute where the user has no home."""
     return Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache"))
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, which may still have to be made itself."""
+    """Whether files can be made in `folder`, which may still have to be made itself. Tried: permissions do not tell."""
+    if not folder.is_absolute():
+        return False
     try:
-        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
     except OSError:
         return False
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return True

@@ -29,8 +29,10 @@ from muzero_ray.cli_commands import (
 from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_options, split
 from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
+from muzero_ray.config_learning import LARGEST_SEED
 from muzero_ray.errors import ConfigError
 from muzero_ray.standard_streams import print_result
+from muzero_ray.user_paths import check_run_name, reading
 
 DEFAULT_ATARI_PRESET = "breakout"
 
@@ -140,11 +142,15 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     path = file if preset is None else config_file.preset_path(preset)
     loaded = config_file.read_yaml(path)
     validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
-    data, places = _merged(loaded.data, given), {**loaded.where, **where}
+    # The items of a list that is given anew are not those of the file.
+    kept = {key: place for key, place in loaded.where.items() if not any(key[: len(new)] == new for new in where)}
+    data, places = _merged(loaded.data, given), {**kept, **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
     config = validate(Config, data, places)
+    if config.run.name is not None:
+        check_run_name(config.run.name, places.get(("run", "name"), "run.name"))
     return TrainCommand(config, preset, game or preset or _label(path), resume, seeds)
 
 
@@ -155,10 +161,11 @@ def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> t
         raise ConfigError(
             f"--seeds: can not be used with --seed (got {shown(seeds)} and {given['run']['seed']}). Give one of them"
         )
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            f"--seeds: must be different whole numbers from 0 on (got {shown(seeds)}). Write such as --seeds 0 1 2"
+            f"--seeds: must be different whole numbers from 0 to 2**64 - 1 (got {shown(seeds)}). Write such as "
+            "--seeds 0 1 2"
         )
     return seeds
 
@@ -233,8 +240,9 @@ def _parse_presets(argv: list[str]) -> PresetsCommand:
 
 
 def _check_run(command: str, run: Path) -> None:
-    if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
-        return
+    with reading(run):
+        if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
+            return
     reason = "has no config.yaml, so it is no run's folder" if run.exists() else "does not exist"
     folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
     remedy = nearest(str(run), folders) if folders else "Train first: python launch.py train PRESET"

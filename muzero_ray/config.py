@@ -5,9 +5,9 @@ Those of its parts that say what is learned are in `config_learning`; whoever ne
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from muzero_ray.config_learning import (
     OPPONENT,
@@ -43,6 +43,9 @@ __all__ = [
     "Simulations",
     "SupportConfig",
 ]
+
+
+Minutes = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 class ActorsConfig(FrozenConfig):
@@ -107,7 +110,7 @@ class RunConfig(FrozenConfig):
     """Learner steps; also the horizon of every schedule."""
     episodes: PositiveInt | None = None
     """Stop after this many self-play episodes."""
-    minutes: PositiveFloat | None = None
+    minutes: Minutes | None = None
     """Stop after this much wall clock."""
     serial: bool = False
     """One process, no Ray: reproducible to the byte."""

@@ -7,7 +7,7 @@ Every field's docstring is its help text on the command line. Only literals, num
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -17,8 +17,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -30,10 +33,23 @@ Simulations = Annotated[int, Field(ge=1, le=10_000)]
 OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
 
 
+LARGEST, LARGEST_SEED = 2**63 - 1, 2**64 - 1
+"""Whole numbers that numpy's integers hold, and seeds that torch takes."""
+
+
 class FrozenConfig(BaseModel):
-    """Immutable; unknown keys, NaN and infinities are refused."""
+    """Immutable; unknown keys, NaN, infinities, and numbers too large for numpy and torch are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _not_too_large(cls, value: Any, info: ValidationInfo) -> Any:
+        limit = LARGEST_SEED if info.field_name == "seed" else LARGEST
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number > limit:
+                raise PydanticCustomError("less_than_equal", "too large", {"le": limit})
+        return value
 
     def overridden(self, **values: object) -> Self:
         """A copy with these values, already validated; those that are None stay as they are."""

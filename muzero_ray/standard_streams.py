@@ -69,9 +69,16 @@ def printing_result() -> Iterator[None]:
 def print_error(text: str) -> None:
     """Print a message to standard error, where there is somebody to read it."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except OSError:
         discard(sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The same with escapes for what a terminal would take for a command; lines stay lines."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def flush_standard_streams() -> None:

@@ -24,6 +24,7 @@ from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.run_output import learner_state, open_run
 from muzero_ray.runtime.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
 from muzero_ray.standard_streams import print_result
+from muzero_ray.user_paths import writing_result
 
 SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
 """Who moved first, and which games those were."""
@@ -161,8 +162,9 @@ def play_run(command: PlayCommand) -> None:
         path = command.video or folder / "videos" / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"
         if command.video and command.episodes > 1:
             path = path.with_stem(f"{path.stem}-{episode}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(evaluation.video)
+        with writing_result(path, "--video"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(evaluation.video)
         print_result(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
 
 

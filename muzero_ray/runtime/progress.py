@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from muzero_ray.standard_streams import Display
+from muzero_ray.standard_streams import Display, printable
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two plain lines."""
@@ -110,7 +110,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Print an event at once, above the panel if there is one."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def fraction(self) -> float:
         """Share of the run that is done, in [0, 1]: of the limit that is nearest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ from muzero_ray.runtime.replay_archive import prune_chunks
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter, truncate_metrics
 from muzero_ray.types import FloatArray
+from muzero_ray.user_paths import making_folder
 
 KEEP_CHECKPOINTS = 3
 
@@ -71,7 +73,8 @@ class RunOutput:
     def create(config: Config, folder: Path) -> RunOutput:
         """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already."""
         try:
-            folder.mkdir(parents=True)
+            with making_folder(folder):
+                folder.mkdir(parents=True)
         except FileExistsError:
             raise ConfigError(
                 f"run folder {folder} exists already. Go on with `python launch.py resume {folder}`, or choose another "
@@ -102,6 +105,12 @@ class RunOutput:
         if checkpoint.score is not None:
             output._scored = checkpoint.step, checkpoint.score
         return output
+
+    def remove_if_unused(self) -> None:
+        """Free the name of a run that ended before there was anything to keep: a row, a game or a checkpoint."""
+        kept = (*self.folder.glob(METRICS_FILE), *self._root.glob("*"), *self.replay_folder.rglob("*"))
+        if not any(path.is_dir() or path.stat().st_size for path in kept):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> RunOutput:
         self._progress.__enter__()
