@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from muzero_ray.config_learning import (
     OPPONENT,
     AtariConfig,
     EnvConfig,
     FrozenConfig,
+    Games,
     LearnerConfig,
     NetworkConfig,
     OpponentName,
@@ -33,6 +34,7 @@ __all__ = [
     "EnvConfig",
     "EvaluationConfig",
     "FrozenConfig",
+    "Games",
     "LearnerConfig",
     "NetworkConfig",
     "OpponentName",
@@ -46,14 +48,17 @@ __all__ = [
 
 
 Minutes = Annotated[float, Field(gt=0.0, le=1e9)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Cpus = Annotated[float, Field(gt=0.0, le=1024.0)]
 
 
 class ActorsConfig(FrozenConfig):
     """Self-play and process layout."""
 
-    count: PositiveInt = 2
+    count: Count = 2
     """Self-play actors."""
-    envs_per_actor: PositiveInt = 8
+    envs_per_actor: Count = 8
     """Environments each actor steps side by side; their searches share network batches."""
     rollout_steps: PositiveInt = 400
     """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
@@ -62,18 +67,18 @@ class ActorsConfig(FrozenConfig):
     torch where OpenVINO is not installed."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the convolutional networks that act; `bf16` pays on CPUs with AMX or AVX512-BF16."""
-    num_cpus: PositiveFloat = 0.5
+    num_cpus: Cpus = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
-    learner_cpus: PositiveFloat = 0.5
+    learner_cpus: Cpus = 0.5
     """CPUs Ray reserves for the learner."""
-    learner_gpus: NonNegativeFloat = 0.0
+    learner_gpus: Annotated[float, Field(ge=0.0, le=1024.0)] = 0.0
     """GPUs Ray reserves for the learner."""
-    memory_limit: PositiveFloat | None = None
+    memory_limit: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """GB that a self-play process may hold before it is replaced: an environment that leaks ends no run (none: a
     quarter of its machine's memory)."""
-    threads: PositiveInt = 1
+    threads: Threads = 1
     """Threads that compute the network, per self-play, reanalyze or evaluator process."""
-    learner_threads: PositiveInt = 1
+    learner_threads: Threads = 1
     """Torch threads of the learner on CPU."""
 
 
@@ -82,9 +87,9 @@ class EvaluationConfig(FrozenConfig):
 
     interval_steps: PositiveInt = 2_000
     """Learner steps between evaluations during training."""
-    episodes: PositiveInt = 10
+    episodes: Games = 10
     """Episodes of an evaluation during training."""
-    final_episodes: PositiveInt = 20
+    final_episodes: Games = 20
     """Episodes of the evaluation that ends a run."""
     simulations: Simulations | None = None
     """Simulations per move (none: as self-play)."""

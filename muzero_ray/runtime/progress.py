@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -65,6 +65,8 @@ class Progress:
         self._console = console or Console(
             file=cast(TextIO, self._display), highlight=False, force_terminal=self._display.isatty()
         )
+        if min(self._console.size) < 1:  # COLUMNS=0: rich would print nothing
+            self._console.size = ConsoleDimensions(80, 25)
         self._clock = clock
         self._begin = clock()
         self._values: dict[str, float] = {}
