@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from muzero_ray.config_check import leaf_paths
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.stop_signals import STOP_SIGNALS, handle_signals, leave
 from tests.command_lines import make_run, refused, train
+from tests.runtime.small_runs import run_serial, small_config
 from tests.test_command_line_runs import ROOT, SMALL
 
 
@@ -124,15 +127,44 @@ def as_somebody_else(*command: object, folder: Path, **environment: str) -> subp
     )
 
 
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the user who runs the tests, in folders that everyone may enter."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert run_serial(small_config(), folder / "run")
+    for place in (folder, *folder.parents):
+        place.chmod(place.stat().st_mode | 0o055)
+    return folder / "run"
+
+
 @pytest.mark.parametrize("command", ["train", "resume", "play"])
-def test_another_users_folders_are_refused_in_one_line(command: str, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    (run / "checkpoints").chmod(0o700)
-    tmp_path.chmod(0o755)
-    words = ["cartpole", "--serial", "--runs-dir", tmp_path] if command == "train" else [run]
-    result = as_somebody_else(sys.executable, ROOT / "launch.py", command, *words, folder=tmp_path)
+def test_another_users_folders_are_refused_in_one_line(command: str, trained_run: Path) -> None:
+    runs = trained_run.parent
+    words = (
+        ["cartpole", "--serial", "--runs-dir", runs, "--run.wandb", "disabled"] if command == "train" else [trained_run]
+    )
+    more = ["--iterations", 50] if command == "resume" else []
+    result = as_somebody_else(sys.executable, ROOT / "launch.py", command, *words, *more, folder=runs)
     assert result.returncode in (1, 2)
     assert (result.stderr[:7], result.stderr.count("\n")) == ("error: ", 1)
+    assert re.search("Permission denied|not writable", result.stderr)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume", "report"])
+def test_a_run_that_may_not_be_looked_at(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may look at everything, so the refusal is made up: for the folder of the checkpoints."""
+    run = make_run(tmp_path / "run")
+    listed = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if Path(path).name == "checkpoints":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert str(run) in error_of(capsys, 2, command, run)
 
 
 @pytest.mark.parametrize("environment", [{"HOME": "/nonexistent"}, {}], ids=str)
@@ -235,10 +267,12 @@ import os, signal, sys, time
 import launch, actors.cluster, muzero_ray.cli
 
 def interrupted(*_):
-    os.kill(os.getpid(), int(sys.argv.pop(1)))
-    time.sleep(60)
+    os.kill(os.getpid(), number)
+    if number not in signal.sigpending():  # kept until Ray has started its processes
+        time.sleep(60)
 
 place, name = sys.argv.pop(1).split(":")
+number = int(sys.argv.pop(1))
 setattr(sys.modules[place], name, interrupted)
 sys.exit(launch.program())
 """
@@ -248,9 +282,9 @@ sys.exit(launch.program())
 @pytest.mark.parametrize("place", ["muzero_ray.cli:parse_args", "actors.cluster:connect"])
 def test_a_signal_during_the_start_leaves_nothing_behind(place: str, number: signal.Signals, tmp_path: Path) -> None:
     words = [word for word in SMALL if word != "--serial"]
+    where = ["--runs-dir", str(tmp_path), "--run.name", "x"]
     result = subprocess.run(
-        [sys.executable, "-c", STARTING, place, str(int(number)), "train", "cartpole", *words]
-        + ["--runs-dir", str(tmp_path), "--run.name", "x"],
+        [sys.executable, "-c", STARTING, place, str(int(number)), "train", "cartpole", *words, *where],
         cwd=ROOT,
         text=True,
         capture_output=True,
