@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
 from muzero_ray.caches import make_cache_writable
-from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
+from muzero_ray.errors import MuZeroRayError, taking_over
+from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import flush_standard_streams, open_standard_streams, print_error, print_result
-from muzero_ray.stop_signals import handle_signals, leave, not_for_children
+from muzero_ray.stop_signals import handle_signals, leave
 from muzero_ray.user_paths import check_current_directory, check_new_folder
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from muzero_ray.runtime.build import TaskShape
     from muzero_ray.runtime.checkpoint import Checkpoint
     from muzero_ray.runtime.run_book import RunBook
+    from muzero_ray.runtime.run_lock import RunLock
     from muzero_ray.runtime.run_output import RunOutput
 
 INTERRUPTED = 130
@@ -67,6 +70,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     from learner.learner import LearnerWorker
     from learner.rank import LearnerPeer
     from learner.reanalyze_worker import ReanalyzeWorker
+    from muzero_ray.private_folder import PrivateFolder
 
     node = ray.get_runtime_context().get_node_id()
     here, near = (NodeAffinitySchedulingStrategy(node, soft=soft) for soft in (False, True))
@@ -81,10 +85,10 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     cpus = config.actors
     ranks = learner_places(config, near)
     # In memory or close to it, and not on the run's disk, which may be slow, full or gone.
-    notes = tempfile.TemporaryDirectory(prefix="muzero-notes-", ignore_cleanup_errors=True)
+    notes = PrivateFolder()
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> ray.actor.ActorHandle:
-        incarnation, note = book.incarnation(restarts), Path(notes.name, note_name(kind, index, restarts))
+        incarnation, note = book.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
             worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
             return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params, note)
@@ -131,33 +135,34 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from actors.cluster import check_cpus, connect, settle_heap
+    from actors.cluster import check_cpus, connect, connected, settle_heap
     from muzero_ray.runtime.run_book import RunBook
 
     book = RunBook(config)
     if checkpoint is not None:
         book.load_state(checkpoint.state["book"])
-    private = config.run.address is None
+    private, namespace = config.run.address is None, f"muzero-{output.folder.name}"
     if private:
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
-    with not_for_children(signal.SIGHUP):  # nor is Ctrl-C, by Ray itself
-        insecure = connect(config.run.address, f"muzero-{output.folder.name}")
-    handle_signals(leave)  # `ray.init` installs a handler of its own
-    if insecure:
-        output.message(insecure)
-    import ray
+    with connected(config.run.address, namespace) as notice:
+        handle_signals(leave)  # `ray.init` installs a handler of its own
+        import ray
 
-    from actors.supervisor import Supervisor
+        from actors.ray_runner import RayRunner
+        from actors.supervisor import Supervisor
 
-    try:
+        def start(recover: bool) -> Supervisor:
+            program = build_program(config, shape, book, output)
+            return Supervisor(program, book, config, output, checkpoint.files if checkpoint else None, recover=recover)
+
+        if notice:
+            output.message(notice)
         if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
             output.message(warning)
-        program = build_program(config, shape, book, output)
+        runner = RayRunner(start, lambda: connect(config.run.address, namespace), book, output)
         settle_heap()
-        yield Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
-    finally:
-        ray.shutdown()
+        yield runner
 
 
 @contextlib.contextmanager
@@ -176,6 +181,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
     the first one leaves.
     """
+    output.message(shape.seen(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
@@ -189,12 +195,13 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
             output.message(f"stopped; {output.way_on}")
             return INTERRUPTED
         handle_signals(leave)
+        output.message("training is over; final evaluation (a signal to stop now leaves at once)")
         try:
             runner.final_evaluation()
         except KeyboardInterrupt:
             output.message(
                 "left without the final evaluation; the checkpoint is written. Evaluate it with: "
-                f"python launch.py evaluate {output.folder}"
+                f"{launch_line('evaluate', output.folder)}"
             )
             return INTERRUPTED
         return 0
@@ -221,47 +228,64 @@ def train(command: TrainCommand) -> int:
 
 def train_one(command: TrainCommand, folder: Path) -> int:
     """A new run in `folder`; with `--resume` the one that is there."""
-    from muzero_ray.config_file import load_config
+    from muzero_ray.config_file import load_run_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
+    from muzero_ray.runtime.run_folder import hold_run, make_run_folder, remove_if_unused, set_aside
+    from muzero_ray.runtime.run_lock import PATIENCE_SECONDS
     from muzero_ray.runtime.run_output import RunOutput
 
-    check_new_folder(folder)
-    if command.resume and folder.exists():
-        if list_checkpoints(folder / "checkpoints"):
-            return resume(command.resumed(folder, load_config(folder / "config.yaml")))
-        set_aside(folder)
     config = command.config
-    shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
-    output = RunOutput.create(config, folder)
-    try:
-        return run(config, shape, output, None)
-    finally:
-        output.remove_if_unused()
-
-
-def set_aside(folder: Path) -> None:
-    """Free the name of a run that ended before its first checkpoint: there is nothing to go on from."""
-    if any(folder.iterdir()) and not (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"--resume: {folder} is not a run's folder: config.yaml is missing. Choose another --run.name"
-        )
-    names = (folder.with_name(f"{folder.name}.abandoned-{number}") for number in itertools.count(1))
-    folder.rename(next(name for name in names if not name.exists()))
+    check_new_folder(folder)
+    with contextlib.ExitStack() as held:
+        lock = None
+        if command.resume and folder.exists():
+            lock = held.enter_context(hold_run(folder, PATIENCE_SECONDS))
+            if list_checkpoints(folder / "checkpoints"):
+                return go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
+        shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
+        if lock is None:
+            lock = held.enter_context(make_run_folder(folder))
+            held.callback(remove_if_unused, folder)
+        else:
+            set_aside(folder)
+        return run(config, shape, RunOutput.create(config, folder, lock), None)
 
 
 def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
+    from muzero_ray.runtime.run_folder import hold_run, run_folder
+
+    folder = run_folder(command.run)
+    with hold_run(folder) as lock:
+        return go_on(command, folder, lock)
+
+
+def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
+    """With the run in `folder`, which this process holds."""
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.limits import describe_limits, open_limits
-    from muzero_ray.runtime.run_output import RunOutput, open_run
+    from muzero_ray.runtime.lost_games import check_games, open_resumed
+    from muzero_ray.runtime.run_output import RunOutput
+    from muzero_ray.runtime.scores import describe_finished
 
-    folder, config, checkpoint = open_run(command.run)
+    _, config, checkpoint = open_resumed(command.run)
     given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)
+    if (finished := describe_finished(folder, config, checkpoint)) is not None:
+        print_result(finished)
+        return 0
+    without = launch_line("resume", command.run, "--without-lost-games")
+    checkpoint = check_games(
+        checkpoint,
+        folder / "replay",
+        config,
+        go_on=command.without_lost_games,
+        remedy=f"Restore them from a backup, or go on without them: {without}",
+    )
     shape = probe(config, apart=not config.run.serial)
-    output = RunOutput.reopen(config, folder, checkpoint)
+    output = RunOutput.reopen(config, folder, checkpoint, lock)
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
     return run(config, shape, output, checkpoint)
 
@@ -284,10 +308,11 @@ def dispatch(command: Command) -> int:
         case PresetsCommand():
             print_result(presets_table())
             return 0
-        case TrainCommand():
-            return train(command)
-        case ResumeCommand():
-            return resume(command)
+        case TrainCommand() | ResumeCommand():
+            from muzero_ray.private_folder import private_temporary_files
+
+            with private_temporary_files():
+                return train(command) if isinstance(command, TrainCommand) else resume(command)
         case SubmitCommand():
             from actors.jobs import submit
 
@@ -306,8 +331,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from muzero_ray.cli import parse_args
 
         check_current_directory()
+        command = parse_args(sys.argv[1:] if argv is None else argv)
         with make_cache_writable():
-            return dispatch(parse_args(sys.argv[1:] if argv is None else argv))
+            return dispatch(command)
     except MuZeroRayError as error:
         print_error(f"error: {error}")
         return error.exit_code

@@ -8,16 +8,20 @@ import gc
 import os
 import secrets
 import shutil
+import signal
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
+from actors.ray_folder import folder_for_sockets, refuse_others_address
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
-
-CODE = ("actors", "learner", "muzero_ray")
-"""Packages that workers need; a cluster gets them from here, so that its nodes need the requirements only."""
+from muzero_ray.private_folder import PrivateFolder, shared_folder
+from muzero_ray.stop_signals import not_for_children
 
 UNSEEN = (
     "RAY_task_events_report_interval_ms",
@@ -32,6 +36,9 @@ CONNECT_SECONDS = ("RAY_gcs_rpc_server_connect_timeout_s", "1")
 """How long processes of a private Ray look for its control process, which is there before them: a worker that is just
 starting when the whole program is killed does so several times, and stays for 26 s where that is Ray's default of 5."""
 
+NO_PRESTART = ("RAY_prestart_worker_first_driver", "0")
+"""Ray would start some workers ahead, and `ray.init` would wait for them without end if they cannot start."""
+
 EVALUATOR_CPUS = 0.1
 """It mostly waits."""
 
@@ -42,13 +49,28 @@ LEAST_STORE_BYTES = 80 << 20
 """Of Ray's object store; with less it does not start."""
 
 
+_folders: list[PrivateFolder] = []
+"""Of the private Ray of this process: the only one, as Ray itself is there once in a process."""
+
+
+@contextlib.contextmanager
+def connected(address: str | None, namespace: str) -> Iterator[str | None]:
+    """`connect`, and `disconnect` at the end of the block. Afterwards it may be entered again."""
+    try:
+        yield connect(address, namespace)
+    finally:
+        disconnect()
+
+
 def connect(address: str | None, namespace: str) -> str | None:
     """Start a private Ray (address None), or join the cluster at `address` (`auto` or `HOST:PORT`) from a node of it.
 
-    Returns what a person should be warned of. Raises ConfigError for an address that can not be joined, MuZeroRayError
-    if a private Ray would let in whoever knows no token.
+    `disconnect` ends it. Returns what a person should be warned of. Raises ConfigError for an address that can not be
+    joined or a temporary folder that can not be used, MuZeroRayError if a private Ray would let in whoever knows no
+    token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    forget_blank_token()
     token = token_file()
     if address is None:
         make_token(token)
@@ -57,17 +79,17 @@ def connect(address: str | None, namespace: str) -> str | None:
         use_token(token)
     one_heap()
     # Only now: Ray reads these variables once, when it is first imported.
-    import ray
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
+    warning = None
     if address is None:
-        start_private(namespace)
+        warning = start_private(namespace)
     else:
         _join(address, namespace)
     if get_authentication_mode() == AuthenticationMode.TOKEN:
-        return None
+        return warning
     if address is None:
-        ray.shutdown()
+        disconnect()
         raise MuZeroRayError(
             "RAY_AUTH_MODE=token came too late, Ray was imported before: it would let in anybody. Set it first"
         )
@@ -75,6 +97,15 @@ def connect(address: str | None, namespace: str) -> str | None:
         "this cluster asks for no token: whoever reaches its ports can run programs on it. Set RAY_AUTH_MODE=token on "
         "every node before `ray start` (SECURITY.md)"
     )
+
+
+def disconnect() -> None:
+    """End the private Ray, and remove what it kept, or leave the cluster that was joined."""
+    from actors.ray_watch import shut_down
+
+    shut_down()
+    while _folders:
+        _folders.pop().remove()
 
 
 def one_heap() -> None:
@@ -98,30 +129,40 @@ def settle_heap() -> None:
     gc.collect()  # counts anew what is old
 
 
-def start_private(namespace: str) -> None:
+def start_private(namespace: str) -> str | None:
     """`ray.init` of a Ray for this run alone: nobody looks at it, so it need not account for itself.
 
-    Raises MuZeroRayError if it does not start: Ray gives its processes half a minute.
+    Its files are in a folder that only this user can enter: Ray opens all it makes to everybody, and whoever can
+    replace its folders or sockets can replace what workers talk to. Returns what a person should be told of the place.
+    Raises ConfigError if there is no place for that folder, MuZeroRayError if Ray does not start: it gives its
+    processes half a minute.
     """
     import ray
 
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
     os.environ.setdefault(*CONNECT_SECONDS)
+    os.environ.setdefault(*NO_PRESTART)
+    parent, notice = folder_for_sockets()
+    _folders.append(PrivateFolder(parent))
     try:
-        ray.init(
-            address="local",
-            namespace=namespace,
-            log_to_driver=False,
-            include_dashboard=False,
-            object_store_memory=object_store_bytes(),
-        )
+        with not_for_children(signal.SIGHUP):  # nor is Ctrl-C, by Ray itself
+            ray.init(
+                address="local",
+                namespace=namespace,
+                log_to_driver=False,
+                include_dashboard=False,
+                object_store_memory=object_store_bytes(),
+                job_config=job_config(driver_path()),
+                _temp_dir=str(_folders[-1].path / "r"),
+            )
     except Exception as error:  # Ray raises no narrower one here
-        ray.shutdown()
+        disconnect()
         raise MuZeroRayError(
             f"Ray did not start ({' '.join(str(error).split())[:300]}). If this machine is very busy, try again when "
             "it is less so, or use --serial"
         ) from error
+    return notice
 
 
 def _join(address: str, namespace: str) -> None:
@@ -133,16 +174,62 @@ def _join(address: str, namespace: str) -> None:
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
             "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
         )
-    root = Path(__file__).resolve().parents[1]
-    code = {"py_modules": [str(root / package) for package in CODE], "excludes": ["__pycache__"]}
+    # Where Ray finds what `auto` is; TMPDIR may be this run's own by now.
+    os.environ.setdefault("RAY_TMPDIR", str(shared_folder()))
+    if address == "auto" and "RAY_ADDRESS" not in os.environ:
+        refuse_others_address(Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster"))
+    _probe(address)
+    # In front of what nodes have themselves: the code, and then where this driver finds environments.
+    environment: dict[str, Any] = {
+        "py_modules": [str(folder_of(package)) for package in CODE],
+        "excludes": ["__pycache__"],
+    }
+    if added := added_path():  # an empty PYTHONPATH would mean the current directory
+        environment["env_vars"] = {"PYTHONPATH": os.pathsep.join(added)}
     try:
-        ray.init(address=address, namespace=namespace, log_to_driver=False, runtime_env=code)
+        ray.init(
+            address=address,
+            namespace=namespace,
+            log_to_driver=False,
+            runtime_env=environment,
+            job_config=job_config([]),
+        )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"run.address={address}: can not join that cluster ({reason[:300]}). Start it first, with "
             "`ray start`, and under the same token (docs/cluster.md); without --address a private Ray is used"
         ) from error
+
+
+def _probe(address: str) -> None:
+    """ConfigError within seconds if no cluster is there, where Ray would try for minutes.
+
+    A cluster that is gone leaves its address behind, in RAY_ADDRESS or in a file that `auto` reads.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    from actors.ray_watch import answers
+
+    try:
+        where = canonicalize_bootstrap_address(address)
+    except (ConnectionError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+    else:
+        if where is not None and answers(where):
+            return
+        reason = f"nothing answers at {where}"
+    raise ConfigError(
+        f"run.address={address}: there is no Ray cluster to join ({reason}). Start it first, with `ray start` "
+        "(docs/cluster.md), or give the HOST:PORT of its head; without --address a private Ray is used"
+    )
+
+
+def forget_blank_token() -> None:
+    """Take blank settings for settings that are not there. Ray takes a blank token for one, and replaces the file's."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        if not os.environ.get(name, "").strip():
+            os.environ.pop(name, None)
 
 
 def token_file() -> Path:
@@ -152,8 +239,18 @@ def token_file() -> Path:
 
 def use_token(file: Path) -> None:
     """Show the token, if there is one, to the cluster that is joined. It has to come before Ray is imported."""
-    if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
+    if os.environ.get("RAY_AUTH_TOKEN") or _holds_token(file):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _holds_token(file: Path) -> bool:
+    """Whether there is more than blanks in it. One that cannot be read is Ray's to complain about."""
+    try:
+        return bool(file.read_bytes().strip())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return file.is_file()
 
 
 def make_token(file: Path) -> None:
@@ -165,6 +262,8 @@ def make_token(file: Path) -> None:
         return
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if file.is_file() and not _holds_token(file):
+            file.unlink()
         with contextlib.suppress(FileExistsError):
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(handle, "w") as opened:

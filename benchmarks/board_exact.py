@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=200, help="games on each side against minimax")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    _, config, checkpoint = open_run(arguments.run)
+    _, config, checkpoint = open_run(arguments.run, core_only=True)
     torch.set_num_threads(1)
     evaluator = trained_evaluator(evaluated(config, opponent="minimax"), probe(config), checkpoint)
     print(f"{checkpoint.path}: {evaluator.protocol.describe()}")

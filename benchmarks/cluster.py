@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import ray
 
-from actors.cluster import start_private
+from actors.cluster import disconnect, start_private
 from actors.program import Program
 from actors.supervisor import Supervisor
 from launch import build_program
@@ -36,7 +36,7 @@ def private_ray() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        disconnect()
 
 
 class WatchedBook(RunBook):

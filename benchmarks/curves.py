@@ -6,13 +6,15 @@ Thin: mean return of self-play episodes between two rows. Dots: noise-free evalu
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+from muzero_ray.runtime.side_files import SideFile, row_problem
+from muzero_ray.runtime.tracking import METRICS_FILE
 
 
 def series(rows: list[dict[str, float]], name: str) -> tuple[list[float], list[float]]:
@@ -29,7 +31,10 @@ def main() -> None:
     arguments = parser.parse_args()
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     for index, run in enumerate(arguments.runs):
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        file = SideFile(run / METRICS_FILE, row_problem)
+        rows = [line.entry for line in file]
+        if file.problems:
+            print(f"{file.path} is damaged, its good lines are drawn: {file.trouble()}")
         axes.plot(*series(rows, "train/return_mean"), color=f"C{index}", linewidth=0.8, alpha=0.5)
         axes.plot(*series(rows, "eval/return_mean"), "o-", color=f"C{index}", label=run.name)
     axes.set(xlabel="env steps (agent moves)", ylabel="return", title=arguments.title)

@@ -49,7 +49,7 @@ class Positions:
 
 def quality(run: Path, effort: Effort) -> Iterator[Row]:
     """Mean total variation of the root's policy, and how often its best action is another one."""
-    _, config, checkpoint = open_run(run)
+    _, config, checkpoint = open_run(run, core_only=True)
     shape = probe(config)
     learner = build_learner(config, shape)
     learner.load_state(*learner_state(checkpoint))
@@ -116,7 +116,7 @@ def collect(config: Config, shape: TaskShape, engine: InferenceEngine, count: in
                 episodes=GAMES,
                 seed=seed * GAMES,
                 frame_stack=config.env.frame_stack,
-                protocol=evaluation_protocol(config, num_players=players),
+                protocol=evaluation_protocol(config, shape.spec),
                 opponent=make_opponent("random", seed) if players == 2 else None,
             )
         except _Enough:

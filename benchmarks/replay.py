@@ -14,19 +14,23 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks.engines import fresh_weights
 from benchmarks.measure import Effort, Row, Trial, make_row, milliseconds, take_turns
+from benchmarks.replay_growth import growth
 from muzero_ray.config import Config
 from muzero_ray.config_file import load_preset
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.frames import FrameCodec
 from muzero_ray.runtime.build import build_buffer, probe
+from muzero_ray.runtime.reanalyzer import Reanalyzer
 from muzero_ray.runtime.recorder import GameRecorder
 from muzero_ray.runtime.replay_archive import ReplayArchive
-from muzero_ray.types import GameHistory, GameId, WeightsVersion
+from muzero_ray.types import GameHistory, GameId, Weights, WeightsVersion
 
 SEED = 0
 BATCH = 256
+SHORT_STEPS = 20
 RESIDENT_FROM = 100_000
 """Below this many transitions the growth of the process says more about the allocator than about the replay."""
 
@@ -118,6 +122,8 @@ def replay(effort: Effort) -> Iterator[Row]:
     del filled, trials
     yield from _short_games(effort)
     yield from _durable(config, games, effort)
+    short = record_games(load_preset("cartpole"), 100, SEED)
+    yield from growth(min(short, key=lambda game: abs(game.owned - SHORT_STEPS)), effort)
 
 
 def _short_games(effort: Effort) -> Iterator[Row]:
@@ -129,6 +135,31 @@ def _short_games(effort: Effort) -> Iterator[Row]:
     small, large = (f"both {size}" for size in sizes)
     name = f"replay/cartpole/insert+sample/{sizes[-1]}"
     yield make_row(name, "ms", samples, large, small, f"the same at {sizes[0]}")
+    yield from _searched_again(config, games, sizes[-1], effort)
+
+
+def _searched_again(config: Config, games: list[GameHistory], size: int, effort: Effort) -> Iterator[Row]:
+    """Reanalyze at `size` transitions in short games, against a twentieth of them; per second of CPU time."""
+    shape = probe(config)
+    flat = fresh_weights(config, shape).flat
+    reanalyzer = Reanalyzer(config, shape)
+    steps = itertools.count(1)
+
+    def trial(one: Filled) -> dict[str, float]:
+        reanalyzer.set_weights(Weights(WeightsVersion(0, next(steps)), flat))  # no game has been searched with these
+        positions, begin = 0, time.process_time()
+        while (spent := time.process_time() - begin) < effort.seconds:
+            for fresh in reanalyzer.refresh(one.buffer.stale_games(1)):
+                one.buffer.replace_targets(*fresh)
+                positions += len(fresh.root_values)
+        return {f"again {one.size}": positions / spent}
+
+    fewer = max(size // 20, config.learner.batch_size)
+    filled = [Filled(config, games, count) for count in (fewer, size)]
+    samples = take_turns([partial(trial, one) for one in filled], effort.repeats)
+    few, many = (one.buffer.games for one in filled)
+    name, figure, against = f"replay/searched-again/{many}-games", f"again {size}", f"again {fewer}"
+    yield make_row(name, "positions/CPU s", samples, figure, against, f"the same with {few}")
 
 
 def _durable(config: Config, games: list[GameHistory], effort: Effort) -> Iterator[Row]:

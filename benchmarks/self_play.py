@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from benchmarks.engines import changed, engines_for, fresh_player
+from benchmarks.engines import Choice, changed, engines_for, fresh_player
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
 from muzero_ray.config import Config
 from muzero_ray.config_file import load_preset
+from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.runtime.build import probe
@@ -23,6 +25,8 @@ from muzero_ray.types import GameHistory
 SEED = 0
 ENVIRONMENT_STEPS = 500
 CARTPOLE_SIMULATIONS = 50
+ATARI_GAMES = ("Breakout", "Pong", "Qbert", "Seaquest")
+ATARI_RESETS = 10
 
 
 def self_play(effort: Effort) -> Iterator[Row]:
@@ -36,6 +40,7 @@ def self_play(effort: Effort) -> Iterator[Row]:
     for simulations in sorted({cartpole.search.simulations, CARTPOLE_SIMULATIONS}):
         yield from _engines("cartpole", changed(cartpole, "search", simulations=simulations), effort)
     yield from _engines("breakout", breakout, effort)
+    yield from _atari_resets(breakout, effort)
 
 
 def discard(_game: GameHistory) -> None:
@@ -60,6 +65,55 @@ def _engines(task: str, config: Config, effort: Effort) -> Iterator[Row]:
         if label != reference:
             yield make_row(f"selfplay-gain/{place}", "steps/s", samples, label, reference, f"with {reference}")
         player.close()
+
+
+def _atari_resets(config: Config, effort: Effort) -> Iterator[Row]:
+    """A new game, which restores the emulator, against loading the ROM again for each as gymnasium does; CPU time."""
+    for game in ATARI_GAMES:
+        environment = make_environment(changed(config, "env", id=game).env)
+        trials: list[Trial] = [partial(_resets, environment), loading_the_rom(partial(_resets, environment, "loading"))]
+        samples = take_turns(trials, effort.repeats)
+        name = f"environment/atari-reset/{game}"
+        yield make_row(name, "CPU ms", samples, "restoring", "loading", "loading the ROM")
+        environment.close()
+    player = fresh_player(Choice("compiled", "bf16"), config, probe(config))
+    seconds = 20 * effort.seconds  # several games in each environment
+    trials = [partial(_cpu_play, player, seconds, "restoring")]
+    trials.append(loading_the_rom(partial(_cpu_play, player, seconds, "loading")))
+    samples = take_turns(trials, effort.repeats)
+    name = "selfplay-gain/breakout/atari-reset"
+    yield make_row(name, "steps/CPU s", samples, "restoring", "loading", "loading the ROM for each game")
+    player.close()
+
+
+def loading_the_rom(trial: Trial) -> Trial:
+    """`trial` with Atari games that begin as they did before: the ROM is loaded for each."""
+
+    def load(environment: AtariEnvironment, seed: int) -> None:
+        environment._env.reset(seed=seed)
+
+    def run() -> dict[str, float]:
+        restoring = AtariEnvironment._power_on
+        AtariEnvironment._power_on = load  # type: ignore[method-assign]
+        try:
+            return trial()
+        finally:
+            AtariEnvironment._power_on = restoring  # type: ignore[method-assign]
+
+    return run
+
+
+def _resets(environment: Environment, key: str = "restoring") -> dict[str, float]:
+    begin = time.process_time()
+    for seed in range(ATARI_RESETS):
+        environment.reset(seed)
+    return {key: 1e3 * (time.process_time() - begin) / ATARI_RESETS}
+
+
+def _cpu_play(player: SelfPlay, seconds: float, key: str) -> dict[str, float]:
+    begin = time.process_time()
+    stats = player.play(sys.maxsize, temperature=1.0, emit=discard, seconds=seconds)
+    return {key: stats.transitions / (time.process_time() - begin)}
 
 
 def _environment(config: Config, effort: Effort) -> Iterator[Row]:

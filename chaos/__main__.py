@@ -31,6 +31,7 @@ FAULTS = {
     "kill-replay": Fault("kills:kill_replay", 20, 2),
     "kill-learner": Fault("kills:kill_learner", 20, 2),
     "kill-group": Fault("group:kill_group", 30, 2),
+    "ray-processes": Fault("ray_processes:ray_processes", 5, 1),
     "stop": Fault("stops:stop", 10, 1),
     "checkpoints": Fault("checkpoints:checkpoints", 2_000, 200),
     "nan": Fault("numbers:not_finite", 50, 10),
@@ -38,9 +39,11 @@ FAULTS = {
     "settings": Fault("settings:settings", 2_000, 200),
     "pressure": Fault("pressure:pressure", 60, 15),
     "environments": Fault("environments:environments", 15, 3),
+    "users": Fault("users:users", 5, 1),
     "soak": Fault("soak:soak", 60, 3),
     "nodes": Fault("nodes:nodes", 2, 1),
     "head": Fault("head:head", 2, 1),
+    "conditions": Fault("conditions:conditions", 100, 1),
 }
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from muzero_ray.errors import MuZeroRayError
+from muzero_ray.private_folder import PrivateFolder
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 """By which numba, W&B, matplotlib and others find the user's cache folder."""
@@ -20,27 +20,20 @@ def make_cache_writable() -> Iterator[None]:
 
     Where it cannot be (a container under any user id has no home), a private temporary folder stands in; it is removed
     at the end. For a user who has no home at all it is the home, too. Must be entered before numba is imported. Raises
-    MuZeroRayError if there is no temporary folder either.
+    ConfigError if there is no temporary folder either.
     """
     if is_writable(user_cache()):
         yield
         return
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="muzero-cache-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise MuZeroRayError(
-            f"neither the cache folder {user_cache()} nor a temporary folder can be written to ({error}). Set TMPDIR "
-            f"or {CACHE_VARIABLE} to a folder that can"
-        ) from error
     names = [CACHE_VARIABLE] if has_home() else [CACHE_VARIABLE, "HOME"]
     before = {name: os.environ.get(name) for name in names}
     try:
-        with folder as path:
-            os.environ.update(dict.fromkeys(names, path))
+        with PrivateFolder() as folder:
+            os.environ.update(dict.fromkeys(names, str(folder)))
             yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
 

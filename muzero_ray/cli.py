@@ -31,6 +31,7 @@ from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
 from muzero_ray.config_learning import LARGEST_SEED
 from muzero_ray.errors import ConfigError
+from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import print_result
 from muzero_ray.user_paths import check_run_name, reading
 
@@ -84,7 +85,7 @@ def presets_table() -> str:
     for preset in config_file.list_presets():
         notes = [preset.note(key) for key in ("hardware", "expected time", "expected score")]
         rows.append((preset.name, preset.header.partition("\n")[0], notes[0], notes[1], notes[2]))
-    return f"{table(rows)}\n\nStart one with: python launch.py train PRESET"
+    return f"{table(rows)}\n\nStart one with: {launch_line('train', 'PRESET')}"
 
 
 def table(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
@@ -106,9 +107,9 @@ def table(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
 def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     options = {
         "preset": one_option(
-            str, "Name of a preset; `python launch.py presets` lists them.", None, positional="PRESET"
+            str, f"Name of a preset; `{launch_line('presets')}` lists them.", None, positional="PRESET"
         ),
-        "config": one_option(Path, "Config file: a preset of your own, or a run's config.yaml.", None),
+        "config": one_option(Path, "Config file: a preset of your own, or a run's config.yaml (its name aside).", None),
         "game": one_option(str, "Any ALE game by name, on the CPU-sized Atari preset unless another is named.", None),
         "serial": one_option(None, "One process, no Ray: reproducible to the byte.", False),
         "resume": one_option(None, "Go on with the run of that name, if there is one (submit always does).", False),
@@ -144,7 +145,9 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
     # The items of a list that is given anew are not those of the file.
     kept = {key: place for key, place in loaded.where.items() if not any(key[: len(new)] == new for new in where)}
-    data, places = _merged(loaded.data, given), {**kept, **where}
+    goes_on = resume or name == "submit"
+    base = loaded.data if goes_on or not _is_of_a_run(path) else _without_name(loaded.data)
+    data, places = _merged(base, given), {**kept, **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
@@ -243,9 +246,11 @@ def _check_run(command: str, run: Path) -> None:
     with reading(run):
         if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
             return
+        if hint := config_file.copy_hint(run):
+            raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
     reason = "has no config.yaml, so it is no run's folder" if run.exists() else "does not exist"
     folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
-    remedy = nearest(str(run), folders) if folders else "Train first: python launch.py train PRESET"
+    remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"
     raise ConfigError(f"{command}: the folder {reason} (got {run}). {remedy}")
 
 
@@ -264,6 +269,18 @@ def _guess_base(argv: list[str]) -> Config:
 def _label(path: Path) -> str:
     """A run's own config.yaml says less than the run's name."""
     return path.resolve().parent.name if path.stem == "config" else path.stem
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether `path` is the config.yaml that a run wrote into its own folder."""
+    folder = path.resolve().parent
+    return path.name == "config.yaml" and ((folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir())
+
+
+def _without_name(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The name in a run's own file is that run's: a new one that starts from the file gets a name of its own."""
+    run = data.get("run")
+    return {**data, "run": {key: value for key, value in run.items() if key != "name"}} if run else dict(data)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,9 @@ class TrainCommand:
         """
         asked, made = self.config.run, made_with.run
         free = {name: getattr(made, name) for name in (*LIMITS, "address", "name", "runs_dir")}
-        same = self.config.model_copy(update={"run": asked.model_copy(update=free)})
+        # A run goes on seeing what it has seen, if it was made before there was a choice.
+        env = self.config.env.model_copy(update={"scaling": made_with.env.scaling})
+        same = self.config.model_copy(update={"run": asked.model_copy(update=free), "env": env})
         values = [(path, _value(same, path), _value(made_with, path)) for path in leaf_paths(Config)]
         if other := [(path, new, old) for path, new, old in values if new != old]:
             path, new, old = other[0]
@@ -62,7 +64,7 @@ class TrainCommand:
                 "Give what it was started with, or another --run.name"
             )
         changed = {name: value for name in LIMITS if (value := getattr(asked, name)) != getattr(made, name)}
-        budget = {option: changed.get(name) for name, option in LIMITS.items()}
+        budget: dict[str, Any] = {option: changed.get(name) for name, option in LIMITS.items()}
         return ResumeCommand(run=run, address=asked.address, **budget)
 
 
@@ -149,9 +151,12 @@ class ResumeCommand(FrozenConfig):
     episodes: PositiveInt | None = None
     """Self-play episodes in total (none: as configured)."""
     minutes: PositiveFloat | None = None
-    """Wall clock in total, that before the stop included (none: as configured)."""
+    """Wall clock in total, that before the stop included; start-up and final evaluations do not count (none: as
+    configured)."""
     address: str | None = None
     """Ray cluster to join, from one of its nodes: auto or HOST:PORT (none: as configured)."""
+    without_lost_games: bool = False
+    """Go on without the games whose replay chunks are missing or damaged."""
 
     def extended(self, config: Config) -> Config:
         """The run's configuration under the budget asked for here."""

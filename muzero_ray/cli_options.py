@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Union, get_ar
 from pydantic import BaseModel
 
 from muzero_ray.config_check import KeyPath, raise_all
-from muzero_ray.config_file import Scalar, parse_scalar
+from muzero_ray.config_file import Scalar, parse_scalar, parse_value
 from muzero_ray.errors import ConfigError
+from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import printing_result
 
 SHORT_FORMS: dict[tuple[str, ...], str] = {
@@ -126,11 +127,24 @@ def _scalar(words: Sequence[str]) -> Scalar:
         return words[0]  # absurdly long digits: refused later, as text
 
 
-def _pairs(words: Sequence[str]) -> dict[str, Scalar]:
+def _pairs(words: Sequence[str]) -> dict[str, Any]:
     pairs = [word.partition("=") for word in words]
     if bad := [word for word, (_, equals, _) in zip(words, pairs, strict=True) if not equals]:
-        raise ConfigError(f"--env.kwargs: must be KEY=VALUE words (got {bad[0]!r}). Write such as --env.kwargs mode=1")
-    return {key: _scalar([value]) for key, _, value in pairs}
+        raise ConfigError(
+            f"--env.kwargs: must be KEY=VALUE words (got {bad[0]!r}). Write such as --env.kwargs mode=1, in "
+            "quotes if there are blanks: 'config={lanes: 3}'"
+        )
+    return {key: _value(key, text) for key, _, text in pairs}
+
+
+def _value(key: str, text: str) -> Any:
+    """Of a keyword argument."""
+    try:
+        return None if _is_none([text]) else parse_value(text)
+    except ValueError:
+        return text  # absurdly long digits: refused later, as text
+    except ConfigError as error:
+        raise ConfigError(f"--env.kwargs: {key}: {error}") from None
 
 
 def split(
@@ -162,9 +176,9 @@ def split(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(f"{_unboxed(output.getvalue())} See: python launch.py {command} --help") from None
+        raise ConfigError(f"{_unboxed(output.getvalue())} See: {launch_line(command, '--help')}") from None
     if extra:
-        raise ConfigError(f"{command}: unexpected word (got {extra[0]!r}). See: python launch.py {command} --help")
+        raise ConfigError(f"{command}: unexpected word (got {extra[0]!r}). See: {launch_line(command, '--help')}")
     return given, where
 
 
@@ -175,7 +189,7 @@ def _nearest_flag(typed: str, flags: list[str], command: str) -> str:
         return f"Did you mean {close[0]}?"
     if close := difflib.get_close_matches(word.removeprefix("--").rpartition(".")[2], by_last, n=1, cutoff=0.6):
         return f"Did you mean {by_last[close[0]]}?"
-    return f"See: python launch.py {command} --help"
+    return f"See: {launch_line(command, '--help')}"
 
 
 def _unboxed(text: str) -> str:

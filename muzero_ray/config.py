@@ -15,6 +15,7 @@ from muzero_ray.config_learning import (
     EnvConfig,
     FrozenConfig,
     Games,
+    KwargValue,
     LearnerConfig,
     NetworkConfig,
     OpponentName,
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluationConfig",
     "FrozenConfig",
     "Games",
+    "KwargValue",
     "LearnerConfig",
     "NetworkConfig",
     "OpponentName",
@@ -116,7 +118,8 @@ class RunConfig(FrozenConfig):
     episodes: PositiveInt | None = None
     """Stop after this many self-play episodes."""
     minutes: Minutes | None = None
-    """Stop after this much wall clock."""
+    """Stop after this much wall clock, counted from the first move of self-play: evaluations on the way count, start-up
+    and the final evaluation come on top."""
     serial: bool = False
     """One process, no Ray: reproducible to the byte."""
     address: str | None = None

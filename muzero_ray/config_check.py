@@ -88,7 +88,10 @@ def _message(model: type[BaseModel], path: KeyPath, e: Any, where: Mapping[KeyPa
     if kind == "extra_forbidden":
         reason, remedy = "unknown key", _nearest_key(model, path)
     elif len(path) < len(e["loc"]) and kind != "missing":  # a union: one error per member
-        reason, remedy = "has a type that is not supported", "Write true, false, a number or text"
+        reason, remedy = (
+            "holds a value of a type that is not supported",
+            "Write true, false, null, finite numbers, text, or lists and sections of these",
+        )
     elif limit is not None:
         reason = f"must be {_LIMITS[limit]} {ctx[limit]}"
         remedy = f"Use a value {_LIMITS[limit]} {ctx[limit]}"

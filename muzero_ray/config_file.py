@@ -8,6 +8,7 @@ given twice is a mistake, and there are no aliases or tags. A message reads
 from __future__ import annotations
 
 import re
+import shlex
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from muzero_ray.config_check import KeyPath, dotted, nearest, raise_all, shown, 
 from muzero_ray.errors import ConfigError
 
 Scalar = bool | int | float | str | None
+
+CONFIG_COPY = "run_config.yaml"
+"""In each checkpoint: the `config.yaml` of its run."""
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -196,6 +200,47 @@ def read_yaml(path: Path) -> Loaded:
     return Loaded(data, where)
 
 
+def parse_value(text: str) -> Any:
+    """What a value means that is not in a file: a word, as `parse_scalar` reads it, or a list, a dict or text in
+    quotes, as YAML writes them on one line: `[1, 2]`, `{lanes: 3}`, `'007'`. Raises ConfigError."""
+    if not text.startswith(("[", "{", "'", '"')):
+        return parse_scalar(text)
+    problems: list[str] = []
+    loader = None
+    try:
+        loader = _Loader(text)
+        node: Any = loader.get_single_node()
+        _refuse_lone_keys(node)
+        value = _convert(node, (), "here", {(): "here"}, problems)
+    except yaml.MarkedYAMLError as error:
+        column = f" at character {error.problem_mark.column + 1}" if error.problem_mark else ""
+        raise ConfigError(
+            f"{shown(text)} is not a list, a dict or quoted text{column}: {(error.problem or 'not YAML').rstrip('.')}"
+        ) from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"{shown(text)} holds an unprintable character (U+{ord(text[error.position]):04X})") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+    raise_all(problems)
+    return value
+
+
+def _refuse_lone_keys(node: yaml.Node) -> None:
+    """YAML reads `{lanes:3}` as a key "lanes:3" without a value."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(value, yaml.ScalarNode) and not value.value and value.style is None:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} has no value. Write `name: value`, with a blank behind the colon",
+                    problem_mark=key.start_mark,
+                )
+            _refuse_lone_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_lone_keys(item)
+
+
 # --- files and presets --------------------------------------------------------------------------------------------
 
 
@@ -216,6 +261,29 @@ class Preset:
 def load_config(path: Path) -> Config:
     """A config file of any origin: a preset, a user's, or a run's `config.yaml`."""
     return validate(Config, *read_yaml(path))
+
+
+def load_run_config(folder: Path) -> Config:
+    """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it.
+
+    Where it cannot be used, the ConfigError names the newest copy of it.
+    """
+    try:
+        data, where = read_yaml(folder / "config.yaml")
+        config = validate(Config, data, where)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error)) from None
+    if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":
+        return config
+    return config.overridden(env=config.env.overridden(scaling="bytes"))
+
+
+def copy_hint(folder: Path) -> str:
+    """The command that restores a run's `config.yaml` from its newest checkpoint, as a sentence; '' without a copy."""
+    copies = [path for path in folder.glob(f"checkpoints/*/{CONFIG_COPY}") if path.parent.name.isdecimal()]
+    newest = max(copies, key=lambda path: int(path.parent.name), default=None)
+    command = f"cp {shlex.quote(str(newest))} {shlex.quote(str(folder / 'config.yaml'))}"
+    return "" if newest is None else f"A checkpoint has a copy, restore it with: {command}"
 
 
 def dump_config(config: Config) -> str:

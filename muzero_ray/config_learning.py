@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -29,6 +30,11 @@ OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
 """Whoever plays board games without being trained."""
 
 Simulations = Annotated[int, Field(ge=1, le=10_000)]
+
+KwargValue = TypeAliasType(
+    "KwargValue", "bool | int | float | str | tuple[KwargValue, ...] | dict[str, KwargValue] | None"
+)
+"""What YAML can say of a keyword argument."""
 
 OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
 
@@ -85,12 +91,21 @@ class EnvConfig(FrozenConfig):
     """Adapter. `gymnasium` takes any id, `my_pkg:MyEnv-v0` included; `atari` an ALE game; `openspiel` a board game."""
     id: Annotated[str, Field(min_length=1)] = "CartPole-v1"
     """Gymnasium id, ALE game name (Breakout), or OpenSpiel game string (tic_tac_toe)."""
-    kwargs: dict[str, bool | int | float | str] = {}
-    """Extra keyword arguments of the environment."""
+    kwargs: dict[str, KwargValue] = {}
+    """Extra keyword arguments of the environment; lists, dicts and null, too: 'config={lanes: 3}' 'sizes=[1, 2]'."""
+    channels: Literal["auto", "first", "last"] = "auto"
+    """Which of three axes of an image are its channels. `auto`: the first if it is the shortest, else the last."""
+    scaling: Literal["bounds", "bytes"] = "bounds"
+    """`bounds`: integers are scaled by the bounds of their space. `bytes`: uint8 by 255, others not, as in runs that
+    were made before this setting."""
+    instances: PositiveInt | None = None
+    """How many of this environment can exist at a time (none: any number). 1, for a game server: with --serial and
+    --actors.envs-per-actor 1."""
     frame_stack: Annotated[int, Field(ge=1, le=1024)] = 1
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
     max_moves: PositiveInt | None = None
-    """Truncate games after this many agent steps (none: the environment's own limit)."""
+    """Truncate games after this many agent steps (none: the environment's own limit; evaluations of an environment
+    that names none are cut after 27,000)."""
     opening_moves: NonNegativeInt = 0
     """Games of self-play begin after up to this many random moves, so that they differ (openspiel)."""
     atari: AtariConfig = AtariConfig()
@@ -226,7 +241,8 @@ class LearnerConfig(FrozenConfig):
     """Targets, loss and optimizer."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
-    """`auto`: cuda if there is one, else cpu."""
+    """`auto`: cuda if there is one, else cpu. With several workers, or on a cluster, only GPUs count that
+    `actors.learner_gpus` reserves."""
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs forward passes under autocast; weights stay float32."""
     batch_size: PositiveInt = 128

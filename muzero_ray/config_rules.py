@@ -39,14 +39,38 @@ def check_across(config: Config) -> None:
             f"learner.workers={config.learner.workers} asks for as many processes, and run.serial=True has only one. "
             "Use learner.workers=1"
         )
+    _check_instances(config)
     gpus, device = config.actors.learner_gpus, config.learner.device
     if config.learner.workers > 1 and gpus < 1 and (device == "cuda" or (device == "auto" and gpus > 0)):
         raise ValueError(
             f"actors.learner_gpus={gpus:g} for each of learner.workers={config.learner.workers}: two of them can not "
             "train together on one GPU. Use actors.learner_gpus=1, or learner.device=cpu"
         )
+    if config.run.address is not None and device.startswith("cuda") and gpus == 0:
+        raise ValueError(
+            f"learner.device={device} needs a GPU, and actors.learner_gpus=0 reserves none: on the cluster of "
+            f"run.address={config.run.address} another program may be using it. Use actors.learner_gpus=1"
+        )
     if config.actors.count % config.replay.shards:
         raise ValueError(
             f"replay.shards={config.replay.shards} does not divide actors.count={config.actors.count}: one shard would "
             "take in more games than another, and forget them sooner. Make actors.count a multiple of it"
+        )
+
+
+def _check_instances(config: Config) -> None:
+    """Self-play and evaluation hold environments at once; the serial runner holds them by turns."""
+    allowed, count, places = config.env.instances, config.actors.count, config.actors.envs_per_actor
+    if allowed is None:
+        return
+    if config.run.serial and places > allowed:
+        raise ValueError(
+            f"actors.envs_per_actor={places} is above env.instances={allowed}: self-play would hold more environments "
+            f"than can exist. Use actors.envs_per_actor={allowed}"
+        )
+    if not config.run.serial and count * places >= allowed:
+        raise ValueError(
+            f"env.instances={allowed} is too few for actors.count={count} with actors.envs_per_actor={places} each, "
+            f"and one for the evaluations beside them: that makes {count * places + 1}. Use fewer, or "
+            "run.serial=True, where self-play and evaluations take turns"
         )

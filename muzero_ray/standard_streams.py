@@ -68,17 +68,29 @@ def printing_result() -> Iterator[None]:
 
 def print_error(text: str) -> None:
     """Print a message to standard error, where there is somebody to read it."""
+    _print_if_read(text, sys.stderr)
+
+
+def print_message(text: str) -> None:
+    """Print a message to standard output, where there is somebody to read it."""
+    _print_if_read(text, sys.stdout)
+
+
+def _print_if_read(text: str, stream: TextIO) -> None:
     try:
-        print(printable(text), file=sys.stderr, flush=True)
+        print(printable_lines(text), file=stream, flush=True)
     except OSError:
-        discard(sys.stderr)
+        discard(stream)
 
 
 def printable(text: str) -> str:
-    """The same with escapes for what a terminal would take for a command; lines stay lines."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
-    )
+    """`text` without anything that a terminal would obey: control characters are written as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, for a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def flush_standard_streams() -> None:

@@ -6,7 +6,7 @@ never an emulator frame. Values and rewards are in env units everywhere outside 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,9 @@ class EnvSpec:
 
     observation_shape: of one frame, `(D,)` for vectors or `(C, H, W)` for images; stacking happens outside.
     observation_dtype: "uint8" (images, networks divide by 255) or "float32".
-    num_players: 1 or 2; two-player games alternate strictly and are zero-sum.
+    num_players: 1 or 2; two-player games alternate strictly and are zero-sum. note: on the numbers of an observation,
+    for people.
+    max_moves: most moves that a game can have by the environment's own rules or limit; None if it names no limit.
     """
 
     name: str
@@ -34,6 +36,17 @@ class EnvSpec:
     observation_dtype: str
     num_actions: int
     num_players: int = 1
+    max_moves: int | None = None
+    note: str = field(default="", compare=False)
+
+    @property
+    def seen(self) -> str:
+        """What is seen and can be done, for people: `image, 4 channels of 8 x 8, uint8 0..255, scaled by 255; 4
+        actions`."""
+        size, *image = self.observation_shape
+        planes = f"image, {size} channel{'s' * (size > 1)} of {' x '.join(map(str, image))}"
+        what = planes if image else f"vector of {size}"
+        return f"{what}, {self.note or self.observation_dtype}; {self.num_actions} actions"
 
 
 class EnvStep(NamedTuple):

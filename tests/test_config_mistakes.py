@@ -128,11 +128,11 @@ MISTAKES = {
         "must be a section of settings (got None)",
         "or delete the line",
     ),
-    "list as a free value": (
-        "env:\n  kwargs:\n    a: [1]\n",
+    "nested value that is no number": (
+        "env:\n  kwargs:\n    a: [1, {b: .nan}]\n",
         "3: env.kwargs.a",
-        "has a type that is not supported (got [1])",
-        "Write true, false, a number or text",
+        "holds a value of a type that is not supported (got [1, {'b': nan}])",
+        "Write true, false, null, finite numbers, text",
     ),
     "twice": ("run:\n  seed: 1\n  name: x\n  seed: 2\n", "4: run.seed", "given twice (first on line 2)", "Remove one"),
     "key that is no text": ("env:\n  kwargs:\n    1: 2\n", "3: env.kwargs", "keys must be text", "use quotes"),
@@ -196,6 +196,12 @@ MISTAKES = {
         "actors.learner_gpus=0.5 for each of learner.workers=2",
         "Use actors.learner_gpus=1",
     ),
+    "a GPU of a cluster that is not reserved": (
+        "learner:\n  device: cuda\nrun:\n  address: auto\n",
+        "2",
+        "learner.device=cuda needs a GPU, and actors.learner_gpus=0 reserves none",
+        "Use actors.learner_gpus=1",
+    ),
     "deeper section": (
         "network:\n  value:\n    bins: 600\n",
         "3",
@@ -250,7 +256,7 @@ def test_a_mistake_in_a_file_gives_one_line_with_place_reason_and_remedy(
 
 def test_every_mistake_of_a_file_is_listed_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("run:\n  seed: x\nenv:\n  kwargs:\n    a: [1]\nlearner:\n  lr: 0\n  bach_size: 1\n")
+    file.write_text("run:\n  seed: x\nenv:\n  kwargs:\n    a: [.inf]\nlearner:\n  lr: 0\n  bach_size: 1\n")
     with pytest.raises(ConfigError) as caught:
         config_file.load_config(file)
     lines = str(caught.value).splitlines()

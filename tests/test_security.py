@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,7 @@ import launch
 from actors import cluster
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from tests.actors.programs import on_progress, ray_config, running
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import run_serial, small_config
 from tests.test_layering import modules
 
@@ -110,6 +112,7 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     return file
 
 
@@ -121,6 +124,11 @@ def test_a_private_ray_asks_for_the_token_and_has_no_dashboard(token: Path, monk
     assert ray.arguments["address"] == "local"
     assert ray.arguments["include_dashboard"] is False
     assert "runtime_env" not in ray.arguments
+    folder = Path(ray.arguments["_temp_dir"]).parent
+    assert mode(folder) == 0o700  # Ray opens what it makes in there to everybody
+    cluster.disconnect()
+    assert ray.stopped
+    assert not folder.exists()
 
 
 @pytest.mark.usefixtures("token")
@@ -129,6 +137,7 @@ def test_a_private_ray_that_would_let_in_anybody_is_stopped(monkeypatch: pytest.
     with pytest.raises(MuZeroRayError, match="RAY_AUTH_MODE=token came too late"):
         cluster.connect(None, "muzero-x")
     assert ray.stopped
+    assert not Path(ray.arguments["_temp_dir"]).parent.exists()
 
 
 def test_a_cluster_gets_the_code_and_the_token_and_nothing_else(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +147,8 @@ def test_a_cluster_gets_the_code_and_the_token_and_nothing_else(token: Path, mon
     assert warning is not None
     assert "asks for no token" in warning
     assert "RAY_AUTH_MODE" not in ray.environment
-    assert ray.arguments["runtime_env"].keys() == {"py_modules", "excludes"}
+    assert ray.arguments["runtime_env"].keys() <= {"py_modules", "excludes", "env_vars"}
+    assert ray.arguments["runtime_env"].get("env_vars", {}).keys() <= {"PYTHONPATH"}
     sent = [Path(path) for path in ray.arguments["runtime_env"]["py_modules"]]
     assert [path.name for path in sent] == ["actors", "learner", "muzero_ray"]
     assert all((path / "__init__.py").is_file() for path in sent)
@@ -155,6 +165,49 @@ def test_a_cluster_that_can_not_be_joined_is_one_message(monkeypatch: pytest.Mon
         cluster.connect("auto", "muzero-x")
     with pytest.raises(ConfigError, match=r"run.address=ray://head:10001: the driver must run on a node .*submit"):
         cluster.connect("ray://head:10001", "muzero-x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_cluster_that_another_user_wrote_down_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray notes what `auto` is in a folder that everybody may write to, and whoever is joined is shown the token."""
+    ray = FakeRay(monkeypatch, token_mode=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    file.write_text("127.0.0.1:9")
+    cluster.connect("auto", "muzero-x")
+    os.chown(file, 12345, 12345)
+    with pytest.raises(
+        ConfigError, match=r"run.address=auto: .*ray_current_cluster.* another user \(uid 12345\).*HOST:"
+    ):
+        cluster.connect("auto", "muzero-x")
+    cluster.connect("127.0.0.1:9", "muzero-x")
+    assert ray.arguments["address"] == "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("command", ["train", "resume"])
+def test_a_run_keeps_all_its_temporary_files_to_itself(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of libraries, too: torch makes `torchinductor_NAME` there, W&B a socket."""
+    seen: list[tuple[str, int]] = []
+
+    def look(_: object) -> int:
+        seen.append((tempfile.gettempdir(), mode(Path(os.environ["TMPDIR"]))))
+        return 0
+
+    before = tempfile.gettempdir()
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr(launch, command, look)
+    assert launch.main([command, "cartpole" if command == "train" else str(tmp_path)]) == 0
+    ((folder, open_to),) = seen
+    assert folder != before
+    assert open_to == 0o700
+    assert not Path(folder).exists()
+    assert tempfile.gettempdir() == before
 
 
 # --- sockets -------------------------------------------------------------------------------------------------------
@@ -186,7 +239,9 @@ def test_what_listens_during_a_local_run_answers_nobody_without_the_token() -> N
     agents = [address for name, address in listening if name.startswith("ray::RuntimeEnv")]
     for address in agents:
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"http://{address.ip}:{address.port}/get_or_create_runtime_env", b"", timeout=30)
+            urllib.request.urlopen(
+                f"http://{address.ip}:{address.port}/get_or_create_runtime_env", b"", timeout=PATIENCE
+            )
         assert caught.value.code == 401
     code = f"import ray._raylet as r; r.GcsClient(address={ray.get_runtime_context().gcs_address!r})"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -248,7 +303,7 @@ def test_the_key_of_a_run_under_ray_is_nowhere(tmp_path: Path, monkeypatch: pyte
         assert supervisor.run()
         for slot in program.slots:
             inherited: Any = slot.handle.__ray_call__.remote(lambda _: str(sorted(os.environ.items())))
-            assert CANARY not in ray.get(inherited, timeout=60)
+            assert CANARY not in ray.get(inherited, timeout=PATIENCE)
     assert "gcs_server" in seen[0]
     assert CANARY not in seen[0]
     assert holding(CANARY, tmp_path) == []

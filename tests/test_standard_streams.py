@@ -18,6 +18,7 @@ from muzero_ray import standard_streams
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.standard_streams import QUEUED_WRITES, Display, printable
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import rows
 from tests.test_command_line_runs import ROOT, SMALL
 
@@ -131,7 +132,7 @@ def test_messages_cannot_steer_a_terminal() -> None:
 
 def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
-    return subprocess.run(command, timeout=300, text=True, check=False, stderr=subprocess.PIPE, **options)
+    return subprocess.run(command, timeout=PATIENCE, text=True, check=False, stderr=subprocess.PIPE, **options)
 
 
 @pytest.mark.parametrize("output", [reader_gone, reader_asleep])
@@ -152,7 +153,7 @@ def test_a_run_needs_no_standard_streams_at_all(tmp_path: Path) -> None:
             os.close(descriptor)
 
     process = subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *map(str, command)], preexec_fn=close)
-    assert process.wait(timeout=300) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert load_checkpoint(tmp_path / "run").step == 10
     assert len(rows(tmp_path / "run")) == 1
 
@@ -191,7 +192,7 @@ def test_a_result_that_cannot_be_written_is_an_error(command: tuple[str, ...]) -
 def test_an_error_that_nobody_reads_keeps_its_exit_code(output: Output) -> None:
     with output() as descriptor:
         command = [sys.executable, str(ROOT / "launch.py"), "evaluate", "nowhere"]
-        assert subprocess.run(command, timeout=300, check=False, stderr=descriptor).returncode == 2
+        assert subprocess.run(command, timeout=PATIENCE, check=False, stderr=descriptor).returncode == 2
 
 
 def test_results_of_this_process_reach_a_stream_in_memory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ import launch
 from muzero_ray import caches
 from muzero_ray.config import Config
 from muzero_ray.config_check import leaf_paths
-from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.errors import ConfigError
 from muzero_ray.stop_signals import STOP_SIGNALS, handle_signals, leave
 from tests.command_lines import make_run, refused, train
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import run_serial, small_config
 from tests.test_command_line_runs import ROOT, SMALL
 
@@ -120,7 +122,7 @@ def as_somebody_else(*command: object, folder: Path, **environment: str) -> subp
         [*user, *map(str, command)],
         env=inherited | environment,
         cwd=folder,
-        timeout=300,
+        timeout=PATIENCE,
         text=True,
         capture_output=True,
         check=False,
@@ -187,7 +189,12 @@ def test_a_deleted_current_directory(tmp_path: Path) -> None:
     )
     program = [sys.executable, str(ROOT / "launch.py"), "presets"]
     result = subprocess.run(
-        [sys.executable, "-c", code, *program], cwd=tmp_path, text=True, capture_output=True, timeout=300, check=False
+        [sys.executable, "-c", code, *program],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error: the current directory is gone")
@@ -206,20 +213,13 @@ def test_a_cache_that_can_be_written_to_stays(tmp_path: Path, monkeypatch: pytes
 def test_another_cache_is_private_and_goes_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/dev/null")
-    monkeypatch.setattr(caches.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with caches.make_cache_writable():
         folder = Path(os.environ["XDG_CACHE_HOME"])
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder.parent, os.environ["HOME"]) == (tmp_path, "/dev/null")
     assert "XDG_CACHE_HOME" not in os.environ
     assert list(tmp_path.iterdir()) == []
-
-
-def test_no_place_for_a_cache_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
-    monkeypatch.setattr(caches.tempfile, "tempdir", "/dev/null")
-    with pytest.raises(MuZeroRayError, match=r"/dev/null/cache .* Set TMPDIR"), caches.make_cache_writable():
-        pass
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_a_signal_during_the_start_leaves_nothing_behind(place: str, number: sig
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert (result.returncode, result.stderr) == (130, "")

@@ -2,11 +2,15 @@
 
 The emulator is driven directly: pixel for pixel the frames of AtariPreprocessing over `ALE/X-v5` with `frameskip=1`
 (a test compares them), without fetching the RGB screen at each of the skipped frames.
+
+Sticky actions are drawn here and not by the emulator, whose generator can only be seeded by loading the ROM again: 66
+ms of CPU for each game. They are distributed as gymnasium's, but a seed draws others.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +20,7 @@ import numpy as np
 from ale_py import roms
 
 from muzero_ray.config import AtariConfig
+from muzero_ray.envs.environment import BrokenContract
 from muzero_ray.errors import ConfigError
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
 
@@ -27,6 +32,7 @@ SETTINGS = {
 }
 FIXED = ("game", "continuous", "continuous_action_threshold", "render_mode", "sound_obs")
 CONTINUE = -1  # in the action log: a reset that went on with the same game after a lost life
+STICKY_DRAWS = "adapter"  # in a snapshot: who drew the sticky actions; older snapshots do not say, it was the emulator
 
 
 class AtariEnvironment:
@@ -47,16 +53,20 @@ class AtariEnvironment:
         cv2.setNumThreads(0)  # one core per environment process; OpenCV would take them all
         options = {"max_num_frames_per_episode": MAX_FRAMES, "full_action_space": False, **kwargs}
         try:
-            self._env = ale_py.AtariEnv(
-                game=_rom(game), frameskip=1, repeat_action_probability=config.sticky_actions, **options
-            )
+            self._env = ale_py.AtariEnv(game=_rom(game), frameskip=1, repeat_action_probability=0.0, **options)
         except (TypeError, RuntimeError) as error:
             raise ConfigError(f"env.id={game} can not be made with env.kwargs={dict(kwargs)}: {error}") from error
         self._ale = self._env.ale
+        self._loaded = self._ale.cloneState()
+        self._sticky, self._held = config.sticky_actions, ale_py.Action.NOOP
         self._skip, self._noop_max, self._life_loss = config.frame_skip, config.noop_max, life_loss
         self._gray, self._size = config.grayscale, config.image_size
         self._action_set = list(self._env._action_set)
-        self.spec = EnvSpec(game, (1 if self._gray else 3, self._size, self._size), "uint8", len(self._action_set))
+        shape = (1 if self._gray else 3, self._size, self._size)
+        frames = int(options["max_num_frames_per_episode"])  # 0: no limit
+        longest = math.ceil(frames / self._skip) if frames else None
+        note = "uint8 0..255, scaled by 255"
+        self.spec = EnvSpec(game, shape, "uint8", len(self._action_set), max_moves=longest, note=note)
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         screen = self._ale.getScreenDims() + (() if self._gray else (3,))
@@ -103,10 +113,18 @@ class AtariEnvironment:
 
     def snapshot(self) -> dict[str, Any]:
         """See Environment. The log spans all lives: back to where the game really began."""
-        return {"seed": self._seed, "actions": list(self._log)}
+        return {"seed": self._seed, "actions": list(self._log), "sticky_draws": STICKY_DRAWS}
 
     def restore(self, snapshot: dict[str, Any]) -> Array:
         """See Environment. About 3,000 steps a second: no frame but the last is resized."""
+        drawn_by = snapshot.get("sticky_draws", "emulator")
+        if self._sticky and drawn_by != STICKY_DRAWS:
+            raise BrokenContract(
+                "this game with sticky actions was saved by an older version, which drew them in another way, so it "
+                "cannot be replayed",
+                expected=f"sticky_draws={STICKY_DRAWS}",
+                got=drawn_by,
+            )
         self._start(int(snapshot["seed"]))
         for action in snapshot["actions"]:
             self._log.append(int(action))
@@ -124,15 +142,33 @@ class AtariEnvironment:
         """A new game, then 1 to noop_max single-frame no-ops."""
         self._seed, self._log, self._lost_a_life = seed, [], False
         self._fire_due = self._fire
-        self._env.reset(seed=seed)
+        self._power_on(seed)
         noops = int(self._env.np_random.integers(1, self._noop_max + 1)) if self._noop_max else 0
         for _ in range(noops):
-            self._ale.act(ale_py.Action.NOOP, 1.0)
+            self._act(ale_py.Action.NOOP)
             if self._ale.game_over():
-                self._env.reset(seed=seed)
+                self._power_on(seed)
         self._grab(0)
         self._screens[1].fill(0)
         self._pool()
+
+    def _power_on(self, seed: int) -> None:
+        """The first frame of the game, the same for all seeds, as if the ROM had just been loaded.
+
+        Restoring the first frame itself would not do: the screen is not part of the emulator's state, and Q*bert and
+        Tetris then take another course.
+        """
+        self._ale.restoreState(self._loaded)
+        self._ale.reset_game()
+        self._env.seed_game(seed)
+        self._held = ale_py.Action.NOOP
+
+    def _act(self, action: Any) -> float:
+        """One frame; with probability `sticky_actions` the button of the frame before is held instead."""
+        if not self._sticky or self._env.np_random.random() >= self._sticky:
+            self._held = action
+        reward: float = self._ale.act(self._held, 1.0)
+        return reward
 
     def _continue(self) -> tuple[float, bool, bool]:
         self._lost_a_life = False
@@ -148,7 +184,7 @@ class AtariEnvironment:
         reward, lives = 0.0, self._ale.lives()
         over = truncated = lost = False
         for frame in range(self._skip):
-            reward += self._ale.act(action, 1.0)
+            reward += self._act(action)
             over, truncated = self._ale.game_over(with_truncation=False), self._ale.game_truncated()
             lost = self._life_loss and self._ale.lives() < lives
             if over or truncated or lost:

@@ -43,7 +43,8 @@ class Environment(Protocol):
         """Play `action`, in [0, spec.num_actions) and legal, for the player to move."""
 
     def legal_actions(self) -> BoolArray:
-        """`[A]` bool, what the player to move may do; all False once terminated. Not to be written to."""
+        """`[A]` bool, what the player to move may do; all False once terminated, and it may be once truncated. Not to
+        be written to."""
 
     def to_play(self) -> int:
         """0 or 1: whose move it is; always 0 for one player."""
@@ -122,7 +123,7 @@ class CheckedEnvironment:
         # A game that is over has no value left to bootstrap from, whatever limit it ran into on the same step.
         truncated = not terminated and (truncated or self._moves == self._max_moves)
         self._terminated = terminated
-        self._legal = self._nothing_legal if terminated else self._allowed()
+        self._legal = self._nothing_legal if terminated else self._allowed(last=truncated)
         self._live = not (terminated or truncated)
         return EnvStep(self._frame, reward, terminated, truncated)
 
@@ -168,8 +169,9 @@ class CheckedEnvironment:
                 f"the frame with digest {snapshot['frame']}",
                 _digest(self._frame),
             )
-        self._legal = self._nothing_legal if self._terminated else self._allowed()
-        self._live = bool(snapshot["live"])
+        live = bool(snapshot["live"])
+        self._legal = self._nothing_legal if self._terminated else self._allowed(last=not live)
+        self._live = live
         return self._frame
 
     def close(self) -> None:
@@ -186,12 +188,12 @@ class CheckedEnvironment:
         if not self._legal[action]:
             raise self._fault("illegal action", f"one of {np.flatnonzero(self._legal).tolist()}", repr(action))
 
-    def _allowed(self) -> BoolArray:
-        """Legal actions of a state that is not terminal: at least one."""
+    def _allowed(self, *, last: bool = False) -> BoolArray:
+        """Legal actions of a state that is not terminal: at least one, unless the game was truncated there."""
         legal = self._guarded("legal_actions", self.inner.legal_actions)
         if legal.dtype != np.bool_ or legal.shape != (self.spec.num_actions,):
             raise self._fault("wrong legal-action mask", f"bool ({self.spec.num_actions},)", describe(legal))
-        if not legal.any():
+        if not (last or legal.any()):
             raise self._fault("no legal action in a game that is not over", "at least one, or terminated", "none")
         return legal
 

@@ -1,10 +1,11 @@
 """Gymnasium environments: any id with discrete actions and a box observation, `my_pkg:MyEnv-v0` included.
 
 What the network sees, by the observation space:
-- image, `(H, W)` or `(H, W, C)`: channels first. uint8 stays uint8; bool planes (MinAtar) become uint8 0 and 255, a
-  byte each, which the networks read as 0 and 1; any other type becomes float32. A three-axis box whose first axis is
-  its shortest, `(C, H, W)`, is taken to be channels first already.
-- vector `(D,)`: float32; uint8 (RAM) is divided by 255, bool becomes 0 and 1.
+- image, `(H, W)`, `(H, W, C)` or `(C, H, W)`: channels first. uint8 stays uint8; bool planes (MinAtar) become uint8 0
+  and 255, a byte each, which the networks read as 0 and 1; any other type becomes float32. `env.channels` says where
+  the channels are; unless it is set, they are the first axis if that is the shortest of three, else the last.
+- vector `(D,)`: float32; bool becomes 0 and 1.
+- integers are scaled by the bounds of the space (see `observations`).
 `info["action_mask"]`, `[A]`, is honoured as the legal actions where an environment gives it.
 """
 
@@ -15,7 +16,7 @@ import importlib
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -23,6 +24,7 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.envs.registration import load_env_creator
 
 from muzero_ray.envs.environment import BrokenContract, describe
+from muzero_ray.envs.observations import ObservationReader
 from muzero_ray.errors import ConfigError, EnvironmentFault
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
 
@@ -32,8 +34,19 @@ RESERVED = ("render_mode", "disable_env_checker")
 class GymnasiumEnvironment:
     """Adapter of one gymnasium environment; use it inside a CheckedEnvironment."""
 
-    def __init__(self, name: str, kwargs: Mapping[str, Any], *, render: bool = False) -> None:
-        """name: gymnasium id, `module:id` included. kwargs: for gymnasium.make. ConfigError, EnvironmentFault."""
+    def __init__(
+        self,
+        name: str,
+        kwargs: Mapping[str, Any],
+        *,
+        render: bool = False,
+        channels: Literal["auto", "first", "last"] = "auto",
+        scaling: Literal["bounds", "bytes"] = "bounds",
+    ) -> None:
+        """name: gymnasium id, `module:id` included. kwargs: for gymnasium.make. channels, scaling: see EnvConfig.
+
+        Raises ConfigError or EnvironmentFault.
+        """
         if render:
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into arrays: no display is needed
         self._env = _make(name, kwargs, render=render)
@@ -43,8 +56,10 @@ class GymnasiumEnvironment:
         except ConfigError:
             self._env.close()
             raise
-        probe = self._frame(np.zeros(self._space.shape, self._space.dtype))
-        self.spec = EnvSpec(name, probe.shape, str(probe.dtype), int(self._env.action_space.n))  # type: ignore[attr-defined]
+        self._reader = ObservationReader(self._space, channels=channels, scaling=scaling)
+        reader, num_actions = self._reader, int(self._env.action_space.n)  # type: ignore[attr-defined]
+        limit = _time_limit(self._env)
+        self.spec = EnvSpec(name, reader.shape, reader.dtype, num_actions, max_moves=limit, note=reader.note)
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         self._legal: BoolArray = self._all_legal
@@ -119,24 +134,16 @@ class GymnasiumEnvironment:
             raise BrokenContract("wrong info", expected="a dict", got=describe(info))
         self._legal = self._mask(info["action_mask"]) if "action_mask" in info else self._all_legal
         self._raw = raw
-        return self._frame(raw)
+        return self._reader.read(raw)
 
     def _mask(self, mask: Any) -> BoolArray:
         given = np.asarray(mask)
         if given.shape != self._all_legal.shape or given.dtype.kind not in "bui":
             raise BrokenContract("info['action_mask']", expected=f"0/1 {self._all_legal.shape}", got=describe(mask))
-        return given.astype(np.bool_)
-
-    def _frame(self, raw: Array) -> Array:
-        """A fresh array: environments may write their next observation over this one."""
-        if raw.ndim == 1:
-            vector = raw.astype(np.float32)
-            return vector / np.float32(255) if raw.dtype == np.uint8 else vector
-        channels_first = raw.ndim == 3 and raw.shape[0] < min(raw.shape[1:])
-        planes = raw if channels_first else np.moveaxis(np.atleast_3d(raw), -1, 0)
-        if raw.dtype == np.bool_:
-            return planes.astype(np.uint8, order="C") * np.uint8(255)
-        return planes.astype(np.uint8 if raw.dtype == np.uint8 else np.float32, order="C")
+        legal: BoolArray = given.astype(np.bool_)
+        if given.dtype.kind != "b" and (given != legal).any():  # indices of actions, perhaps
+            raise BrokenContract("info['action_mask']", expected="0 and 1 alone", got=str(given.tolist()))
+        return legal
 
 
 def _make(name: str, kwargs: Mapping[str, Any], *, render: bool) -> gymnasium.Env[Any, Any]:
@@ -230,6 +237,15 @@ def _first_action(name: str, env: gymnasium.Env[Any, Any]) -> int:
         f"env.id={name} has action space {space}; the search needs a list of actions. Supported: Discrete. Wrap the "
         "environment so that it takes one (some have a keyword for it, as env.kwargs.continuous=False)"
     )
+
+
+def _time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
+    """Steps after which gymnasium's own wrapper truncates a game; None without one."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            return int(env._max_episode_steps)
+        env = env.env
+    return None
 
 
 def _sentence(error: Exception) -> str:

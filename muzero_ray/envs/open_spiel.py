@@ -32,12 +32,19 @@ class OpenSpielEnvironment:
         opening_moves: each game begins after 0 to so many random moves, all numbers alike, drawn from its seed.
         """
         self._opening_moves = opening_moves
+        for key, value in kwargs.items():
+            if value is None or isinstance(value, list | dict):
+                raise ConfigError(
+                    f"env.kwargs.{key}={value!r}: parameters of OpenSpiel games are numbers, text, true or false. "
+                    "Write one of those"
+                )
         self._game = _load(name, tuple(sorted(kwargs.items())))
         self.state: Any = self._game.new_initial_state()
         tensor = tuple(self._game.observation_tensor_shape())
         self._shape = tensor if len(tensor) == 3 else (int(np.prod(tensor)),)
         shape = (self._shape[0] + (not _sees_sides(self._game)), *self._shape[1:])
-        self.spec = EnvSpec(name, shape, "float32", self._game.num_distinct_actions(), num_players=2)
+        actions, longest = self._game.num_distinct_actions(), self._game.max_game_length()
+        self.spec = EnvSpec(name, shape, "float32", actions, num_players=2, max_moves=longest)
         self._seed = 0
         self._player = 0
 

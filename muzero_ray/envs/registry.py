@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+from typing import Any
 
-from muzero_ray.config import EnvConfig
+from muzero_ray.config import EnvConfig, KwargValue
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import CheckedEnvironment, Environment
 from muzero_ray.errors import ConfigError
@@ -30,19 +31,27 @@ def make_environment(
 
 
 def _adapter(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:
+    kwargs = {name: _own(value) for name, value in cfg.kwargs.items()}
     if cfg.kind == "atari":
         game = resolve_game(cfg.id)
         from muzero_ray.envs.atari import AtariEnvironment
 
         life_loss = cfg.atari.terminal_on_life_loss and not evaluation
-        return AtariEnvironment(game, cfg.atari, cfg.kwargs, life_loss=life_loss)
+        return AtariEnvironment(game, cfg.atari, kwargs, life_loss=life_loss)
     if cfg.kind == "openspiel":
         from muzero_ray.envs.open_spiel import OpenSpielEnvironment
 
-        return OpenSpielEnvironment(cfg.id, cfg.kwargs, opening_moves=0 if evaluation else cfg.opening_moves)
+        return OpenSpielEnvironment(cfg.id, kwargs, opening_moves=0 if evaluation else cfg.opening_moves)
     from muzero_ray.envs.gymnasium_env import GymnasiumEnvironment
 
-    return GymnasiumEnvironment(cfg.id, cfg.kwargs, render=render)
+    return GymnasiumEnvironment(cfg.id, kwargs, render=render, channels=cfg.channels, scaling=cfg.scaling)
+
+
+def _own(value: KwargValue) -> Any:
+    """A copy for one environment, which may change it; lists, as written, in place of the tuples of a frozen config."""
+    if isinstance(value, tuple):
+        return [_own(item) for item in value]
+    return {name: _own(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 @functools.cache

@@ -35,6 +35,12 @@ class Renewal:
             self.environment.close()
         self.environment = self._make()
 
+    def renew(self) -> None:
+        """Put a new environment in the place of one that was closed."""
+        if self._make is None:
+            raise ValueError("nothing here makes environments")
+        self.environment = self._make()
+
     def was_useful(self) -> None:
         """A game, or a segment of one, came of it: what happened before is over."""
         self.in_a_row = 0

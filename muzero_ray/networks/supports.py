@@ -16,11 +16,11 @@ from muzero_ray.types import Array
 EPSILON = 0.001
 """Slope of the linear term of h; keeps h invertible with a bounded derivative."""
 
-Scalars = TypeVar("Scalars", torch.Tensor, Array)
+Scalars = TypeVar("Scalars", torch.Tensor, Array, float)
 
 
 def h_transform(x: Scalars) -> Scalars:
-    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x, elementwise, for numpy arrays and tensors.
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x, elementwise, for numbers, numpy arrays and tensors.
 
     Written as x / (sqrt(|x| + 1) + 1) + eps x: the same function, without the cancellation near 0.
     """
@@ -50,6 +50,8 @@ class Support:
         self.transform = transform
         self.half = (bins - 1) // 2
         self.delta = max / self.half
+        self.limit: float = h_inverse(max) if transform else max
+        """The largest scalar, in env units, that is not clamped."""
 
     def points(self, device: torch.device | None = None) -> torch.Tensor:
         """Bin centres `[bins]` float32; exactly symmetric, the middle one exactly 0."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -14,9 +13,10 @@ from muzero_ray.errors import CheckpointError
 from muzero_ray.replay import snapshot
 from muzero_ray.replay.batches import build_batch
 from muzero_ray.replay.game_store import GameStore
-from muzero_ray.replay.held_out import choose, is_held_out
+from muzero_ray.replay.held_out import HeldOutGames, is_held_out
 from muzero_ray.replay.history import validate
 from muzero_ray.replay.seen_ids import SeenIds
+from muzero_ray.replay.stale_queue import StaleQueue
 from muzero_ray.replay.stored_game import (
     StaleGame,
     StoredGame,
@@ -87,6 +87,8 @@ class ReplayBuffer:
     def _clear(self) -> None:
         self._tree = SumTree(self._capacity)
         self._store = GameStore(self._capacity, self._capacity_bytes, self._horizon)
+        self._held_out = HeldOutGames()
+        self._stale = StaleQueue(self._store.games)
 
     @property
     def size(self) -> int:
@@ -115,8 +117,12 @@ class ReplayBuffer:
 
     def target_age(self, current_step: int) -> float:
         """Mean over transitions of how many learner steps ago their targets were searched (0 when empty)."""
-        ages = sum(game.owned * (current_step - game.target_version.step) for game in self._store.games.values())
-        return ages / max(self.size, 1)
+        return (self.size * current_step - self._store.searched_at) / max(self.size, 1)
+
+    @property
+    def game_numbers(self) -> range:
+        """The kept games, numbered in the order in which they came in."""
+        return self._store.numbers
 
     def game_ids(self) -> list[GameId]:
         """Ids of the kept games, oldest first."""
@@ -136,7 +142,10 @@ class ReplayBuffer:
             return False
         stored = self._insert(game)
         # The only game there is is trained on in any case. Leaves of a game that is held out stay as they are: 0.
-        if not (is_held_out(self._store.next_number - 1, self._holdout) and self.mass > 0.0):
+        number = self._store.next_number - 1
+        if is_held_out(number, self._holdout) and self.mass > 0.0:
+            self._held_out.add(number, stored.owned)
+        else:
             rows = stored.rows[: stored.owned]
             self._tree.set(self._store.leaves(stored), self._powered(np.abs(rows["root_value"] - rows["value"])))
         self._seen.add(game.id)
@@ -151,8 +160,10 @@ class ReplayBuffer:
                 f"need unroll_steps + td_steps = {overlap}"
             )
         stored, evicted = self._store.insert(game)
+        self._stale.enter(self._store.next_number - 1)
         for left in evicted:
             self._tree.set(self._store.leaves(left), np.zeros(left.owned))
+        self._held_out.drop_before(self._store.numbers.start)
         return stored
 
     def _powered(self, errors: FloatArray) -> Float64Array:
@@ -176,14 +187,10 @@ class ReplayBuffer:
 
     def draw_held_out(self, batch_size: int) -> Batch | None:
         """Positions of held-out games, uniformly; None if there are none. Leaves no trace in what is drawn later."""
-        games = self._store.games
-        first = np.fromiter((game.first_leaf for game in games.values()), np.int64, len(games))
-        trained = self._tree.get(first) > 0.0
-        held_out = {number: game for (number, game), drawn in zip(games.items(), trained, strict=True) if not drawn}
-        if not held_out:
+        if not len(self._held_out):
             return None
         rng = np.random.default_rng(self._store.next_number)
-        numbers, positions = choose(held_out, batch_size, rng)
+        numbers, positions = self._held_out.choose(batch_size, rng)
         return self._items(numbers, positions, np.ones(batch_size, np.float32), rng)
 
     def _items(self, numbers: LongArray, positions: LongArray, weights: FloatArray, rng: np.random.Generator) -> Batch:
@@ -214,9 +221,9 @@ class ReplayBuffer:
         codec = self._store.codec
         if codec is None:
             return []
-        games = self._store.games.items()
-        oldest = heapq.nsmallest(count, games, key=lambda item: (item[1].target_version, item[0]))
-        return [stale_game(number, game, codec, stack=self._stack) for number, game in oldest]
+        games = self._store.games
+        oldest = self._stale.oldest(count)
+        return [stale_game(number, games[number], codec, stack=self._stack) for number in oldest]
 
     def replace_targets(
         self, game: int, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
@@ -236,21 +243,24 @@ class ReplayBuffer:
             )
         values = np.zeros(len(stored) + 1, np.float32)
         values[: stored.searched] = root_values
-        self._retarget(stored, policies[: len(stored)], values, version)
+        self._retarget(game, policies[: len(stored)], values, version)
         return True
 
-    def _retarget(
-        self, game: StoredGame, policies: FloatArray, root_values: FloatArray, version: WeightsVersion
-    ) -> None:
+    def _retarget(self, number: int, policies: FloatArray, root_values: FloatArray, version: WeightsVersion) -> None:
         if not (np.isfinite(policies).all() and np.isfinite(root_values).all()):
             raise ValueError("policies or root values hold NaN or infinity")
-        game.target_version, game.reanalyzed = version, True
+        game = self._store.searched_again(number, version)
         set_targets(game, policies, root_values, self._horizon)
+        self._stale.enter(number)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything but the games as they came in, exactly: arrays and JSON. Their reanalyzed targets are here."""
-        arrays = snapshot.pack(self._store.games)
-        arrays["priorities"] = self._tree.get(self._all_leaves())
+        arrays = snapshot.pack(self._store)
+        # Of all games, oldest first: their leaves follow one another around the ring.
+        begin = (self._store.next_leaf - self.size) % self._capacity
+        to_end = min(self.size, self._capacity - begin)
+        parts = self._tree.get_range(begin, to_end), self._tree.get_range(0, self.size - to_end)
+        arrays["priorities"] = np.concatenate(parts)
         return arrays, {
             "settings": self._settings(),
             "rng": self._rng.bit_generator.state,
@@ -272,9 +282,9 @@ class ReplayBuffer:
         self._store.start_at(meta["next_game"] - len(records))
         for record in records:
             self._store.next_leaf = record.first_leaf
-            stored = self._insert(record.game)
+            self._insert(record.game)
             if record.targets is not None:
-                self._retarget(stored, *record.targets)
+                self._retarget(self._store.next_number - 1, *record.targets)
         priorities = arrays["priorities"]
         if len(records) != self.games or priorities.shape != (self.size,) or priorities.dtype.kind != "f":
             raise CheckpointError(
@@ -284,6 +294,9 @@ class ReplayBuffer:
         if not (np.isfinite(priorities).all() and (priorities >= 0).all()):
             raise CheckpointError("priorities must be finite and not negative")
         self._tree.set(self._all_leaves(), priorities)
+        trained = self._tree.get(self._store.table[5]) > 0.0
+        for number in (self._store.numbers.start + np.flatnonzero(~trained)).tolist():
+            self._held_out.add(number, self._store.games[number].owned)
         self._seen.load_state(meta["seen"])
         self._rng.bit_generator.state = meta["rng"]
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from muzero_ray.errors import ConfigError
+from muzero_ray.replay.fifo_table import FifoTable
 from muzero_ray.replay.frames import FrameCodec
 from muzero_ray.replay.stored_game import StoredGame, store
 from muzero_ray.replay.targets import Horizon
-from muzero_ray.types import GameHistory, IntArray, LongArray
+from muzero_ray.types import GameHistory, IntArray, LongArray, WeightsVersion
 
 # Per transition, beside the game itself: its game's number and its position here, and in the sum tree up to 4 doubles.
 _INDEX_BYTES = 8 + 4 + 32
+
+_COLUMNS = 8
+_CHANGING = slice(3, 7)
+"""Target version, first leaf, reanalyzed."""
 
 
 class GameStore:
@@ -35,6 +40,19 @@ class GameStore:
         self.num_actions = 0
         self.size = 0
         self.bytes = 0
+        self.searched_at = 0
+        """Sum over transitions of the learner step whose weights searched their targets."""
+        self._table = FifoTable(_COLUMNS)
+
+    @property
+    def numbers(self) -> range:
+        """Of the games kept, oldest first."""
+        return range(self._oldest, self.next_number)
+
+    @property
+    def table(self) -> LongArray:
+        """`[8, G]`, oldest first: id, target version, first leaf, reanalyzed, length. A view, until the next change."""
+        return self._table.columns
 
     def start_at(self, number: int) -> None:
         """Number of the first game, for a store that is still empty (restoring)."""
@@ -64,6 +82,8 @@ class GameStore:
             evicted.append(self._evict())
         self.codec, self.num_actions = codec, game.policies.shape[1]
         self.games[self.next_number] = stored
+        self._table.append((*stored.id, *stored.target_version, stored.first_leaf, int(stored.reanalyzed), len(stored)))
+        self.searched_at += stored.owned * stored.target_version.step
         leaves = self.leaves(stored)
         self._leaf_game[leaves] = self.next_number
         self._leaf_position[leaves] = np.arange(stored.owned)
@@ -72,6 +92,14 @@ class GameStore:
         self.size += stored.owned
         self.bytes += cost
         return stored, evicted
+
+    def searched_again(self, number: int, version: WeightsVersion) -> StoredGame:
+        """Game `number` is about to get targets that weights of `version` searched; returns it."""
+        game = self.games[number]
+        self.searched_at += game.owned * (version.step - game.target_version.step)
+        game.target_version, game.reanalyzed = version, True
+        self._table.columns[_CHANGING, number - self._oldest] = (*version, game.first_leaf, 1)
+        return game
 
     def leaves(self, game: StoredGame) -> LongArray:
         """Leaves `[owned]` of `game`, in order of position."""
@@ -91,8 +119,10 @@ class GameStore:
 
     def _evict(self) -> StoredGame:
         game = self.games.pop(self._oldest)
+        self._table.drop_first()
         self._oldest += 1
         self.size -= game.owned
+        self.searched_at -= game.owned * game.target_version.step
         self.bytes -= self._cost(game)
         return game
 

@@ -7,11 +7,9 @@ unrolled from its own last positions reach its successor: `unroll_steps` at each
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from muzero_ray.replay.stored_game import StoredGame
+from muzero_ray.replay.fifo_table import FifoTable
 from muzero_ray.types import LongArray
 
 
@@ -23,10 +21,30 @@ def is_held_out(number: int, share: float) -> bool:
     return number % every == every - 1
 
 
-def choose(games: Mapping[int, StoredGame], count: int, rng: np.random.Generator) -> tuple[LongArray, LongArray]:
-    """`count` positions, uniform over all that `games` (by number) own: their games' numbers, and where in those."""
-    owned = np.array([game.owned for game in games.values()])
-    ends = np.cumsum(owned)
-    drawn = rng.integers(ends[-1], size=count)
-    which = np.searchsorted(ends, drawn, side="right")
-    return np.array(list(games), np.int64)[which], drawn - (ends - owned)[which]
+class HeldOutGames:
+    """Which of the kept games are held out. They enter as they come in and leave oldest first."""
+
+    def __init__(self) -> None:
+        self._table = FifoTable(3)
+        """Number of a game, and its first and last (excluded) position among all that were ever held out."""
+        self._end = 0
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def add(self, number: int, owned: int) -> None:
+        """Hold out game `number`, of `owned` positions."""
+        self._table.append((number, self._end, self._end + owned))
+        self._end += owned
+
+    def drop_before(self, oldest: int) -> None:
+        """Games numbered less than `oldest` have left."""
+        while len(self._table) and self._table.columns[0, 0] < oldest:
+            self._table.drop_first()
+
+    def choose(self, count: int, rng: np.random.Generator) -> tuple[LongArray, LongArray]:
+        """`count` positions, uniform over all that these games own: their games' numbers, and where in those."""
+        numbers, begins, ends = self._table.columns
+        drawn = begins[0] + rng.integers(ends[-1] - begins[0], size=count)
+        which = np.searchsorted(ends, drawn, side="right")
+        return numbers[which], drawn - begins[which]

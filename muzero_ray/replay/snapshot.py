@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.replay.stored_game import StoredGame
-from muzero_ray.types import Array, FloatArray, GameHistory, WeightsVersion
+from muzero_ray.replay.game_store import GameStore
+from muzero_ray.types import Array, BoolArray, FloatArray, GameHistory, LongArray, WeightsVersion
 
 
 class Targets(NamedTuple):
@@ -28,19 +28,23 @@ class Record(NamedTuple):
     targets: Targets | None
 
 
-def pack(games: dict[int, StoredGame]) -> dict[str, Array]:
+def pack(store: GameStore) -> dict[str, Array]:
     """Arrays that `unpack` reads.
 
     index: `[G, 7]` int64: id, target version, first leaf, reanalyzed. policies, root_values: of the reanalyzed games,
-    which differ from what was written when they came in.
+    which differ from what was written when they came in. lengths: `[G]` int64, steps T of each game.
     """
-    rows = [(*g.id, *g.target_version, g.first_leaf, int(g.reanalyzed)) for g in games.values()]
-    arrays: dict[str, Array] = {"index": np.array(rows, np.int64).reshape(-1, 7)}
-    changed = [game.rows for game in games.values() if game.reanalyzed]
-    policies = [rows["policy"][:-1].ravel() for rows in changed]
-    arrays["policies"] = np.concatenate([np.zeros(0, np.float32), *policies])
-    arrays["root_values"] = np.concatenate([np.zeros(0, np.float32), *(rows["root_value"] for rows in changed)])
-    return arrays
+    table = store.table
+    first, changed = store.numbers.start, np.flatnonzero(table[6])
+    games = [store.games[number] for number in (first + changed).tolist()]
+    arrays = {"index": np.ascontiguousarray(table[:7].T), "lengths": table[7].copy()}
+    if not games:
+        empty = np.zeros(0, np.float32)
+        return {**arrays, "policies": empty, "root_values": empty}
+    rows = np.frombuffer(b"".join([game.data for game in games]), games[0].dtype)
+    has_policy = np.ones(len(rows), np.bool_)
+    has_policy[np.cumsum(table[7, changed] + 1) - 1] = False  # the last row of each game
+    return {**arrays, "policies": rows["policy"][has_policy].ravel(), "root_values": rows["root_value"].copy()}
 
 
 def unpack(arrays: dict[str, Array], games: Iterable[GameHistory]) -> list[Record]:
@@ -60,3 +64,31 @@ def unpack(arrays: dict[str, Array], games: Iterable[GameHistory]) -> list[Recor
             policy_at, value_at = policy_end, value_end
         records.append(Record(game, row[5], targets))
     return records
+
+
+def select(arrays: dict[str, Array], keep: BoolArray, capacity: int) -> tuple[dict[str, Array], LongArray]:
+    """The arrays of only those games that `keep` `[G]` names, close together in the ring of `capacity` leaves, and how
+    many transitions each of all games owns, `[G]`.
+
+    arrays: those of `pack`, and `priorities`. Older programs saved no `lengths`. Then nobody can tell whose the new
+    targets are, and all games get back those that they came in with. Raises CheckpointError if the parts do not fit.
+    """
+    index, priorities = arrays["index"].copy(), arrays["priorities"]
+    first = index[:, 5]
+    owned = np.diff(first, append=first[:1] + len(priorities)) % capacity
+    owned[-1:] = len(priorities) - owned[:-1].sum()
+    if (owned < 1).any() and len(index):
+        raise CheckpointError(f"{len(priorities)} priorities do not fit {len(index)} games")
+    kept, starts = index[keep], np.cumsum(owned[keep]) - owned[keep]
+    kept[:, 5] = (first[:1] + starts) % capacity
+    if "lengths" in arrays:
+        lengths, changed = arrays["lengths"], index[:, 6] == 1
+        chosen, steps = keep[changed], lengths[changed]
+        actions = len(arrays["policies"]) // max(steps.sum(), 1)
+        policies = arrays["policies"][np.repeat(chosen, steps * actions)]
+        root_values = arrays["root_values"][np.repeat(chosen, steps + 1)]
+        targets = {"policies": policies, "root_values": root_values, "lengths": lengths[keep]}
+    else:
+        kept[:, 6] = 0
+        targets = {name: arrays[name][:0] for name in ("policies", "root_values")}
+    return {**targets, "index": kept, "priorities": priorities[np.repeat(keep, owned)]}, owned

@@ -54,6 +54,10 @@ class SumTree:
         """Priorities of `leaves` `[n]`."""
         return self._tree[self._base + leaves]
 
+    def get_range(self, begin: int, count: int) -> Float64Array:
+        """Priorities of `count` successive leaves from `begin` on."""
+        return self._tree[self._base + begin : self._base + begin + count]
+
     def set(self, leaves: LongArray, values: Float64Array) -> None:
         """Give `leaves` `[n]` the priorities `values` `[n]` (>= 0); of a leaf named twice the last value stays."""
         _assign(self._tree, self._base, leaves, values)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muzero_ray.config import Config
+from muzero_ray.config import Config, EnvConfig
+from muzero_ray.config_check import shown
 from muzero_ray.envs.apart import spec_apart, spec_of
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
+from muzero_ray.errors import EnvironmentFault
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.engines import make_engine
@@ -35,6 +37,12 @@ class TaskShape:
 
     spec: EnvSpec
     observation_shape: tuple[int, ...]
+
+    def seen(self, env: EnvConfig) -> str:
+        """Which environment it is and what is seen of it, for people."""
+        given = "".join(f" {key}={shown(value)}" for key, value in env.kwargs.items())
+        stack = f"{env.frame_stack} frames of " if env.frame_stack > 1 else ""
+        return f"environment {env.id}{given and f' with{given}'}: observation: {stack}{self.spec.seen}"
 
 
 def probe(config: Config, *, apart: bool = False) -> TaskShape:
@@ -98,7 +106,7 @@ def build_self_play(
             lanes = min(lanes, math.ceil(config.run.episodes / config.actors.count))
 
     def make() -> Environment:
-        return make_environment(config.env, note=note)
+        return _one_more(config.env, note=note)
 
     return SelfPlay(
         [make() for _ in range(lanes)],
@@ -131,4 +139,28 @@ def build_learner(config: Config, shape: TaskShape, group: Group | None = None) 
 
 def environment_factory(config: Config, note: CallNote | None = None) -> Callable[[bool], Environment]:
     """Makes evaluation environments; the argument asks for one that can render."""
-    return lambda render: make_environment(config.env, evaluation=True, render=render, note=note)
+    return lambda render: _one_more(config.env, evaluation=True, render=render, note=note)
+
+
+def evaluation_instances(config: Config) -> int | None:
+    """How many environments an evaluation may hold (None: any number). The serial runner closes those of self-play
+    meanwhile."""
+    allowed, actors = config.env.instances, config.actors
+    if allowed is None or config.run.serial:
+        return allowed
+    return allowed - actors.count * actors.envs_per_actor
+
+
+def _one_more(
+    env: EnvConfig, *, evaluation: bool = False, render: bool = False, note: CallNote | None = None
+) -> Environment:
+    """An environment of the kind that `probe` has made one of."""
+    try:
+        return make_environment(env, evaluation=evaluation, render=render, note=note)
+    except EnvironmentFault as fault:
+        if env.instances is not None:
+            raise
+        raise EnvironmentFault(
+            f"{fault}. The first one could be made. If only so many can exist at a time, say how many: --env.instances "
+            "1 --serial --actors.envs-per-actor 1"
+        ) from fault

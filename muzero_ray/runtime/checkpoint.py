@@ -9,6 +9,7 @@ found by its hash. Loading reads nothing it has not verified, and treats the fol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -33,6 +34,7 @@ from muzero_ray.runtime.files import (
     parse_object,
     read_regular,
     read_verified,
+    remove,
     sync_folder,
     write_synced,
 )
@@ -48,6 +50,8 @@ _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_STATE_BYTES = 64 << 20
 # A header holds about 100 bytes per tensor; the limit keeps a forged one from costing memory before it is refused.
 _MAX_HEADER_BYTES = 8 << 20
+# How often a reader starts over, at most.
+_LOOKS = 10
 # `<step>.replaced` exists only between the two renames that replace a checkpoint by another of the same step;
 # `<step>.abandoned` holds what a run that was resumed from an older step had reached before.
 _FOLDER = re.compile(r"(0|[1-9][0-9]{0,17})(\.replaced|\.abandoned)?")
@@ -144,27 +148,60 @@ def abandon_later(root: Path, step: int) -> None:
             logger.warning("%s is later than step %d, from which this run went on: renamed %s", other, step, aside.name)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:
     """The newest good checkpoint of a run folder or its `checkpoints` folder, or exactly the one folder given.
 
     Sizes and hashes are verified. In a run, a damaged checkpoint is reported as a warning and the one before it is
-    tried. Raises CheckpointError if none is good; a single folder named explicitly is never replaced by another.
+    tried; what a run that goes on replaced or dropped meanwhile is looked for again. Raises CheckpointError if none is
+    good; a single folder named explicitly is never replaced by another.
+    core_only: without the extra files, such as those of replay, which may then be damaged or missing.
     """
-    path = Path(path)
+    for _ in range(_LOOKS - 1):
+        with contextlib.suppress(_Replaced):
+            return _load(Path(path), core_only)
+    return _load(Path(path), core_only)
+
+
+def _load(path: Path, core_only: bool) -> Checkpoint:
     root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     candidates = list_checkpoints(root)
     if root == path and (os.path.lexists(path / MANIFEST) or (not candidates and _FOLDER.fullmatch(path.name))):
-        return _read_checkpoint(path)
+        return _read_unchanged(path, core_only)
     if not candidates:
-        raise CheckpointError(f"{path} holds no checkpoint. Give a run's folder, or one folder below its checkpoints/")
+        raise _Replaced(f"{path} holds no checkpoint. Give a run's folder, or one folder below its checkpoints/")
     failures = []
     for candidate in candidates:
         try:
-            return _read_checkpoint(candidate)
+            return _read_unchanged(candidate, core_only)
+        except _Replaced:
+            raise
         except CheckpointError as error:
             logger.warning("checkpoint skipped, trying the one before it: %s", error)
             failures.append(str(error))
     raise CheckpointError(f"no good checkpoint in {root}: {'; '.join(failures)}. Restore one from a backup")
+
+
+class _Replaced(CheckpointError):
+    """What was read is not there any more, or another has its name: the run that writes it goes on."""
+
+
+def _read_unchanged(folder: Path, core_only: bool) -> Checkpoint:
+    before = _identity(folder)
+    try:
+        return _read_checkpoint(folder, core_only=core_only)
+    except CheckpointError as error:
+        if before is None or _identity(folder) != before:
+            raise _Replaced(str(error)) from error
+        raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Differs once another folder has that name; None if there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -177,6 +214,11 @@ def list_checkpoints(root: Path) -> list[Path]:
         if match and match[2] != ".abandoned" and entry.is_dir() and not entry.is_symlink():
             found.append((_step_of(entry), match[2] is None, entry))
     return [entry for _, _, entry in sorted(found, reverse=True)]
+
+
+def has_checkpoint_file(path: Path, name: str) -> bool:
+    """Whether the checkpoint folder `path` lists a file of that name. Raises CheckpointError."""
+    return name in _read_manifest(path)["files"]
 
 
 def read_checkpoint_file(path: Path, name: str) -> bytes:
@@ -207,7 +249,8 @@ def _dump_tensors(tensors: Mapping[str, Array]) -> bytes:
     return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in tensors.items()})
 
 
-def _load_tensors(content: bytes, path: Path) -> dict[str, Array]:
+def load_tensors(content: bytes, path: Path) -> dict[str, Array]:
+    """Of a safetensors file. CheckpointError naming `path`, where the content came from, if it is anything else."""
     header = int.from_bytes(content[:8], "little")
     if len(content) < 8 or header > min(_MAX_HEADER_BYTES, len(content) - 8):
         raise CheckpointError(f"{path}: header of {header} bytes is beyond the file or {_MAX_HEADER_BYTES}")
@@ -217,20 +260,22 @@ def _load_tensors(content: bytes, path: Path) -> dict[str, Array]:
         raise CheckpointError(f"{path} is no valid safetensors file: {error}") from error
 
 
-def _read_checkpoint(path: Path) -> Checkpoint:
+def _read_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:
     manifest = _read_manifest(path)
-    contents = {
-        name: read_verified(path / name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()
-    }
-    if len(contents["state.json"]) > _MAX_STATE_BYTES:
+    if manifest["files"]["state.json"]["bytes"] > _MAX_STATE_BYTES:
         raise CheckpointError(f"{path}/state.json is larger than {_MAX_STATE_BYTES} bytes")
+    contents = {
+        name: read_verified(path / name, entry["bytes"], entry["sha256"])
+        for name, entry in manifest["files"].items()
+        if name in _CORE_FILES or not core_only
+    }
     state = parse_object(contents["state.json"], path / "state.json")
     return Checkpoint(
         path=path,
         step=manifest["step"],
         score=manifest["score"],
-        model=_load_tensors(contents["model.safetensors"], path / "model.safetensors"),
-        optimizer=_load_tensors(contents["optimizer.safetensors"], path / "optimizer.safetensors"),
+        model=load_tensors(contents["model.safetensors"], path / "model.safetensors"),
+        optimizer=load_tensors(contents["optimizer.safetensors"], path / "optimizer.safetensors"),
         state=state,
         files={name: content for name, content in contents.items() if name not in _CORE_FILES},
     )
@@ -271,7 +316,7 @@ def _publish(root: Path, temporary: Path, step: int) -> None:
     """Make `temporary` visible as `root/<step>`; a kill between any two lines leaves a loadable checkpoint."""
     abandon_later(root, step)
     final = root / str(step)
-    if final.exists():
+    if os.path.lexists(final):
         final.rename(root / f"{step}.replaced")
     temporary.rename(final)
     sync_folder(root)
@@ -297,11 +342,11 @@ def _prune(root: Path, keep: int) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Delete a folder, invisible first: a half deleted checkpoint must not be seen."""
-    if folder.exists():
+    """Delete a folder, invisible first: a half deleted checkpoint must not be seen. Or whatever has its name."""
+    if os.path.lexists(folder):
         hidden = folder.with_name(f".tmp-gone-{secrets.token_hex(6)}")
         folder.rename(hidden)
-        shutil.rmtree(hidden)
+        remove(hidden)
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -309,4 +354,4 @@ def _remove_leftovers(root: Path) -> None:
     for entry in root.iterdir():
         replaced = entry.name.endswith(".replaced") and (root / entry.name.removesuffix(".replaced")).exists()
         if entry.name.startswith(".tmp-") or replaced:
-            shutil.rmtree(entry)
+            remove(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +19,21 @@ from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.runtime.arena import BotPlayer, Match, NetworkPlayer, Player, play_match
 from muzero_ray.runtime.build import TaskShape, build_learner, probe
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.checkpoint import Checkpoint
-from muzero_ray.runtime.evaluation import Evaluator
+from muzero_ray.runtime.episodes import EpisodesProgress
+from muzero_ray.runtime.evaluation import Evaluation, Evaluator
 from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.run_output import learner_state, open_run
 from muzero_ray.runtime.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
-from muzero_ray.standard_streams import print_result
+from muzero_ray.standard_streams import print_error, print_result, printable
 from muzero_ray.user_paths import writing_result
 
 SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
 """Who moved first, and which games those were."""
+
+
+WATCH_SECONDS = 10.0
 
 
 def look(command: LookCommand) -> None:
@@ -60,14 +66,32 @@ def evaluated(
     return config.overridden(evaluation=evaluation)
 
 
+class Watcher:
+    """Says on stderr, every `WATCH_SECONDS`, how far an evaluation is."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+
+    def __call__(self, progress: EpisodesProgress) -> None:
+        if time.monotonic() - self._said_at >= WATCH_SECONDS:
+            self._said_at = time.monotonic()
+            print_error(f"evaluation: {progress}")
+
+
+def _tell_of_cut(evaluation: Evaluation) -> None:
+    if note := evaluation.cut_note():
+        print_error(f"warning: {note}")
+
+
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run's newest weights; the last line is for programs."""
-    _, config, checkpoint = open_run(command.run)
+    _, config, checkpoint = open_run(command.run, core_only=True)
     torch.set_num_threads(config.actors.learner_threads)
     config = evaluated(config, opponent=command.opponent, simulations=command.simulations, c_scale=command.c_scale)
     evaluator = trained_evaluator(config, probe(config), checkpoint)
     episodes = command.episodes or config.evaluation.final_episodes
-    evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed)
+    evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
+    _tell_of_cut(evaluation)
     if command.as_json:
         print_result(
             json.dumps(
@@ -77,9 +101,10 @@ def evaluate_run(command: EvaluateCommand) -> None:
                     "episodes": episodes,
                     "env_steps": int(evaluation.lengths.sum()),
                     "returns": evaluation.returns.tolist(),
+                    "cut": evaluation.cut,
                     "seed": command.seed,
                     "learner_step": checkpoint.step,
-                    "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
+                    "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
                 }
             )
         )
@@ -96,7 +121,7 @@ def evaluate_run(command: EvaluateCommand) -> None:
 
 def play_arena(command: ArenaCommand) -> None:
     """Print who won how many games on which side, and the Elo difference."""
-    runs = [None if OPPONENT.fullmatch(name) else open_run(Path(name)) for name in command.players]
+    runs = [None if OPPONENT.fullmatch(name) else open_run(Path(name), core_only=True) for name in command.players]
     configs = [run[1] for run in runs if run is not None]
     if not configs:
         raise ConfigError(
@@ -119,6 +144,7 @@ def play_arena(command: ArenaCommand) -> None:
         policy = trained_evaluator(config, probe(config), checkpoint).policy()
         return NetworkPlayer(policy, spec, config.env.frame_stack)
 
+    seed_generators(command.seed, "arena")
     match = play_match(
         lambda: make_environment(configs[0].env, evaluation=True),
         (player(0), player(1)),
@@ -153,10 +179,11 @@ def match_lines(command: ArenaCommand, match: Match) -> str:
 
 def play_run(command: PlayCommand) -> None:
     """Let a run's newest weights play; writes one mp4 per episode where the environment renders."""
-    folder, config, checkpoint = open_run(command.run)
+    folder, config, checkpoint = open_run(command.run, core_only=True)
     evaluator = trained_evaluator(config, probe(config), checkpoint)
     for episode in range(command.episodes):
-        evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True)
+        evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True, watch=Watcher())
+        _tell_of_cut(evaluation)
         if evaluation.video is None:
             raise MuZeroRayError(f"{config.env.id} has no rgb_array rendering, so there is nothing to watch")
         path = command.video or folder / "videos" / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"
@@ -169,15 +196,30 @@ def play_run(command: PlayCommand) -> None:
 
 
 def report_runs(command: ReportCommand) -> None:
-    """Print what several runs score together."""
-    scores = [read_score(run) for run in command.runs]
-    found = compare(scores)
-    if command.as_json:
-        runs = [{**asdict(score), "run": str(score.run), "task": score.task} for score in scores]
-        print_result(json.dumps({"runs": runs, "together": [asdict(one) for one in found]}))
-        return
-    print_result(f"{scores_table(scores)}\n")
-    print_result(aggregates_table(found))
+    """Print what several runs score together.
+
+    A run whose score cannot be used is left out, and ConfigError says so once the others were printed.
+    """
+    scores, left_out = [], []
+    for run in command.runs:
+        try:
+            scores.append(read_score(run))
+        except ConfigError as error:
+            left_out.append(str(error))
+    if scores:
+        found = compare(scores)
+        print_result(
+            _report_json(scores, found) if command.as_json else f"{scores_table(scores)}\n\n{aggregates_table(found)}"
+        )
+    if len(left_out) > 1 or (left_out and scores):
+        left_out.insert(0, f"{len(left_out)} of {len(command.runs)} runs are left out of the report:")
+    if left_out:
+        raise ConfigError("\n  ".join(left_out))
+
+
+def _report_json(scores: Sequence[RunScore], found: Sequence[Aggregate]) -> str:
+    runs = [{**asdict(score), "run": str(score.run), "task": score.task} for score in scores]
+    return json.dumps({"runs": runs, "together": [asdict(one) for one in found]}, allow_nan=False)
 
 
 def scores_table(scores: Sequence[RunScore]) -> str:
@@ -186,7 +228,16 @@ def scores_table(scores: Sequence[RunScore]) -> str:
     for one in scores:
         human = "" if one.human_normalised is None else _figure(one.human_normalised)
         figures = [_figure(one.score), _figure(one.random), human, f"{one.episodes}"]
-        rows.append([str(one.run), one.task, str(one.seed), *figures, f"{one.env_steps:,}", f"{one.learner_steps:,}"])
+        rows.append(
+            [
+                printable(str(one.run)),
+                printable(one.task),
+                str(one.seed),
+                *figures,
+                f"{one.env_steps:,}",
+                f"{one.learner_steps:,}",
+            ]
+        )
     return table(rows, left=2)
 
 
@@ -195,7 +246,9 @@ def aggregates_table(found: Sequence[Aggregate]) -> str:
     rows = [["TOGETHER", "RUNS", "MEAN", "STD", "IQM", f"{100 * CONFIDENCE:.0f} % INTERVAL OF IQM"]]
     for one in found:
         interval = f"{_figure(one.low)} to {_figure(one.high)}" if one.low is not None and one.high is not None else ""
-        rows.append([one.name, f"{one.runs}", _figure(one.mean), _figure(one.std), _figure(one.iqm), interval])
+        rows.append(
+            [printable(one.name), f"{one.runs}", _figure(one.mean), _figure(one.std), _figure(one.iqm), interval]
+        )
     note = f"IQM: mean of the middle half of the runs. Interval: bootstrap over each task's runs, {RESAMPLES:,} draws."
     return f"{table(rows, left=1)}\n{note}"
 

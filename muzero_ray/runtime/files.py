@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from muzero_ray.errors import CheckpointError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+MAX_FILE_BYTES = 1 << 36
+"""Of any file of a checkpoint or replay."""
+_BLOCK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,27 +44,60 @@ def parse_object(content: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def read_regular(path: Path, limit: int) -> bytes:
-    """Bytes of a regular file of at most `limit` bytes: no links, pipes or devices."""
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file, open for reading: no links, pipes or devices. CheckpointError if it cannot be opened or read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                raise CheckpointError(f"{path} is not a regular file of at most {limit} bytes ({status.st_size})")
-            return file.read(limit + 1)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CheckpointError(f"{path} is not a regular file")
+            yield file
     except OSError as error:
         raise CheckpointError(f"{path} can not be read: {error.strerror}") from error
 
 
+def read_regular(path: Path, limit: int) -> bytes:
+    """Bytes of a regular file of at most `limit` bytes: no links, pipes or devices."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise CheckpointError(f"{path} has {size} bytes, more than the {limit} that it may have")
+        return file.read(limit + 1)
+
+
+def verify(path: Path, size: int, sha256: str) -> None:
+    """CheckpointError unless `path` is a regular file of exactly that size and hash. Needs little memory."""
+    with open_regular(path) as file:
+        _verify(file, path, size, sha256)
+
+
 def read_verified(path: Path, size: int, sha256: str) -> bytes:
-    """Bytes of a regular file of exactly that size and hash. Raises CheckpointError."""
-    content = read_regular(path, size)
-    if len(content) != size:
-        raise CheckpointError(f"{path} has {len(content)} bytes, its manifest says {size}: it is truncated")
-    if hashlib.sha256(content).hexdigest() != sha256:
+    """Bytes of a regular file of exactly that size and hash. Raises CheckpointError.
+
+    Nothing is kept in memory before the hash is known to be right: a size may be forged.
+    """
+    with open_regular(path) as file:
+        _verify(file, path, size, sha256)
+        free = psutil.virtual_memory().available
+        if size > free:
+            raise CheckpointError(f"{path} has {size} bytes, and only {free} bytes of memory are free")
+        file.seek(0)
+        return file.read(size)
+
+
+def _verify(file: IO[bytes], path: Path, size: int, sha256: str) -> None:
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        reason = "it is truncated" if found < size else "it is damaged"
+        raise CheckpointError(f"{path} has {found} bytes, its manifest says {size}: {reason}")
+    if size > MAX_FILE_BYTES:
+        raise CheckpointError(f"{path} has {size} bytes, more than the {MAX_FILE_BYTES} that any file may have")
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(_BLOCK), b""):
+        digest.update(block)
+    if digest.hexdigest() != sha256:
         raise CheckpointError(f"{path} does not match its SHA-256: it is damaged")
-    return content
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -88,6 +129,38 @@ def append_line(file: IO[bytes], line: str) -> None:
     except OSError:
         os.ftruncate(file.fileno(), size)
         raise
+
+
+def open_for_lines(path: Path) -> tuple[IO[bytes], int, int]:
+    """A regular file, new or old, unbuffered and open for `append_line`; how many lines it has, and where the last
+    one begins.
+
+    A torn last line is cut off, so that the next one begins on its own. Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 (the caller closes it)
+    count = offset = 0
+    last, end = 0, 0
+    while block := os.pread(descriptor, _BLOCK, offset):
+        count += block.count(b"\n")
+        if (final := block.rfind(b"\n")) >= 0:
+            before = block.rfind(b"\n", 0, final)
+            last, end = (offset + before + 1 if before >= 0 else end), offset + final + 1
+        offset += len(block)
+    os.ftruncate(descriptor, end)
+    return file, count, last
+
+
+def remove(path: Path) -> None:
+    """Delete what is at `path`, a folder or anything else. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def sync_folder(path: Path) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError
+from muzero_ray.printed import launch_line
+from muzero_ray.runtime.run_book import RunBook
+
+OPTIONS = {"training_steps": "--iterations", "episodes": "--episodes", "minutes": "--minutes"}
+"""Limits of a run, and the options of `resume` that raise them."""
 
 
 def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, float | None]) -> Config:
@@ -19,20 +26,37 @@ def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, flo
     if all(value is None for value in given.values()):
         return config
     run = config.run
+    reached = reached_limits(config, book)
+    for name in reached:
+        if name == "training_steps" or given[name] is not None:
+            raise ConfigError(
+                f"resume: run.{name}={getattr(run, name)} is reached already, so there is nothing to do. Give "
+                f"{OPTIONS[name]} more, such as {raised_limit(config, book, name)}"
+            )
+    return config.model_copy(update={"run": run.model_copy(update=dict.fromkeys(reached))})
+
+
+def reached_limits(config: Config, book: Mapping[str, Any]) -> list[str]:
+    """Names of the settings of `run` that end it now, the one to raise first."""
+    run = config.run
     reached = {
         "training_steps": book["learner_steps"] >= run.training_steps,
         "episodes": run.episodes is not None and book["episodes"] >= run.episodes,
         "minutes": run.minutes is not None and book["seconds"] >= 60 * run.minutes,
     }
-    options = {"training_steps": "--iterations", "episodes": "--episodes", "minutes": "--minutes"}
-    for name in (name for name, is_reached in reached.items() if is_reached):
-        value = getattr(run, name)
-        if name == "training_steps" or given[name] is not None:
-            raise ConfigError(
-                f"resume: run.{name}={value} is reached already, so there is nothing to do. Give {options[name]} more"
-            )
-    lifted = {name: None for name in ("episodes", "minutes") if reached[name]}
-    return config.model_copy(update={"run": run.model_copy(update=lifted)})
+    return [name for name, is_reached in reached.items() if is_reached]
+
+
+def raised_limit(config: Config, book: Mapping[str, Any], name: str) -> str:
+    """The option of `resume` that doubles the limit `name`, or what was spent of it if that is more."""
+    run = config.run
+    doubled = {
+        "training_steps": 2 * max(run.training_steps, book["learner_steps"]),
+        "episodes": 2 * max(run.episodes or 0, book["episodes"]),
+        # Rounded up, so that it is above what is spent.
+        "minutes": math.ceil(200 * max(run.minutes or 0.0, book["seconds"] / 60, 0.01)) / 100,
+    }
+    return f"{OPTIONS[name]} {doubled[name]}"
 
 
 def describe_limits(config: Config) -> str:
@@ -44,3 +68,39 @@ def describe_limits(config: Config) -> str:
         *([f"{run.minutes:g} minutes"] if run.minutes is not None else []),
     ]
     return " or ".join(limits)
+
+
+def nothing_learned(config: Config, book: RunBook) -> str | None:
+    """Why a run that is over made no learner step, and what to raise; None if it made one."""
+    if book.learner_steps:
+        return None
+    played, needed = book.limiter.inserted, config.replay.min_size
+    why = "no update was finished in that time"
+    by_episodes = config.run.episodes is not None and book.episodes >= config.run.episodes
+    raised = "run.episodes (--episodes)" if by_episodes else "run.minutes (--minutes)"
+    if played < needed:
+        why = f"replay.min_size={needed} transitions must be in replay before the first, and {played} were"
+        raised += ", or lower replay.min_size"
+    return (
+        f"the run ended at {book.stop_reason()} without a learner step: {why}. The score is that of an untrained "
+        f"network. Raise {raised}"
+    )
+
+
+def left_unfinished(book: RunBook) -> str:
+    """What is said of an evaluation on the way that the limit of minutes ended."""
+    return (
+        f"the evaluation at learner step {book.learner_steps} was left unfinished and does not count: the run ends at "
+        f"{book.stop_reason()}"
+    )
+
+
+def end_lines(folder: Path, config: Config, book: Mapping[str, Any]) -> list[str]:
+    """Which limit ended the run in `folder`, and the command that goes on with it."""
+    if not (reached := reached_limits(config, book)):
+        return []
+    name = reached[0]
+    return [
+        f"ended:   run.{name}={getattr(config.run, name)} is reached",
+        f"resume:  {launch_line('resume', folder, *raised_limit(config, book, name).split())}",
+    ]

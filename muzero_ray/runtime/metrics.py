@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
-Kind = Literal["mean", "last", "sum", "rate"]
+Kind = Literal["mean", "last", "sum", "rate", "max"]
 
 AXES: Final = ("env_steps", "learner_steps", "episodes", "wall_s")
-"""In every row. Counters since the run began (a resumed run goes on counting); wall_s in seconds."""
+"""In every row. Counters since the run began (a resumed run goes on counting); wall_s in seconds, those that count
+towards `run.minutes`."""
 
 METRICS: Final[Mapping[str, Kind]] = {
     "eval/return_mean": "last",
@@ -32,6 +33,10 @@ METRICS: Final[Mapping[str, Kind]] = {
     "learner/grad_norm": "mean",
     "learner/lr": "last",
     "learner/skipped": "sum",
+    "learner/reward_clamped": "mean",
+    "learner/reward_largest": "max",
+    "learner/value_clamped": "mean",
+    "learner/value_largest": "max",
     "replay/size": "last",
     "replay/bytes": "last",
     "replay/games": "last",
@@ -61,7 +66,7 @@ METRICS: Final[Mapping[str, Kind]] = {
     "system/rss_mb": "last",
     "system/object_store_mb": "last",
 }
-"""name -> what a row holds of the values since the last row: "mean", "last", "sum", or "rate" (sum per second)."""
+"""name -> what a row holds of the values since the last row: "mean", "last", "sum", "max", "rate" (sum per second)."""
 
 MACHINE_METRICS: Final = frozenset(
     {"wall_s", "system/rss_mb", "system/object_store_mb"} | {name for name, kind in METRICS.items() if kind == "rate"}
@@ -120,6 +125,8 @@ class MetricsAccumulator:
         check_name(name)
         if METRICS[name] == "last":
             self._sums[name], self._counts[name] = float(value), 1
+        elif METRICS[name] == "max":
+            self._sums[name], self._counts[name] = max(self._sums.get(name, float(value)), float(value)), 1
         else:
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -136,7 +143,7 @@ class MetricsAccumulator:
         result = {}
         for name, kind in METRICS.items():
             if name in self._sums:
-                divisor = {"mean": self._counts[name], "rate": elapsed, "last": 1, "sum": 1}[kind]
+                divisor = {"mean": self._counts[name], "rate": elapsed, "last": 1, "sum": 1, "max": 1}[kind]
                 result[name] = self._sums[name] / divisor
         self._since = now
         self._sums.clear()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.numpy
 from safetensors import SafetensorError
@@ -21,15 +22,18 @@ from safetensors import SafetensorError
 from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import decode_game, encode_game
-from muzero_ray.runtime.checkpoint import list_checkpoints, read_checkpoint_file
+from muzero_ray.runtime.checkpoint import has_checkpoint_file, list_checkpoints, read_checkpoint_file
 from muzero_ray.runtime.files import parse_object, read_regular
-from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, pack_records, unpack_records
+from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, unpack_records, write_records
 from muzero_ray.types import GameHistory, GameId
 
 logger = logging.getLogger(__name__)
 
 INDEX_FILE = "replay_index.json"
 ARRAYS_FILE = "replay_arrays.safetensors"
+CHUNKS_FILE = "replay_chunks.json"
+"""Only the names of the chunks: which may be deleted can be told without reading about every game."""
+
 SNAPSHOT_FILE = "snapshot"
 """In the folder of the chunks: the two files above, and the number of the first chunk that they do not know."""
 
@@ -37,13 +41,23 @@ GAMES_PER_CHUNK = 64
 _MAX_SNAPSHOT_BYTES = 1 << 34
 
 
+class _Chunk(NamedTuple):
+    """A sealed chunk. entry: JSON of it in the index. newest: number of the newest game in it, or of one before."""
+
+    name: str
+    entry: str
+    newest: int
+
+
 class ReplayArchive:
     """Writes every game to `folder` before the buffer has it, and brings a buffer back. One writer per folder."""
 
     def __init__(self, folder: Path) -> None:
         self._store = ReplayStore(folder)
-        self._chunks: list[tuple[ChunkRef, list[GameId]]] = []
+        self._chunks: deque[_Chunk] = deque()
         self._open_ids: list[GameId] = []
+        self._newest = -1
+        """Number of the newest game of the open chunk, or of one that was there before."""
 
     def add(self, buffer: ReplayBuffer, game: GameHistory, encoded: bytes | None = None) -> bool:
         """`ReplayBuffer.add`, of a game that survives this process. Raises CheckpointError if the disk refuses it.
@@ -59,35 +73,42 @@ class ReplayArchive:
             self._store.undo()
             raise
         self._open_ids.append(game.id)
+        self._newest = buffer.game_numbers.stop - 1
         if len(self._open_ids) == GAMES_PER_CHUNK:
             self._seal()
         return True
 
     def _seal(self) -> None:
         if (ref := self._store.seal()) is not None:
-            self._chunks.append((ref, self._open_ids))
+            self._chunks.append(_Chunk(ref.name, _entry(ref, self._open_ids), self._newest))
             self._open_ids = []
 
     def save(self, buffer: ReplayBuffer) -> dict[str, bytes]:
         """Make all games durable and note the rest as the point to recover from; returns the checkpoint's files."""
         self._seal()
-        live = set(buffer.game_ids())
-        self._chunks = [(ref, ids) for ref, ids in self._chunks if not live.isdisjoint(ids)]
+        while self._chunks and self._chunks[0].newest < buffer.game_numbers.start:
+            self._chunks.popleft()  # games leave in the order in which they came
         arrays, meta = buffer.state()
-        index = {
-            "chunks": [{**asdict(ref), "ids": ids} for ref, ids in self._chunks],
-            "next_chunk": self._store.next_number(),
-            "buffer": meta,
+        next_chunk = self._store.next_number()
+        chunks = ", ".join(chunk.entry for chunk in self._chunks)
+        rest = json.dumps({"next_chunk": next_chunk, "buffer": meta})
+        names = {"names": [chunk.name for chunk in self._chunks], "next_chunk": next_chunk}
+        files = {
+            INDEX_FILE: f'{{"chunks": [{chunks}], {rest[1:]}'.encode(),
+            ARRAYS_FILE: safetensors.numpy.save(arrays),
+            CHUNKS_FILE: json.dumps(names).encode(),
         }
-        files = {INDEX_FILE: json.dumps(index).encode(), ARRAYS_FILE: safetensors.numpy.save(arrays)}
         self._write_snapshot(files)
         return files
 
     def load(self, buffer: ReplayBuffer, files: Mapping[str, bytes]) -> None:
         """Make `buffer` what it was when `files` were saved; what was written to the folder since is not of this run.
 
-        Raises CheckpointError if a part is missing or damaged.
+        No files at all: it stays as it is, which is empty. Raises CheckpointError if a part is missing or damaged.
         """
+        if not files:
+            self.save(buffer)
+            return
         if INDEX_FILE not in files or ARRAYS_FILE not in files:
             raise CheckpointError(f"the checkpoint holds no {INDEX_FILE} and {ARRAYS_FILE}: replay can not be restored")
         self._seal()  # games of before, if any: what is added from now on must not be among them
@@ -114,7 +135,8 @@ class ReplayArchive:
             found = [decode_game(data) for data in games]
             for game in found:
                 buffer.add(game)
-            self._chunks.append((ref, [game.id for game in found]))
+            newest = buffer.game_numbers.stop - 1
+            self._chunks.append(_Chunk(ref.name, _entry(ref, [game.id for game in found]), newest))
 
     def _write_snapshot(self, files: Mapping[str, bytes]) -> None:
         """Replace the snapshot. A torn one is never seen; it need not survive the machine, checkpoints do."""
@@ -123,7 +145,8 @@ class ReplayArchive:
         temporary = path.with_name(f".tmp-{SNAPSHOT_FILE}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(pack_records([first, files[INDEX_FILE], files[ARRAYS_FILE]]))
+            with temporary.open("wb") as file:
+                write_records(file, [first, files[INDEX_FILE], files[ARRAYS_FILE]])
             os.replace(temporary, path)
         except OSError as error:
             raise CheckpointError(f"{path} was not written: {error}. Free space there") from error
@@ -132,19 +155,30 @@ class ReplayArchive:
         try:
             index = parse_object(index_json, Path(INDEX_FILE))
             arrays = safetensors.numpy.load(arrays_file)
-            self._chunks = [_chunk(entry) for entry in index["chunks"]]
             kept = {GameId(*row[:3]) for row in arrays["index"].tolist()}
             games: list[GameHistory] = []
-            for ref, ids in self._chunks:
+            chunks = [parse_chunk(entry) for entry in index["chunks"]]
+            counts = []
+            for ref, ids in chunks:
                 encoded = self._store.read(ref)
                 for data, game_id in zip(encoded, ids, strict=True):
                     if game_id in kept:
                         kept.remove(game_id)  # should two processes ever have written it, once is enough
                         games.append(decode_game(data))
+                counts.append(len(games))
             buffer.load_state(arrays, index["buffer"], games)
+            before = buffer.game_numbers.start - 1
+            self._chunks = deque(
+                _Chunk(ref.name, _entry(ref, ids), before + count)
+                for (ref, ids), count in zip(chunks, counts, strict=True)
+            )
         # Everything that a forged index can set off in the JSON and array layers; programming errors mostly pass.
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
             raise CheckpointError(f"{INDEX_FILE} and {ARRAYS_FILE} are damaged: {error!r}") from error
+
+
+def _entry(ref: ChunkRef, ids: Sequence[GameId]) -> str:
+    return json.dumps({**asdict(ref), "ids": ids})
 
 
 def shard_folder(folder: Path, shard: int) -> Path:
@@ -185,23 +219,35 @@ def prune_chunks(folder: Path, checkpoints: Path, shards: int = 1) -> None:
     Chunks that came after the newest checkpoint stay. To be called right after a checkpoint was written.
     """
     for shard in range(shards):
-        _prune_shard(shard_folder(folder, shard), checkpoints, _shard_file(INDEX_FILE, shard))
+        _prune_shard(shard_folder(folder, shard), checkpoints, shard)
 
 
-def _prune_shard(folder: Path, checkpoints: Path, index_file: str) -> None:
+def _prune_shard(folder: Path, checkpoints: Path, shard: int) -> None:
     names: set[str] = set()
     below: int | None = None
     for path in list_checkpoints(checkpoints):
         try:
-            index = parse_object(read_checkpoint_file(path, index_file), path / index_file)
+            used, next_chunk = _named_chunks(path, shard)
         except CheckpointError as error:
             logger.warning("no replay chunk is deleted while a checkpoint is damaged: %s", error)
             return
-        names.update(_chunk(entry)[0].name for entry in index["chunks"])
-        below = below if below is not None else int(index["next_chunk"])
+        names.update(used)
+        below = below if below is not None else next_chunk
     ReplayStore(folder).prune(names, below or 0)
 
 
-def _chunk(entry: dict[str, Any]) -> tuple[ChunkRef, list[GameId]]:
+def _named_chunks(path: Path, shard: int) -> tuple[list[str], int]:
+    """Of a checkpoint: the names of the chunks it needs, and the number of the first that it does not know."""
+    name = _shard_file(CHUNKS_FILE, shard)
+    if has_checkpoint_file(path, name):
+        listed = parse_object(read_checkpoint_file(path, name), path / name)
+        return listed["names"], int(listed["next_chunk"])
+    name = _shard_file(INDEX_FILE, shard)  # as older programs saved it
+    index = parse_object(read_checkpoint_file(path, name), path / name)
+    return [parse_chunk(entry)[0].name for entry in index["chunks"]], int(index["next_chunk"])
+
+
+def parse_chunk(entry: dict[str, Any]) -> tuple[ChunkRef, list[GameId]]:
+    """A chunk in the index, and the ids of its games. Raises CheckpointError, and whatever a forged entry sets off."""
     ids = [GameId(*game_id) for game_id in entry["ids"]]
     return ChunkRef.parse({key: value for key, value in entry.items() if key != "ids"}), ids

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runtime.files import check_entry, read_regular, read_verified, sync_folder
+
+logger = logging.getLogger(__name__)
 
 MAGIC = b"MZCHUNK2"
 _RECORD = struct.Struct("<Q32s")  # length, SHA-256
@@ -46,9 +50,12 @@ class ChunkRef:
         return ChunkRef(**value)
 
 
-def pack_records(records: Collection[bytes]) -> bytes:
+def write_records(file: IO[bytes], records: Iterable[bytes]) -> None:
     """A whole chunk: `MZCHUNK2`, then for each record its length (u64, little-endian), SHA-256 and bytes."""
-    return MAGIC + b"".join(_framed(record) for record in records)
+    file.write(MAGIC)
+    for record in records:
+        file.write(_header(record))
+        file.write(record)
 
 
 def unpack_records(content: bytes) -> tuple[list[bytes], int]:
@@ -68,8 +75,12 @@ def unpack_records(content: bytes) -> tuple[list[bytes], int]:
     return records, offset
 
 
+def _header(record: bytes) -> bytes:
+    return _RECORD.pack(len(record), hashlib.sha256(record).digest())
+
+
 def _framed(record: bytes) -> bytes:
-    return _RECORD.pack(len(record), hashlib.sha256(record).digest()) + record
+    return _header(record) + record
 
 
 class ReplayStore:
@@ -170,9 +181,14 @@ class ReplayStore:
         keep: the names in the replay index of every checkpoint still there, not only the newest: loading may walk back.
         """
         stale = [path for number, path in self._chunks() if number < below and path.name not in keep]
+        gone = 0
         for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
+            try:
+                path.unlink(missing_ok=True)
+                gone += 1
+            except OSError as error:  # it takes space, and harms nothing
+                logger.warning("%s is not needed any more and was not deleted: %s", path, error.strerror)
+        return gone
 
     def _chunks(self) -> list[tuple[int, Path]]:
         paths = list(self.folder.iterdir()) if self.folder.is_dir() else []

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from muzero_ray.config import Config
-from muzero_ray.config_file import dump_config, load_config
-from muzero_ray.errors import ConfigError, MuZeroRayError, taking_over
+from muzero_ray.config_file import CONFIG_COPY, dump_config, load_run_config
+from muzero_ray.errors import taking_over
 from muzero_ray.runtime.checkpoint import (
     Checkpoint,
     abandon_later,
@@ -22,15 +19,19 @@ from muzero_ray.runtime.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from muzero_ray.runtime.clamping import ClampReport
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
-from muzero_ray.runtime.metrics import AXES
+from muzero_ray.runtime.limits import end_lines, nothing_learned
+from muzero_ray.runtime.metrics import AXES, METRICS
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
 from muzero_ray.runtime.run_book import RunBook
-from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter, truncate_metrics
+from muzero_ray.runtime.run_folder import hold_run, make_run_folder, run_folder, way_on, writing
+from muzero_ray.runtime.run_lock import RunLock
+from muzero_ray.runtime.side_files import keep_rows, keep_scores
+from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter
 from muzero_ray.types import FloatArray
-from muzero_ray.user_paths import making_folder
 
 KEEP_CHECKPOINTS = 3
 
@@ -44,9 +45,17 @@ class RunOutput:
     """Owns `runs/<name>/`. Made by `create` or `reopen`; a context manager that closes what it opened."""
 
     def __init__(
-        self, folder: Path, config: Config, *, wandb_id: str | None = None, seconds_before: float = 0.0
+        self,
+        folder: Path,
+        config: Config,
+        lock: RunLock,
+        *,
+        wandb_id: str | None = None,
+        seconds_before: float = 0.0,
+        last_row: Mapping[str, float] | None = None,
     ) -> None:
         self.folder = folder
+        self._lock = lock
         self._config = config
         # Taken out of the environment, so that no worker process inherits it.
         api_key = os.environ.pop("WANDB_API_KEY", None)
@@ -65,52 +74,45 @@ class RunOutput:
             title=f"muzero_ray  {folder.name}",
         )
         self._seconds_before = seconds_before
-        self._last_row = _last_row(self._metrics.path)
+        self._last_row: Mapping[str, float] = last_row or {}
+        self._clamping = ClampReport(config.network, self._last_row)
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
+        self._told_of_cut = False
 
     @staticmethod
-    def create(config: Config, folder: Path) -> RunOutput:
-        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already."""
-        try:
-            with making_folder(folder):
-                folder.mkdir(parents=True)
-        except FileExistsError:
-            raise ConfigError(
-                f"run folder {folder} exists already. Go on with `python launch.py resume {folder}`, or choose another "
-                "--run.name"
-            ) from None
+    def create(config: Config, folder: Path, lock: RunLock | None = None) -> RunOutput:
+        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already.
+
+        lock: of the folder, if it is there already, held by this process and empty.
+        """
+        lock = lock or make_run_folder(folder)
         with writing(folder / "config.yaml") as path:
             replace_text(path, dump_config(config))
-            return RunOutput(folder, config)
+            return RunOutput(folder, config, lock)
 
     @staticmethod
-    @taking_over("the checkpoint's state.json")
-    def reopen(config: Config, folder: Path, checkpoint: Checkpoint) -> RunOutput:
+    def reopen(config: Config, folder: Path, checkpoint: Checkpoint, lock: RunLock | None = None) -> RunOutput:
         """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
 
         Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
+        Rows and scores that cannot be read are left out with a warning: the run does not depend on them.
+        lock: of the run, if this process holds it already.
         """
-        rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
+        lock = lock or hold_run(folder)
+        with taking_over("the checkpoint's state.json"):
+            rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
+            wandb_id = checkpoint.state["wandb_id"]
         with writing(folder):
             abandon_later(folder / "checkpoints", checkpoint.step)
             replace_text(folder / "config.yaml", dump_config(config))
-            truncate_metrics(folder / METRICS_FILE, rows)
-            scores = folder / SCORES_FILE
-            if scores.exists():
-                lines = [line for line in scores.read_text().splitlines(keepends=True) if line.endswith("\n")]
-                kept = "".join(line for line in lines if json.loads(line)["learner_step"] <= checkpoint.step)
-                replace_text(scores, kept)
-            output = RunOutput(folder, config, wandb_id=checkpoint.state["wandb_id"], seconds_before=seconds)
+            last = keep_rows(folder / METRICS_FILE, rows, checkpoint.step)
+            keep_scores(folder / SCORES_FILE, checkpoint.step)
+            known = {name: value for name, value in last.items() if name in AXES or name in METRICS}
+            output = RunOutput(folder, config, lock, wandb_id=wandb_id, seconds_before=seconds, last_row=known)
         if checkpoint.score is not None:
             output._scored = checkpoint.step, checkpoint.score
         return output
-
-    def remove_if_unused(self) -> None:
-        """Free the name of a run that ended before there was anything to keep: a row, a game or a checkpoint."""
-        kept = (*self.folder.glob(METRICS_FILE), *self._root.glob("*"), *self.replay_folder.rglob("*"))
-        if not any(path.is_dir() or path.stat().st_size for path in kept):
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> RunOutput:
         self._progress.__enter__()
@@ -120,29 +122,24 @@ class RunOutput:
     def __exit__(self, *error: Any) -> None:
         self._progress.close()
         self._metrics.close()
+        self._lock.release()
 
     @property
     def replay_folder(self) -> Path:
         return (self.folder / "replay").resolve()  # workers may have another working directory
 
     @property
-    def resume_command(self) -> str:
-        return f"python launch.py resume {self.folder}"
-
-    @property
     def way_on(self) -> str:
         """What a person can do once the run has stopped."""
-        if list_checkpoints(self._root):
-            return f"go on with: {self.resume_command}"
-        return "there is no checkpoint yet: start it again under another --run.name"
+        return way_on(self.folder)
 
     @property
     def _root(self) -> Path:
         return self.folder / "checkpoints"
 
     def last_checkpoint(self) -> Checkpoint | None:
-        """The newest good one of this run; None before the first."""
-        return load_checkpoint(self._root) if list_checkpoints(self._root) else None
+        """The newest good one of this run, for the learner alone; None before the first."""
+        return load_checkpoint(self._root, core_only=True) if list_checkpoints(self._root) else None
 
     def message(self, text: str) -> None:
         """An event a person should see."""
@@ -154,17 +151,29 @@ class RunOutput:
             self.message(f"{fault}; replaced")
 
     def show(self, book: RunBook) -> None:
-        """Refresh the progress display."""
-        self._progress.update(book.snapshot())
+        """Refresh the progress display. LockLost if the run is another process' now."""
+        self._lock.check()
+        self._progress.update({**book.snapshot(), "seconds": book.seconds})
+
+    def evaluating(self, progress: str | None) -> None:
+        """Which evaluation goes on and how far it is, for the next `show`; None: it is over."""
+        self._progress.doing(progress)
 
     def write_row(self, book: RunBook) -> None:
         """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
         if book.learner_steps != self._last_row.get("learner_steps"):
-            self._write(book.row())
+            self._write(book.row(), self._metrics.write)
 
-    def _write(self, row: dict[str, float]) -> None:
+    def confirm_lock(self) -> None:
+        """LockLost if the run is another process' now: to be asked before a checkpoint is put together."""
+        self._lock.confirm()
+
+    def _write(self, row: dict[str, float], write: Callable[[dict[str, float]], None]) -> None:
+        self._lock.confirm()
         with writing(self._metrics.path):
-            self._metrics.write(row)
+            write(row)
+        for text in self._clamping.messages(row):
+            self.message(text)
         self._last_row = row
         self._progress.update(row)
 
@@ -178,6 +187,9 @@ class RunOutput:
         self._record_score("evaluation", evaluation, step, book.env_steps if env_steps is None else env_steps)
         self._label(step, evaluation)
         self.message(f"evaluation at learner step {step}: {evaluation.summary()}")
+        if (note := evaluation.cut_note()) and not self._told_of_cut:
+            self._told_of_cut = True
+            self.message(note)
         self.show(book)
 
     def _label(self, step: int, evaluation: Evaluation) -> None:
@@ -192,6 +204,7 @@ class RunOutput:
         self_play_files: dict[str, bytes] | None = None,
     ) -> None:
         """Write a checkpoint of the run as it is now, and drop what no checkpoint needs any more."""
+        self._lock.confirm()
         arrays, info = learner
         model = {name: array for name, array in arrays.items() if name.startswith("model.")}
         state = {
@@ -207,7 +220,7 @@ class RunOutput:
             model=model,
             optimizer={name: array for name, array in arrays.items() if name not in model},
             state=state,
-            extra_files={**replay_files, **(self_play_files or {})},
+            extra_files={**replay_files, **(self_play_files or {}), CONFIG_COPY: dump_config(self._config).encode()},
             keep=KEEP_CHECKPOINTS,
             best=score if scored_step == book.learner_steps else None,
         )
@@ -224,9 +237,9 @@ class RunOutput:
         if row["learner_steps"] == self._last_row.get("learner_steps"):
             scores = {name: value for name, value in row.items() if name in AXES or name.startswith("eval/")}
             row = {**row, **self._last_row, **scores}
-            truncate_metrics(self._metrics.path, self._metrics.rows - 1)
-            self._metrics.rows -= 1
-        self._write(row)
+            self._write(row, self._metrics.replace_last)
+        else:
+            self._write(row, self._metrics.write)
         self._metrics.log_table(
             "eval/episodes_table",
             ("episode", "seed", "return", "length"),
@@ -238,7 +251,7 @@ class RunOutput:
         self._progress.close()
         lines = [
             "",
-            f"trained: {evaluation.summary()}",
+            f"{'trained' if book.learner_steps else 'untrained'}: {evaluation.summary()}",
             f"random:  {baseline.summary()}",
             f"protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}",
             f"run:     {self.folder}",
@@ -253,21 +266,14 @@ class RunOutput:
             else:
                 self._metrics.log_video(path)
                 lines.append(f"video:   {path}")
-        lines.append(f"resume:  {self.resume_command} {self._more(book)}")
+        lines += end_lines(self.folder, self._config, book.state())
+        lines += [f"warning: {note}" for note in (evaluation.cut_note(), nothing_learned(self._config, book)) if note]
         for line in lines:
             self.message(line)
 
-    def _more(self, book: RunBook) -> str:
-        """The option of `resume` that doubles the limit which ended the run."""
-        run = self._config.run
-        if book.learner_steps >= run.training_steps:
-            return f"--iterations {2 * run.training_steps}"
-        if run.episodes is not None and book.episodes >= run.episodes:
-            return f"--episodes {2 * book.episodes}"
-        return f"--minutes {2 * (run.minutes or book.seconds / 60):g}"
-
     def _record_score(self, kind: str, evaluation: Evaluation, step: int, env_steps: int) -> None:
         """Every score with the protocol it was measured under."""
+        self._lock.confirm()
         entry = {
             "kind": kind,
             "learner_step": step,
@@ -276,30 +282,12 @@ class RunOutput:
             "return_std": float(evaluation.returns.std()),
             "returns": evaluation.returns.tolist(),
             "faults": len(evaluation.faults),
+            "cut": evaluation.cut,
             "seed": evaluation.seed,
-            "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
+            "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
         }
         with writing(self.folder / SCORES_FILE) as path, path.open("ab", buffering=0) as file:
             append_line(file, json.dumps(entry))
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """MuZeroRayError if the disk refuses. Gives `path`."""
-    try:
-        yield path
-    except OSError as error:
-        raise MuZeroRayError(
-            f"{path} was not written: {error.strerror or error}. Free space or fix permissions there, then go on with: "
-            f"python launch.py resume {path.parent if path.suffix else path}"
-        ) from error
-
-
-def _last_row(path: Path) -> dict[str, float]:
-    """Of a metrics file; empty if there is none."""
-    lines = path.read_bytes().splitlines()
-    row = json.loads(lines[-1]) if lines else {}
-    return {name: value for name, value in row.items() if value is not None}
 
 
 @taking_over("the checkpoint's state.json")
@@ -308,11 +296,10 @@ def learner_state(checkpoint: Checkpoint) -> LearnerState:
     return {**checkpoint.model, **checkpoint.optimizer}, checkpoint.state["learner"]
 
 
-def open_run(path: Path) -> tuple[Path, Config, Checkpoint]:
-    """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names)."""
-    folder = path
-    while not (folder / "config.yaml").is_file():
-        if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
-            raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. See `runs/`")
-        folder = folder.parent
-    return folder, load_config(folder / "config.yaml"), load_checkpoint(path)
+def open_run(path: Path, *, core_only: bool = False) -> tuple[Path, Config, Checkpoint]:
+    """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names).
+
+    core_only: see `load_checkpoint`.
+    """
+    folder = run_folder(path)
+    return folder, load_run_config(folder), load_checkpoint(path, core_only=core_only)

@@ -6,7 +6,6 @@ Statistical Precipice" (arXiv 2108.13264): the score of a run is one number, the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.config_file import load_config
-from muzero_ray.errors import ConfigError
+from muzero_ray.config import Config
+from muzero_ray.config_file import load_run_config
+from muzero_ray.errors import CheckpointError, ConfigError, taking_over
+from muzero_ray.printed import launch_line
+from muzero_ray.runtime.checkpoint import Checkpoint
 from muzero_ray.runtime.human_scores import human_normalised
+from muzero_ray.runtime.limits import end_lines
+from muzero_ray.runtime.run_folder import way_on, writer
 from muzero_ray.runtime.run_output import SCORES_FILE
+from muzero_ray.runtime.side_files import SideFile, is_count, is_number, score_problem
+from muzero_ray.standard_streams import printable
 from muzero_ray.types import Array
 
 RESAMPLES = 10_000
@@ -64,24 +70,80 @@ class Aggregate:
 
 
 def read_score(run: Path) -> RunScore:
-    """The newest final evaluation of the run in that folder. ConfigError if there is none yet."""
-    path = run / SCORES_FILE
-    lines = path.read_text().splitlines() if path.is_file() else []
-    newest = {entry["kind"]: entry for entry in map(json.loads, lines)}
-    if not {"final", "random"} <= newest.keys():
+    """The newest final evaluation of the run in that folder.
+
+    Raises ConfigError if there is none yet, or if a line of the file cannot be used: it may have been the newest.
+    """
+    config = load_run_config(run)
+    file = SideFile(run / SCORES_FILE, _score_problem)
+    try:
+        newest = {line.entry["kind"]: line.entry for line in file}
+    except CheckpointError as error:
+        raise ConfigError(f"{error}. Measure the run anew: {launch_line('evaluate', run)}") from error
+    if file.problems:
         raise ConfigError(
-            f"run {run} has no final evaluation yet. Let it come to its end: python launch.py resume {run}"
+            f"{file.path} is damaged: {file.trouble()}. Delete those lines, or measure the run anew: "
+            f"{launch_line('evaluate', run)}"
         )
+    if not {"final", "random"} <= newest.keys():
+        raise ConfigError(f"run {run} has no final evaluation yet; {writer(run) or way_on(run)}")
     final = newest["final"]
     return RunScore(
         run,
-        load_config(run / "config.yaml").run.seed,
+        config.run.seed,
         float(final["return_mean"]),
         float(newest["random"]["return_mean"]),
         len(final["returns"]),
         int(final["env_steps"]),
         int(final["learner_step"]),
-        {name: value for name, value in final["protocol"].items() if name != "digest"},
+        _comparable(final),
+    )
+
+
+def _comparable(final: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol of a score. A limit of moves that cut no episode changed nothing: it does not count."""
+    left_out = {"digest"} if final.get("cut") else {"digest", "move_limit"}
+    return {name: value for name, value in final["protocol"].items() if name not in left_out}
+
+
+def _score_problem(score: dict[str, Any]) -> str | None:
+    """What is wrong with a score, as far as a report needs it."""
+    if (problem := score_problem(score)) or score["kind"] not in ("final", "random"):
+        return problem
+    returns, protocol = score.get("returns"), score.get("protocol")
+    if not is_number(score.get("return_mean")):
+        return "has no number as return_mean"
+    if not is_count(score.get("env_steps")):
+        return "has no whole number as env_steps"
+    if not isinstance(returns, list) or not all(is_number(one) for one in returns):
+        return "has no list of numbers as returns"
+    environment = protocol.get("environment") if isinstance(protocol, dict) else None
+    known = isinstance(environment, dict) and all(isinstance(environment.get(name), str) for name in ("id", "kind"))
+    return None if known else "does not say which environment it was measured in"
+
+
+def describe_finished(folder: Path, config: Config, checkpoint: Checkpoint) -> str | None:
+    """What to tell somebody who would go on with a run that has nothing left to do; None if it has.
+
+    It has nothing to do once a limit is reached and the weights of `checkpoint` have their final scores.
+    """
+    with taking_over("the checkpoint's state.json"):
+        ended = end_lines(folder, config, checkpoint.state["book"])
+    if not ended:
+        return None
+    try:
+        score = read_score(folder)
+    except ConfigError:
+        return None
+    if score.learner_steps != checkpoint.step:
+        return None
+    return "\n".join(
+        [
+            f"run {folder} is finished: nothing is done",
+            f"trained: return_mean={score.score:.3f} episodes={score.episodes}",
+            f"random:  return_mean={score.random:.3f}",
+            *ended,
+        ]
     )
 
 
@@ -148,10 +210,15 @@ def check_comparable(scores: Sequence[RunScore], *, over_tasks: bool = False) ->
                 continue
             if mine.get(name) != its.get(name):
                 raise ConfigError(
-                    f"runs {first.run} and {other.run} were evaluated under different protocols: {name} is "
-                    f"{mine.get(name)} in one and {its.get(name)} in the other. Such scores can not be compared; "
-                    "report them apart"
+                    f"runs {first.run} and {other.run} were evaluated under different protocols: {_brief(name)} is "
+                    f"{_brief(mine.get(name))} in one and {_brief(its.get(name))} in the other. Such scores can not be "
+                    "compared; report them apart"
                 )
+
+
+def _brief(value: object) -> str:
+    """A part of a protocol as a message shows it."""
+    return printable(str(value))[:200]
 
 
 def _flat(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from muzero_ray.runtime.files import append_line
+from muzero_ray.runtime.files import append_line, open_for_lines
 from muzero_ray.runtime.metrics import check_row
 
 logger = logging.getLogger(__name__)
@@ -62,9 +62,8 @@ class MetricsWriter:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / METRICS_FILE
         self.run_id = run_id or secrets.token_hex(4)
-        self.rows = _end_on_a_line(self.path)
         # Unbuffered: a row is one write, so a killed process leaves whole lines.
-        self._file: IO[bytes] = self.path.open("ab", buffering=0)
+        self._file, self.rows, self._last = open_for_lines(self.path)
         self._env_steps = 0.0
         self._wandb: _WandbThread | None = None
         if mode != "disabled":
@@ -87,11 +86,18 @@ class MetricsWriter:
         """Append one row. Raises ValueError for unknown or missing names, OSError if the disk refuses."""
         check_row(row)
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        end = os.fstat(self._file.fileno()).st_size
         append_line(self._file, json.dumps(finite, allow_nan=False))
-        self.rows += 1
+        self.rows, self._last = self.rows + 1, end
         self._env_steps = row["env_steps"]
         values = {name: value for name, value in finite.items() if value is not None}
         self._submit(lambda _, run: run.log(values), is_row=True)
+
+    def replace_last(self, row: Mapping[str, float]) -> None:
+        """Write `row` in place of the last one, of which there must be one. Raises as `write`."""
+        os.ftruncate(self._file.fileno(), self._last)
+        self.rows -= 1
+        self.write(row)
 
     def log_video(self, path: Path, name: str = "eval/video") -> None:
         """Show an mp4 file in W&B."""
@@ -109,7 +115,7 @@ class MetricsWriter:
         )
 
     def sync(self) -> int:
-        """Force the file to disk; returns its rows, which a checkpoint stores for `truncate_metrics`."""
+        """Force the file to disk; returns its rows, which a checkpoint stores for `keep_rows`."""
         os.fsync(self._file.fileno())
         return self.rows
 
@@ -122,28 +128,6 @@ class MetricsWriter:
     def _submit(self, job: Job, *, is_row: bool) -> None:
         if self._wandb is not None:
             self._wandb.submit(job, is_row)
-
-
-def truncate_metrics(path: Path, rows: int) -> None:
-    """Keep the first `rows` rows of a metrics file: a resumed run writes those after its checkpoint again.
-
-    A torn last line goes as well. Fewer rows than that (a power cut) is a warning: the curve has a gap, the run not.
-    """
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if len(whole) < rows:
-        logger.warning("%s has %d rows, the checkpoint counts %d: rows are missing there", path, len(whole), rows)
-    if path.exists():
-        os.truncate(path, sum(len(line) for line in whole[:rows]))
-
-
-def _end_on_a_line(path: Path) -> int:
-    """Cut a torn last line off, so that the next row begins on its own; returns how many rows there are."""
-    content = path.read_bytes() if path.exists() else b""
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
-    return content.count(b"\n")
 
 
 class _WandbThread:

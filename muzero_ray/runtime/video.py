@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
+
+from muzero_ray.private_folder import PrivateFolder
 
 MIN_SIDE = 240
 """Smaller frames are enlarged by a whole factor, pixels kept sharp, until their short side reaches this."""
@@ -50,8 +51,8 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> Pa
 
 def encode_mp4(frames: Iterable[NDArray[np.uint8]], fps: float) -> bytes:
     """As `write_mp4`, but returns the file's content: what a process without the run's folder sends home."""
-    with tempfile.TemporaryDirectory(prefix="muzero-video-") as folder:
-        return write_mp4(Path(folder) / "video.mp4", frames, fps).read_bytes()
+    with PrivateFolder() as folder:
+        return write_mp4(folder / "video.mp4", frames, fps).read_bytes()
 
 
 def _check_frame(frame: NDArray[np.uint8], shape: tuple[int, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from muzero_ray.errors import CheckpointError, NumericsError, taking_over
 from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.norm import batch_norms
+from muzero_ray.training.clamping import clamped_targets
 from muzero_ray.training.group import Group
 from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
 from muzero_ray.training.quality import model_quality
@@ -35,11 +36,13 @@ class TrainResult:
     priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
     item is not drawn again.
     skipped: the loss or gradient was not finite and nothing changed.
+    clamped: what `clamped_targets` says of the batch; in a group, of this rank's part.
     """
 
     losses: dict[str, float]
     priorities: FloatArray
     skipped: bool
+    clamped: dict[str, float] = field(default_factory=dict)
 
 
 class Learner:
@@ -124,7 +127,10 @@ class Learner:
         self._skipped_in_row = 0
         names = ["loss/total", "learner/grad_norm", "loss/policy", "loss/value", "loss/reward", "loss/consistency"]
         losses = dict(zip(names, numbers.tolist(), strict=False))
-        return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False)
+        clamped = clamped_targets(
+            batch, value_support=self._network.value_support, reward_support=self._network.reward_support
+        )
+        return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False, clamped=clamped)
 
     def _join_parts(self, group: Group, means: list[torch.Tensor], errors: torch.Tensor) -> None:
         """Turn, in place, the gradients and `means` (the loss first) of this rank's part into those of the whole batch.

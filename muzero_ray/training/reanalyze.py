@@ -20,8 +20,9 @@ def reanalyze_games(
 ) -> tuple[FloatArray, FloatArray]:
     """New targets of `S` live positions: (policies `[S, A]`, root values `[S]` in env units for the player to move).
 
-    observations: `[S, ...]`, frames stacked. legal: `[S, A]`, at least one action in each row. Positions are searched
-    `batch_size` at a time; they may belong to several games.
+    observations: `[S, ...]`, frames stacked. legal: `[S, A]`. Positions are searched `batch_size` at a time; they may
+    belong to several games. Where nothing is legal (a game may be truncated so), the value is the network's own, as
+    self-play bootstraps it, and the policy means nothing.
 
     The searches explore nothing (`explore=False`: no Dirichlet or Gumbel noise): noise is there to try new actions in
     the environment, and none is played here, while in a target it only adds variance to the policy and pulls the root
@@ -33,7 +34,9 @@ def reanalyze_games(
         rows = slice(start, start + batch_size)
         root = engine.initial(observations[rows])
         greedy = np.zeros(len(root.value), np.float32)
-        found = search(root, engine.recurrent, legal[rows], rng, explore=False, temperature=greedy)
+        stuck = legal[rows].sum(axis=1) == 0
+        allowed = legal[rows] | stuck[:, None]
+        found = search(root, engine.recurrent, allowed, rng, explore=False, temperature=greedy)
         policies[rows] = found.policy_target
-        values[rows] = found.root_value
+        values[rows] = np.where(stuck, root.value, found.root_value)
     return policies, values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import ale_py
 import gymnasium
@@ -24,6 +25,23 @@ def make(game: str, *, evaluation: bool = False, max_moves: int | None = None, *
     return make_environment(config, evaluation=evaluation)
 
 
+class Sticky(gymnasium.Wrapper):  # type: ignore[type-arg]
+    """Machado et al. 2018, section 5.2, frame by frame over an emulator without chance; drawn from the game's seed."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], probability: float) -> None:
+        super().__init__(env)
+        self._probability = probability
+
+    def reset(self, **kwargs: Any) -> Any:
+        self._last = 0  # no-op
+        return self.env.reset(**kwargs)
+
+    def step(self, action: int) -> Any:
+        if not self._probability or self.unwrapped.np_random.random() >= self._probability:
+            self._last = action
+        return self.env.step(self._last)
+
+
 @pytest.mark.parametrize(
     ("game", "grayscale", "skip", "noops", "sticky", "steps"),
     [
@@ -32,6 +50,7 @@ def make(game: str, *, evaluation: bool = False, max_moves: int | None = None, *
         (OTHERS[0], True, 4, 30, 0.0, 60),
         (OTHERS[1], False, 3, 0, 0.0, 60),
         (OTHERS[2], True, 1, 0, 0.25, 100),
+        ("Qbert", True, 4, 30, 0.25, 350),
     ],
 )
 def test_frames_rewards_and_ends_equal_atari_preprocessing(
@@ -40,7 +59,7 @@ def test_frames_rewards_and_ends_equal_atari_preprocessing(
     options = {"grayscale": grayscale, "frame_skip": skip, "noop_max": noops, "sticky_actions": sticky}
     env = make(game, image_size=96, **options)
     reference = gymnasium.wrappers.AtariPreprocessing(
-        gymnasium.make(f"ALE/{game}-v5", frameskip=1, repeat_action_probability=sticky),
+        Sticky(gymnasium.make(f"ALE/{game}-v5", frameskip=1, repeat_action_probability=0.0), sticky),
         noop_max=noops,
         frame_skip=skip,
         screen_size=96,
@@ -62,6 +81,65 @@ def test_frames_rewards_and_ends_equal_atari_preprocessing(
             np.testing.assert_array_equal(frame, np.transpose(expected, (2, 0, 1)), err_msg="last frame")
             frame, expected = env.reset(6), reference.reset(seed=6)[0]
     assert games > 0 or steps < 350
+
+
+@pytest.mark.parametrize("game", ["Qbert", "Tetris", "Assault", "Koolaid", *OTHERS])
+def test_a_game_depends_on_its_seed_alone_and_not_on_the_games_before(game: str) -> None:
+    """The ROM is loaded once. The first four are games in which a shorter way than a whole reset leaves a trace."""
+    options = {"sticky_actions": 0.25, "noop_max": 30}
+    used, fresh = make(game, **options), make(game, **options)
+    rng = np.random.default_rng(0)
+    used.reset(1)
+    play(used, rng.integers(used.spec.num_actions, size=150).tolist(), 1)
+    np.testing.assert_array_equal(used.reset(2), fresh.reset(2))
+    actions = rng.integers(used.spec.num_actions, size=100).tolist()
+    assert_same(play(used, actions, 3), play(fresh, actions, 3))
+
+
+def test_a_reset_loads_no_rom(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make("Breakout")
+    monkeypatch.setattr(ale_py.AtariEnv, "load_game", lambda _self: pytest.fail("the ROM was loaded again"))
+    env.reset(1)
+    env.step(1)
+    env.reset(2)
+
+
+def test_another_seed_draws_other_sticky_actions() -> None:
+    env = make("Breakout", sticky_actions=0.25)
+    actions = np.random.default_rng(0).integers(env.spec.num_actions, size=50).tolist()
+    frames = []
+    for seed in (7, 8, 7):
+        env.reset(seed)
+        frames.append([env.step(action).observation.tobytes() for action in actions])
+    assert frames[0] == frames[2] != frames[1]
+
+
+def test_modes_and_difficulties_survive_a_reset() -> None:
+    options = {"mode": 4, "difficulty": 1}
+    atari = AtariConfig(sticky_actions=0.0, noop_max=0, image_size=84)
+    env = make_environment(EnvConfig(kind="atari", id="Breakout", kwargs=options, atari=atari))
+    reference = gymnasium.wrappers.AtariPreprocessing(
+        gymnasium.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0.0, **options), noop_max=0
+    )
+    for seed in (1, 2):
+        np.testing.assert_array_equal(env.reset(seed)[0], reference.reset(seed=seed)[0])
+        for action in [1, 2, 3, 0] * 20:
+            np.testing.assert_array_equal(env.step(action).observation[0], reference.step(action)[0])
+
+
+def test_a_sticky_game_saved_by_an_older_version_is_refused_in_words() -> None:
+    """Its sticky actions came from the emulator's own generator."""
+    sticky, plain = make("Breakout", sticky_actions=0.25), make("Breakout", sticky_actions=0.0)
+    for env in (sticky, plain):
+        env.reset(3)
+        env.step(1)
+    snapshots = [json.loads(json.dumps(env.snapshot())) for env in (sticky, plain)]
+    for snapshot in snapshots:
+        del snapshot["game"]["sticky_draws"]
+    with pytest.raises(EnvironmentFault, match="with sticky actions was saved by an older version"):
+        sticky.restore(snapshots[0])
+    plain.restore(snapshots[1])
+    sticky.reset(4)
 
 
 def play(env: CheckedEnvironment, actions: list[int], seed: int) -> list[EnvStep]:
@@ -121,7 +199,7 @@ def test_a_lost_life_ends_the_targets_and_not_the_game() -> None:
         np.testing.assert_array_equal(frame, copy.reset(100 + seed))
         assert (frame.tobytes() == first.tobytes()) == (seed == 4)  # only then the wall is whole and the score zero
     assert lives == [4, 3, 2, 1, 0]
-    assert env.snapshot()["game"] == {"seed": 104, "actions": []}
+    assert env.snapshot()["game"] == {"seed": 104, "actions": [], "sticky_draws": "adapter"}
 
 
 def test_fire_serves_once_per_life() -> None:

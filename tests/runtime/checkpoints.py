@@ -25,8 +25,7 @@ def save(root: Path, step: int, **options: Any) -> Path:
         model={"w": rng.normal(size=(3, 4)).astype(np.float32)},
         optimizer={"w.m": rng.normal(size=(3, 4)).astype(np.float32)},
         state={"step": step, "lr": 0.1},
-        extra_files=EXTRA,
-        **options,
+        **{"extra_files": EXTRA, **options},
     )
 
 

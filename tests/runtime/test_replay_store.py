@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import resource
 import struct
@@ -13,7 +14,13 @@ from typing import Any
 import pytest
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, pack_records, unpack_records
+from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, unpack_records, write_records
+
+
+def pack_records(records: list[bytes]) -> bytes:
+    file = io.BytesIO()
+    write_records(file, records)
+    return file.getvalue()
 
 
 def written(store: ReplayStore, games: list[bytes]) -> ChunkRef:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.config import Config
+from muzero_ray.printed import launch_line
 from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.protocol import EvaluationProtocol
@@ -62,6 +63,7 @@ def test_a_checkpoint_carries_its_own_score_or_none(config: Config, output: RunO
     found = {path.name: checkpoint(output, int(path.name)).score for path in (output.folder / "checkpoints").iterdir()}
     assert found == {"40": None, "30": 7.0, "20": None}  # 10 was neither new nor the best any more
     # Resuming from 30 and saving it again, as each part of a run does first, keeps its score.
+    output.__exit__()
     with RunOutput.reopen(config, output.folder, checkpoint(output, 30)) as again:
         assert (output.folder / "checkpoints" / "40.abandoned").is_dir()
         last = again.last_checkpoint()
@@ -94,7 +96,8 @@ def test_each_step_has_one_row_and_the_last_one_holds_the_final_score(config: Co
     assert (last["learner_steps"], last["loss/total"], last["eval/return_mean"]) == (20, 2.0, 8.0)
     assert checkpoint(output, 20).score == 8.0
     assert checkpoint(output, 20).state["metrics_rows"] == 2
-    # A finished run that is resumed evaluates again: still one row.
+    # A run that was finished and is finished again: still one row.
+    output.__exit__()
     with RunOutput.reopen(config, output.folder, checkpoint(output, 20)) as again:
         again.write_row(book)
         again.finished(book, evaluation(9.0), evaluation(1.0), 20)
@@ -106,4 +109,4 @@ def test_a_run_without_a_checkpoint_does_not_promise_one(config: Config, output:
     assert output.last_checkpoint() is None
     assert "resume" not in output.way_on
     save(output, RunBook(config), 0)
-    assert output.way_on == f"go on with: {output.resume_command}"
+    assert output.way_on == f"go on with: {launch_line('resume', output.folder)}"

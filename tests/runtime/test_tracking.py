@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter, truncate_metrics
+from muzero_ray.runtime.side_files import keep_rows
+from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter
 from tests.runtime.metric_rows import a_row, rows_in
 
 
@@ -49,7 +51,7 @@ def test_resumed_file_equals_the_uninterrupted_one(tmp_path: Path) -> None:
         writer.close()
     with (cut / METRICS_FILE).open("ab") as file:
         file.write(b'{"env_steps": 6, "lear')  # torn by a crash
-    truncate_metrics(cut / METRICS_FILE, 4)
+    assert keep_rows(cut / METRICS_FILE, 4, 1) == a_row(3)
     writer = MetricsWriter(cut, {}, mode="disabled")
     assert writer.rows == 4
     for steps in range(4, 6):
@@ -66,11 +68,26 @@ def test_a_torn_line_is_cut_off_before_the_nextrow(tmp_path: Path) -> None:
     assert [line["env_steps"] for line in rows_in(tmp_path)] == [1, 2]
 
 
-def test_missing_rows_are_reported_not_invented(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / METRICS_FILE
-    path.write_bytes(b"{}\n{}\n{")
-    truncate_metrics(path, 5)
-    assert path.read_bytes() == b"{}\n{}\n"
-    assert "2 rows" in caplog.text
-    truncate_metrics(tmp_path / "absent.jsonl", 0)
-    assert not (tmp_path / "absent.jsonl").exists()
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_the_last_row_is_replaced_also_after_the_file_was_opened_again(before: int, tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, {}, mode="disabled")
+    for steps in range(before):
+        writer.write(a_row(steps))
+    writer.close()
+    for text in (0.5, 0.25):
+        writer = MetricsWriter(tmp_path, {}, mode="disabled")
+        writer.replace_last(a_row(before, loss__total=text))
+        writer.replace_last(a_row(before, loss__total=text))
+        assert writer.rows == before
+        writer.close()
+        assert rows_in(tmp_path) == [*map(a_row, range(before - 1)), a_row(before, loss__total=text)]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_only_a_regular_file_is_written_to(kind: str, tmp_path: Path) -> None:
+    path, other = tmp_path / METRICS_FILE, tmp_path / "other"
+    other.write_text("{}\n")
+    {"link": lambda: path.symlink_to(other), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    with pytest.raises(OSError, match=r"."):
+        MetricsWriter(tmp_path, {}, mode="disabled")
+    assert other.read_text() == "{}\n"

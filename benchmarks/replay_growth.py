@@ -1,0 +1,74 @@
+"""CPU time that a row of metrics and a checkpoint cost replay, with few games and with many."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measure import Effort, Row, make_row, take_turns
+from muzero_ray.config import Config
+from muzero_ray.config_file import load_preset
+from muzero_ray.replay.encoding import encode_game
+from muzero_ray.runtime.build import build_buffer, probe
+from muzero_ray.runtime.replay_archive import ARRAYS_FILE, ReplayArchive
+from muzero_ray.runtime.run_book import replay_metrics
+from muzero_ray.types import GameHistory, GameId
+
+BATCH = 256
+
+
+class Saved:
+    """A full replay of `games` games, all alike, that are on disk."""
+
+    def __init__(self, game: GameHistory, games: int, folder: Path) -> None:
+        config = load_preset("cartpole").to_dict()
+        size = games * game.owned
+        config["replay"] |= {"capacity": size, "min_size": min(size, 128), "capacity_bytes": 1 << 40, "holdout": 0.05}
+        made = Config.model_validate(config)
+        self.games = games
+        self._buffer, self._archive = build_buffer(made, probe(made)), ReplayArchive(folder)
+        encoded = encode_game(game)  # whose id differs from those below; nobody reads it
+        for seq in range(games + 1):
+            self._archive.add(self._buffer, replace(game, id=GameId(0, 0, seq)), encoded)
+        self._arrays = self._archive.save(self._buffer)[ARRAYS_FILE]
+
+    def trial(self, seconds: float) -> dict[str, float]:
+        def row() -> None:
+            replay_metrics(self._buffer, 1)
+            self._buffer.draw_held_out(BATCH)
+
+        calls: dict[str, Callable[[], object]] = {
+            "row": row,
+            "save": lambda: self._archive.save(self._buffer),
+            "copy": lambda: bytearray(self._arrays),
+        }
+        return {f"{name} {self.games}": cpu_milliseconds(call, seconds) for name, call in calls.items()}
+
+
+def cpu_milliseconds(call: Callable[[], object], seconds: float) -> float:
+    """CPU time of a call: again and again until it has had so many seconds of it."""
+    calls, begin = 0, time.process_time()
+    while (used := time.process_time() - begin) < seconds:
+        call()
+        calls += 1
+    return 1e3 * used / calls
+
+
+def growth(game: GameHistory, effort: Effort) -> Iterator[Row]:
+    """The smallest and the largest number of transitions, in games like `game`."""
+    sizes = [size // game.owned for size in (effort.replay_sizes[0], effort.replay_sizes[-1])]
+    with tempfile.TemporaryDirectory() as folder:
+        replays = [Saved(game, size, Path(folder, str(size))) for size in sizes]
+        samples = take_turns([partial(one.trial, effort.seconds) for one in replays], effort.repeats)
+    few, many = sizes
+    yield make_row(f"replay/row/{many}-games", "CPU ms", samples, f"row {many}", f"row {few}", f"the same at {few}")
+    name = f"replay/save/{many}-games"
+    yield make_row(name, "CPU ms", samples, f"save {many}", f"copy {many}", "a copy of its arrays")
+    samples["per game few"] = [1e3 * value / few for value in samples[f"save {few}"]]
+    samples["per game many"] = [1e3 * value / many for value in samples[f"save {many}"]]
+    name = f"replay/save-per-game/{many}-games"
+    yield make_row(name, "CPU us", samples, "per game many", "per game few", f"the same at {few}")

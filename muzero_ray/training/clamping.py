@@ -1,0 +1,32 @@
+"""How many targets of a batch are beyond what the value and reward heads can represent, and so are clamped."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from muzero_ray.networks.supports import Support
+from muzero_ray.types import Batch, FloatArray
+
+ROUNDING = 1e-4
+"""A target that is this share beyond a support is one at its end, read back."""
+
+
+def clamped_targets(batch: Batch, *, value_support: Support, reward_support: Support) -> dict[str, float]:
+    """`learner/{value,reward}_clamped`: share of the known targets that are clamped. `learner/{value,reward}_largest`:
+    the largest of all by size, env units.
+
+    Counted in the host's arrays, of which there are a few thousand numbers: nothing waits for the device.
+    """
+    known = batch.value_mask
+    return {
+        **_clamped("value", batch.target_value, known, value_support.limit),
+        **_clamped("reward", batch.target_reward[:, 1:], known[:, 1:], reward_support.limit),
+    }
+
+
+def _clamped(name: str, targets: FloatArray, known: FloatArray, limit: float) -> dict[str, float]:
+    """targets, known: `[B, ...]`; targets that are not known are 0."""
+    share, largest = 0.0, max(float(targets.max()), -float(targets.min()))
+    if largest > limit * (1 + ROUNDING):
+        share = int(np.count_nonzero(np.abs(targets) > limit * (1 + ROUNDING))) / max(int(np.count_nonzero(known)), 1)
+    return {f"learner/{name}_clamped": share, f"learner/{name}_largest": largest}
