@@ -10,30 +10,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from muzero_ray.cli import parse_args, presets_table
-from muzero_ray.cli_commands import (
-    ArenaCommand,
-    Command,
-    EvaluateCommand,
-    PlayCommand,
-    PresetsCommand,
-    ReportCommand,
-    ResumeCommand,
-    SubmitCommand,
-    TrainCommand,
-)
+from muzero_ray.caches import make_cache_writable
 from muzero_ray.errors import MuZeroRayError, taking_over
 from muzero_ray.printed import launch_line
+from muzero_ray.standard_streams import flush_standard_streams, open_standard_streams, print_error, print_result
+from muzero_ray.stop_signals import handle_signals, leave
+from muzero_ray.user_paths import check_current_directory, check_new_folder
 
 if TYPE_CHECKING:
     from actors.program import Program
+    from muzero_ray.cli_commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config import Config
     from muzero_ray.runtime.build import TaskShape
     from muzero_ray.runtime.checkpoint import Checkpoint
@@ -42,9 +35,6 @@ if TYPE_CHECKING:
     from muzero_ray.runtime.run_output import RunOutput
 
 INTERRUPTED = 130
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, `kill`, and what Slurm sends ahead of a time limit (`--signal=B:USR1@120`)."""
 
 
 class Runner(Protocol):
@@ -156,6 +146,7 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
     with connected(config.run.address, namespace) as notice:
+        handle_signals(leave)  # `ray.init` installs a handler of its own
         import ray
 
         from actors.ray_runner import RayRunner
@@ -194,15 +185,12 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     make_runner = serial_runner if config.run.serial else ray_runner
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
-        def leave(*_: object) -> None:
-            raise KeyboardInterrupt
-
         def stop(*_: object) -> None:
             handle_signals(leave)
             output.message("stopping: writing a checkpoint (once more: leave at once)")
             runner.request_stop()
 
-        handle_signals(stop)  # after ray.init, which installs handlers of its own
+        handle_signals(stop)
         if not runner.run():
             output.message(f"stopped; {output.way_on}")
             return INTERRUPTED
@@ -219,12 +207,6 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
         return 0
 
 
-def handle_signals(handler: Callable[..., None]) -> None:
-    """Give every signal that asks to stop to `handler`."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, handler)
-
-
 def train(command: TrainCommand) -> int:
     """One run, or one for each of `--seeds` and what they score together."""
     key, folders = os.environ.get("WANDB_API_KEY"), []
@@ -237,6 +219,7 @@ def train(command: TrainCommand) -> int:
         if code := train_one(one, folders[-1]):
             return code
     if command.seeds:
+        from muzero_ray.cli_commands import ReportCommand
         from muzero_ray.runtime.commands import report_runs
 
         report_runs(ReportCommand(runs=tuple(folders)))
@@ -248,11 +231,12 @@ def train_one(command: TrainCommand, folder: Path) -> int:
     from muzero_ray.config_file import load_run_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
-    from muzero_ray.runtime.run_folder import hold_run, make_run_folder, set_aside
+    from muzero_ray.runtime.run_folder import hold_run, make_run_folder, remove_if_unused, set_aside
     from muzero_ray.runtime.run_lock import PATIENCE_SECONDS
     from muzero_ray.runtime.run_output import RunOutput
 
     config = command.config
+    check_new_folder(folder)
     with contextlib.ExitStack() as held:
         lock = None
         if command.resume and folder.exists():
@@ -262,6 +246,7 @@ def train_one(command: TrainCommand, folder: Path) -> int:
         shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
         if lock is None:
             lock = held.enter_context(make_run_folder(folder))
+            held.callback(remove_if_unused, folder)
         else:
             set_aside(folder)
         return run(config, shape, RunOutput.create(config, folder, lock), None)
@@ -289,7 +274,7 @@ def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
     with taking_over("the checkpoint's state.json"):
         config = open_limits(command.extended(config), checkpoint.state["book"], given)
     if (finished := describe_finished(folder, config, checkpoint)) is not None:
-        print(finished)
+        print_result(finished)
         return 0
     without = launch_line("resume", command.run, *command.options, "--without-lost-games")
     checkpoint = check_games(
@@ -307,9 +292,21 @@ def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
 
 def dispatch(command: Command) -> int:
     """Runs a command. Each imports its own heavy parts, so that help and mistakes are answered at once."""
+    from muzero_ray.cli import presets_table
+    from muzero_ray.cli_commands import (
+        ArenaCommand,
+        EvaluateCommand,
+        PlayCommand,
+        PresetsCommand,
+        ReportCommand,
+        ResumeCommand,
+        SubmitCommand,
+        TrainCommand,
+    )
+
     match command:
         case PresetsCommand():
-            print(presets_table())
+            print_result(presets_table())
             return 0
         case TrainCommand() | ResumeCommand():
             from muzero_ray.private_folder import private_temporary_files
@@ -319,7 +316,7 @@ def dispatch(command: Command) -> int:
         case SubmitCommand():
             from actors.jobs import submit
 
-            print(submit(command))
+            print_result(submit(command))
             return 0
         case EvaluateCommand() | ArenaCommand() | ReportCommand() | PlayCommand():
             from muzero_ray.runtime.commands import look
@@ -331,13 +328,32 @@ def dispatch(command: Command) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses and runs; returns the exit code. Errors a user can act on are one message without a traceback."""
     try:
-        return dispatch(parse_args(sys.argv[1:] if argv is None else argv))
+        from muzero_ray.cli import parse_args
+
+        check_current_directory()
+        command = parse_args(sys.argv[1:] if argv is None else argv)
+        with make_cache_writable():
+            return dispatch(command)
     except MuZeroRayError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:  # with which Ray answers that signal while it starts
+            raise
+        return INTERRUPTED
+
+
+def program() -> int:
+    """`main` as a program of its own, with its signals and standard streams; returns the exit code."""
+    handle_signals(leave)
+    open_standard_streams()
+    try:
+        return main()
+    finally:
+        flush_standard_streams()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -8,6 +8,7 @@ import gc
 import os
 import secrets
 import shutil
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from actors.tokens import forget_blank_token, holds_token
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.private_folder import PrivateFolder, shared_folder
+from muzero_ray.stop_signals import not_for_children
 
 UNSEEN = (
     "RAY_task_events_report_interval_ms",
@@ -145,15 +147,16 @@ def start_private(namespace: str) -> str | None:
     parent, notice = folder_for_sockets()
     _folders.append(PrivateFolder(parent))
     try:
-        ray.init(
-            address="local",
-            namespace=namespace,
-            log_to_driver=False,
-            include_dashboard=False,
-            object_store_memory=object_store_bytes(),
-            job_config=job_config(driver_path()),
-            _temp_dir=str(_folders[-1].path / "r"),
-        )
+        with not_for_children(signal.SIGHUP):  # nor is Ctrl-C, by Ray itself
+            ray.init(
+                address="local",
+                namespace=namespace,
+                log_to_driver=False,
+                include_dashboard=False,
+                object_store_memory=object_store_bytes(),
+                job_config=job_config(driver_path()),
+                _temp_dir=str(_folders[-1].path / "r"),
+            )
     except Exception as error:  # Ray raises no narrower one here
         disconnect()
         raise MuZeroRayError(
@@ -214,7 +217,10 @@ def use_token(file: Path) -> None:
 
 
 def make_token(file: Path) -> None:
-    """See to it that there is a token, and that nobody else can read it. Ray's own would be readable by everyone."""
+    """See to it that there is a token, and that nobody else can read it. Ray's own would be readable by everyone.
+
+    Without a home that can be written to, the token is only in the environment of this program and its workers.
+    """
     if os.environ.get("RAY_AUTH_TOKEN"):
         return
     try:
@@ -228,6 +234,9 @@ def make_token(file: Path) -> None:
         if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             file.chmod(0o600)
     except OSError as error:
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            return
         raise ConfigError(
             f"Ray's token file {file} can not be made private ({error.strerror}). Name another with RAY_AUTH_TOKEN_PATH"
         ) from error

@@ -120,13 +120,14 @@ def package(folder: Path, command: SubmitCommand) -> Path:
 
 def _reach(address: str) -> None:
     """ConfigError within seconds, where Ray would try for minutes."""
-    parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=REACH_SECONDS).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: not an address at all
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"--address: no dashboard answers there (got {address}: {error.strerror or error}). It is on port 8265 of "
+            f"--address: no dashboard answers there (got {address}: {reason}). It is on port 8265 of "
             "the head node if Ray was installed as ray[default]; from elsewhere open a tunnel first: "
             "ssh -L 8265:localhost:8265 HEAD, and give http://localhost:8265"
         ) from error

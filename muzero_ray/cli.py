@@ -29,8 +29,11 @@ from muzero_ray.cli_commands import (
 from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_options, split
 from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
+from muzero_ray.config_learning import LARGEST_SEED
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
+from muzero_ray.standard_streams import print_result
+from muzero_ray.user_paths import check_run_name, reading
 
 DEFAULT_ATARI_PRESET = "breakout"
 
@@ -59,7 +62,7 @@ def parse_args(argv: Sequence[str]) -> Command:
     """Raises ConfigError for whatever can not be used, SystemExit(0) once it has printed help."""
     name, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
     if name in ("-h", "--help", "help"):
-        print(USAGE)
+        print_result(USAGE)
         raise SystemExit(0)
     parsers: dict[str, Callable[[list[str]], Command]] = {
         "train": _parse_train,
@@ -140,13 +143,17 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     path = file if preset is None else config_file.preset_path(preset)
     loaded = config_file.read_yaml(path)
     validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
+    # The items of a list that is given anew are not those of the file.
+    kept = {key: place for key, place in loaded.where.items() if not any(key[: len(new)] == new for new in where)}
     goes_on = resume or name == "submit"
     base = loaded.data if goes_on or not _is_of_a_run(path) else _without_name(loaded.data)
-    data, places = _merged(base, given), {**loaded.where, **where}
+    data, places = _merged(base, given), {**kept, **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
     config = validate(Config, data, places)
+    if config.run.name is not None:
+        check_run_name(config.run.name, places.get(("run", "name"), "run.name"))
     return TrainCommand(config, preset, game or preset or _label(path), resume, seeds)
 
 
@@ -157,10 +164,11 @@ def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> t
         raise ConfigError(
             f"--seeds: can not be used with --seed (got {shown(seeds)} and {given['run']['seed']}). Give one of them"
         )
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            f"--seeds: must be different whole numbers from 0 on (got {shown(seeds)}). Write such as --seeds 0 1 2"
+            f"--seeds: must be different whole numbers from 0 to 2**64 - 1 (got {shown(seeds)}). Write such as "
+            "--seeds 0 1 2"
         )
     return seeds
 
@@ -235,10 +243,11 @@ def _parse_presets(argv: list[str]) -> PresetsCommand:
 
 
 def _check_run(command: str, run: Path) -> None:
-    if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
-        return
-    if hint := config_file.copy_hint(run):
-        raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
+    with reading(run):
+        if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
+            return
+        if hint := config_file.copy_hint(run):
+            raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
     reason = "has no config.yaml, so it is no run's folder" if run.exists() else "does not exist"
     folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
     remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"

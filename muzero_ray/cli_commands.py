@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from muzero_ray.config import Config, FrozenConfig, OpponentName, Simulations
+from muzero_ray.config import Config, FrozenConfig, Games, OpponentName, Simulations
 from muzero_ray.config_check import dotted, leaf_paths, validate
 from muzero_ray.errors import ConfigError
 
@@ -86,7 +86,7 @@ class EvaluateCommand(FrozenConfig):
 
     run: Path
     """Folder of a run, or of one of its checkpoints."""
-    episodes: PositiveInt | None = None
+    episodes: Games | None = None
     """Games to play (none: `evaluation.final_episodes` of the run)."""
     seed: NonNegativeInt = 0
     """Seed of the first game."""
@@ -106,7 +106,7 @@ class ArenaCommand(FrozenConfig):
     players: tuple[str, str]
     """Each the folder of a run or of a checkpoint, or random, minimax or mcts:N. One at least is a run's: it says
     which game."""
-    games: PositiveInt = 100
+    games: Games = 100
     """How many; each two begin alike, with changed sides."""
     seed: NonNegativeInt = 0
     """Of the openings, and of players that draw lots."""
@@ -133,7 +133,7 @@ class PlayCommand(FrozenConfig):
 
     run: Path
     """Folder of a run, or of one of its checkpoints."""
-    episodes: PositiveInt = 1
+    episodes: Games = 1
     """Games to play."""
     seed: NonNegativeInt = 0
     """Seed of the first game."""

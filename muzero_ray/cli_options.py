@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-import os
-import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from muzero_ray.config_check import KeyPath, raise_all
 from muzero_ray.config_file import Scalar, parse_scalar, parse_value
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
+from muzero_ray.standard_streams import printing_result
 
 SHORT_FORMS: dict[tuple[str, ...], str] = {
     ("run", "seed"): "--seed",
@@ -166,7 +165,7 @@ def split(
     raise_all(problems)
     output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(output):
+        with printing_result(), contextlib.redirect_stderr(output):
             given, extra = tyro.cli(
                 _typed_dict(command, options, description),
                 args=argv,
@@ -174,9 +173,6 @@ def split(
                 description=description,
                 return_unknown_args=True,
             )
-    except BrokenPipeError:  # `--help | head`: nobody reads on. Python would complain again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except SystemExit as stop:
         if not stop.code:
             raise

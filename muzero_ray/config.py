@@ -5,15 +5,16 @@ Those of its parts that say what is learned are in `config_learning`; whoever ne
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from muzero_ray.config_learning import (
     OPPONENT,
     AtariConfig,
     EnvConfig,
     FrozenConfig,
+    Games,
     KwargValue,
     LearnerConfig,
     NetworkConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "EnvConfig",
     "EvaluationConfig",
     "FrozenConfig",
+    "Games",
     "KwargValue",
     "LearnerConfig",
     "NetworkConfig",
@@ -47,32 +49,38 @@ __all__ = [
 ]
 
 
+Minutes = Annotated[float, Field(gt=0.0, le=1e9)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Cpus = Annotated[float, Field(gt=0.0, le=1024.0)]
+
+
 class ActorsConfig(FrozenConfig):
     """Self-play and process layout."""
 
-    count: PositiveInt = 2
+    count: Count = 2
     """Self-play actors."""
-    envs_per_actor: PositiveInt = 8
+    envs_per_actor: Count = 8
     """Environments each actor steps side by side; their searches share network batches."""
-    rollout_steps: PositiveInt = 400
+    rollout_steps: Annotated[int, Field(ge=1, le=100_000)] = 400
     """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
     engine: Literal["auto", "torch", "compiled"] = "auto"
     """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or
     torch where OpenVINO is not installed."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the convolutional networks that act; `bf16` pays on CPUs with AMX or AVX512-BF16."""
-    num_cpus: PositiveFloat = 0.5
+    num_cpus: Cpus = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
-    learner_cpus: PositiveFloat = 0.5
+    learner_cpus: Cpus = 0.5
     """CPUs Ray reserves for the learner."""
-    learner_gpus: NonNegativeFloat = 0.0
+    learner_gpus: Annotated[float, Field(ge=0.0, le=1024.0)] = 0.0
     """GPUs Ray reserves for the learner."""
-    memory_limit: PositiveFloat | None = None
+    memory_limit: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """GB that a self-play process may hold before it is replaced: an environment that leaks ends no run (none: a
     quarter of its machine's memory)."""
-    threads: PositiveInt = 1
+    threads: Threads = 1
     """Threads that compute the network, per self-play, reanalyze or evaluator process."""
-    learner_threads: PositiveInt = 1
+    learner_threads: Threads = 1
     """Torch threads of the learner on CPU."""
 
 
@@ -81,9 +89,9 @@ class EvaluationConfig(FrozenConfig):
 
     interval_steps: PositiveInt = 2_000
     """Learner steps between evaluations during training."""
-    episodes: PositiveInt = 10
+    episodes: Games = 10
     """Episodes of an evaluation during training."""
-    final_episodes: PositiveInt = 20
+    final_episodes: Games = 20
     """Episodes of the evaluation that ends a run."""
     simulations: Simulations | None = None
     """Simulations per move (none: as self-play)."""
@@ -109,7 +117,7 @@ class RunConfig(FrozenConfig):
     """Learner steps; also the horizon of every schedule."""
     episodes: PositiveInt | None = None
     """Stop after this many self-play episodes."""
-    minutes: PositiveFloat | None = None
+    minutes: Minutes | None = None
     """Stop after this much wall clock, counted from the first move of self-play: evaluations on the way count, start-up
     and the final evaluation come on top."""
     serial: bool = False

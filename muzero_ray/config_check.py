@@ -27,6 +27,7 @@ _REASONS = {
     "tuple_type": ("must be a list", "Write it as [1, 2]"),
     "dict_type": ("must be a section of names and values", "Write 'name: value' lines below it, indented"),
     "model_type": ("must be a section of settings", "Write 'name: value' lines below it, indented, or delete the line"),
+    "string_unicode": ("must be Unicode text", "Write it in UTF-8"),
     "string_too_short": ("must not be empty", "Write a name"),
     "missing": ("is missing", "Add it"),
 }
@@ -104,6 +105,8 @@ def _message(model: type[BaseModel], path: KeyPath, e: Any, where: Mapping[KeyPa
         reason, remedy = "is not of the expected form", f"Use {_FORMS.get(name, ctx['pattern'])}"
     else:
         reason, remedy = _REASONS.get(kind, (e["msg"], "See --help for what it may be"))
+    if isinstance(path[-1], int) and _place(path, where).startswith("--"):
+        remedy = f"Separate the values by blanks, such as {_place(path, where).removesuffix(': ')} 64 64"
     got = "" if kind == "missing" and not isinstance(value, tuple) else f" (got {shown(value)})"
     place = _place(path, where)
     named = place.replace("-", "_") == f"__{name}: "  # the option says which setting it is

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -110,9 +111,11 @@ _Dumper.add_representer(
 
 def _read_text(path: Path) -> str:
     try:
-        size = path.stat().st_size
         if path.is_dir():
             raise ConfigError(f"{path}: is a folder, not a config file. Give a file such as {path / 'config.yaml'}")
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"{path}: is a pipe or device, not a config file. Save it as a file")
+        size = path.stat().st_size
         if size > MAX_BYTES:
             raise ConfigError(f"{path}: is too large for a config file (got {size} bytes). The limit is {MAX_BYTES}")
         return path.read_bytes().decode("utf-8-sig")

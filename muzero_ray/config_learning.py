@@ -7,7 +7,7 @@ Every field's docstring is its help text on the command line. Only literals, num
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -17,8 +17,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -36,10 +39,26 @@ KwargValue = TypeAliasType(
 OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
 
 
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Games = Annotated[int, Field(ge=1, le=1_000_000)]
+
+LARGEST, LARGEST_SEED = 2**63 - 1, 2**64 - 1
+"""Whole numbers that numpy's integers hold, and seeds that torch takes."""
+
+
 class FrozenConfig(BaseModel):
-    """Immutable; unknown keys, NaN and infinities are refused."""
+    """Immutable; unknown keys, NaN, infinities, and numbers too large for numpy and torch are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _not_too_large(cls, value: Any, info: ValidationInfo) -> Any:
+        limit = LARGEST_SEED if info.field_name == "seed" else LARGEST
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number > limit:
+                raise PydanticCustomError("less_than_equal", "too large", {"le": limit})
+        return value
 
     def overridden(self, **values: object) -> Self:
         """A copy with these values, already validated; those that are None stay as they are."""
@@ -82,7 +101,7 @@ class EnvConfig(FrozenConfig):
     instances: PositiveInt | None = None
     """How many of this environment can exist at a time (none: any number). 1, for a game server: with --serial and
     --actors.envs-per-actor 1."""
-    frame_stack: PositiveInt = 1
+    frame_stack: Annotated[int, Field(ge=1, le=1024)] = 1
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
     max_moves: PositiveInt | None = None
     """Truncate games after this many agent steps (none: the environment's own limit; evaluations of an environment
@@ -115,28 +134,28 @@ class NetworkConfig(FrozenConfig):
 
     kind: Literal["mlp", "resnet"] = "mlp"
     """`mlp` for vector observations, `resnet` for images and boards."""
-    hidden: PositiveInt = 64
+    hidden: Width = 64
     """Latent size (mlp)."""
-    layers: tuple[PositiveInt, ...] = (64, 64)
+    layers: tuple[Width, ...] = (64, 64)
     """Hidden layer widths of h and g (mlp)."""
-    channels: PositiveInt = 64
+    channels: Width = 64
     """Feature planes of the latent (resnet)."""
-    blocks: PositiveInt = 1
+    blocks: Annotated[int, Field(ge=1, le=1024)] = 1
     """Residual blocks in h and in g (resnet)."""
     downsample: Literal[1, 4, 16] = 16
     """How much smaller the latent image is than the observation (resnet): 96 -> 6 at 16, 24 at 4; 1 for boards."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation (resnet). `group`: of each image by itself, and latents are scaled to [0, 1]. `batch`: of each
     channel over the batch, and latents are not scaled; for boards."""
-    head_layers: tuple[PositiveInt, ...] = (64,)
+    head_layers: tuple[Width, ...] = (64,)
     """Hidden layers of the policy, value and reward heads; empty for linear heads."""
-    head_channels: PositiveInt = 16
+    head_channels: Width = 16
     """Planes of the 1x1 convolution in front of each head (resnet)."""
     value: SupportConfig = SupportConfig()
     """Support of the value head."""
     reward: SupportConfig = SupportConfig()
     """Support of the reward head."""
-    projection: PositiveInt = 256
+    projection: Width = 256
     """Width of the projection used by the consistency loss."""
 
 
@@ -182,13 +201,13 @@ class SearchConfig(FrozenConfig):
 class ReplayConfig(FrozenConfig):
     """Sizes count transitions (agent steps), never frames or games."""
 
-    capacity: PositiveInt = 1_000_000
+    capacity: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
     """Transitions kept; the oldest games leave first."""
     capacity_bytes: PositiveInt = 4_000_000_000
     """Memory the stored games may take; whichever limit is reached first holds."""
     min_size: PositiveInt = 2_000
     """The learner waits for this many."""
-    samples_per_insert: PositiveFloat = 4.0
+    samples_per_insert: Annotated[float, Field(gt=0.0, le=1e6)] = 4.0
     """Replay ratio: how often each transition is trained on. Enforced, so curves do not depend on machine speed."""
     priority_alpha: NonNegativeFloat = 1.0
     """Exponent of |root value - n-step target| (0: uniform sampling)."""
@@ -231,7 +250,7 @@ class LearnerConfig(FrozenConfig):
     workers: PositiveInt = 1
     """Processes that train together, each on its share of every batch; gradients are averaged, so the update is that of
     the whole batch. Each gets `actors.learner_cpus` and `actors.learner_gpus`: for several GPUs."""
-    unroll_steps: PositiveInt = 5
+    unroll_steps: Annotated[int, Field(ge=1, le=1000)] = 5
     """K: steps the dynamics is unrolled and trained on behind each position."""
     td_steps: PositiveInt = 10
     """n of the n-step value target, in agent steps."""
@@ -285,7 +304,7 @@ class LearnerConfig(FrozenConfig):
 class ReanalyzeConfig(FrozenConfig):
     """Old games are searched again with newer weights."""
 
-    share: NonNegativeFloat = 0.0
+    share: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     """Transitions re-searched per transition played (0: off)."""
     simulations: Simulations | None = None
     """Simulations of those searches (none: as self-play)."""

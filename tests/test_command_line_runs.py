@@ -22,6 +22,7 @@ import launch
 from muzero_ray.config_file import load_config
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.stop_signals import STOP_SIGNALS
 from tests.patience import PATIENCE, until
 from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
 
@@ -60,7 +61,7 @@ def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(autouse=True, scope="module")
 def _signals_as_they_were() -> Iterator[None]:
     """Commands run inside this process set handlers; give them back."""
-    handlers = {number: signal.getsignal(number) for number in launch.STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -168,7 +169,7 @@ def test_resume_goes_on_under_a_larger_budget(cartpole_run: Path, tmp_path: Path
 def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = signal.SIGINT) -> str:
     """Start an endless run in `folder`, stop it once it has written metrics; returns what it printed.
 
-    Ctrl-C goes to all its processes, as from a terminal; other signals to the program alone.
+    Ctrl-C and the end of the terminal go to all its processes, as from a terminal; other signals to the program alone.
     """
     name = ["--runs-dir", folder.parent, "--run.name", folder.name]
     process = start("train", "cartpole", "--iterations", 10**6, *name, *options)
@@ -179,7 +180,7 @@ def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = 
             return (folder / "metrics.jsonl").exists() and bool(rows(folder))
 
         until(a_row_is_written, "no row of metrics was written")
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        (os.killpg if number in (signal.SIGINT, signal.SIGHUP) else os.kill)(process.pid, number)
         out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
@@ -193,7 +194,7 @@ def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = 
     return out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "stopped"
     interrupt_after_a_row(folder, *SMALL, number=number)
@@ -203,9 +204,9 @@ def test_one_interrupt_leaves_a_checkpoint_and_the_way_to_go_on(number: signal.S
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_interrupt_of_the_distributed_program_does_the_same(number: signal.Signals, tmp_path: Path) -> None:
-    """A private Ray of its own; its processes get the Ctrl-C of the terminal too."""
+    """A private Ray of its own; its processes get what the terminal sends too."""
     folder = tmp_path / "runs" / "stopped"
     distributed = [word for word in SMALL if word != "--serial"]
     out = interrupt_after_a_row(folder, *distributed, "--actors", "1", "--actors.num-cpus", "0.2", number=number)

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("muzero_ray", "actors", "learner")
 # Lower layers first: a package imports those before it, never those after.
 LAYERS = (
-    *("errors", "printed", "private_folder", "types", "config_learning", "config_rules", "config"),
+    *("errors", "standard_streams", "printed", "private_folder", "caches", "stop_signals", "user_paths"),
+    *("types", "config_learning", "config_rules", "config"),
     *("config_check", "config_file", "cli_commands", "cli_options", "cli"),
     *("envs", "networks", "search", "replay", "training", "runtime"),
 )

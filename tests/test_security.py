@@ -65,12 +65,21 @@ def test_a_token_in_the_environment_needs_no_file(tmp_path: Path, monkeypatch: p
     assert cluster.token_file() == tmp_path / "other"
 
 
-def test_a_place_that_can_hold_no_token_is_refused(tmp_path: Path) -> None:
+def test_a_place_that_can_hold_no_token_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
+    file = tmp_path / "file" / "auth_token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
     with pytest.raises(
         ConfigError, match=r"Ray's token file .*auth_token can not be made private .*RAY_AUTH_TOKEN_PATH"
     ):
-        cluster.make_token(tmp_path / "file" / "auth_token")
+        cluster.make_token(file)
+
+
+def test_without_a_home_the_token_lives_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # as if unset, and put back at the end
+    cluster.make_token(tmp_path / "file" / ".ray" / "auth_token")
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
 class FakeRay:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from multiprocessing.connection import Connection
 
 from muzero_ray.config import EnvConfig
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.envs.renewal import Renewal
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError
+from muzero_ray.stop_signals import not_for_children
 from muzero_ray.types import EnvSpec
 
 SECONDS = 120.0
@@ -34,7 +36,8 @@ def spec_apart(cfg: EnvConfig) -> EnvSpec:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_spec, args=(cfg, sender), daemon=True)
-    process.start()
+    with not_for_children(signal.SIGINT, signal.SIGHUP):
+        process.start()
     sender.close()
     try:
         answered = receiver.poll(SECONDS)

@@ -39,6 +39,7 @@ from muzero_ray.runtime.files import (
     write_synced,
 )
 from muzero_ray.types import Array
+from muzero_ray.user_paths import reading
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +207,9 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def list_checkpoints(root: Path) -> list[Path]:
     """Visible checkpoint folders below `root`, newest step first; not verified."""
     found = []
-    for entry in root.iterdir() if root.is_dir() else ():
+    with reading(root):
+        entries = list(root.iterdir()) if root.is_dir() else []
+    for entry in entries:
         match = _FOLDER.fullmatch(entry.name)
         if match and match[2] != ".abandoned" and entry.is_dir() and not entry.is_symlink():
             found.append((_step_of(entry), match[2] is None, entry))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +26,8 @@ from muzero_ray.runtime.evaluation import Evaluation, Evaluator
 from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.run_output import learner_state, open_run
 from muzero_ray.runtime.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
-from muzero_ray.runtime.side_files import printable
+from muzero_ray.standard_streams import print_error, print_result, printable
+from muzero_ray.user_paths import writing_result
 
 SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
 """Who moved first, and which games those were."""
@@ -75,12 +75,12 @@ class Watcher:
     def __call__(self, progress: EpisodesProgress) -> None:
         if time.monotonic() - self._said_at >= WATCH_SECONDS:
             self._said_at = time.monotonic()
-            print(f"evaluation: {progress}", file=sys.stderr, flush=True)
+            print_error(f"evaluation: {progress}")
 
 
 def _tell_of_cut(evaluation: Evaluation) -> None:
     if note := evaluation.cut_note():
-        print(f"warning: {note}", file=sys.stderr)
+        print_error(f"warning: {note}")
 
 
 def evaluate_run(command: EvaluateCommand) -> None:
@@ -93,7 +93,7 @@ def evaluate_run(command: EvaluateCommand) -> None:
     evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
     _tell_of_cut(evaluation)
     if command.as_json:
-        print(
+        print_result(
             json.dumps(
                 {
                     "return_mean": evaluation.mean,
@@ -109,12 +109,14 @@ def evaluate_run(command: EvaluateCommand) -> None:
             )
         )
         return
-    print(f"checkpoint {checkpoint.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}")
+    print_result(
+        f"checkpoint {checkpoint.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}"
+    )
     if evaluation.protocol.opponent:
         for side, part in SIDES.items():
             won, drawn, lost = Match(evaluation.returns).counts(part)
-            print(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
-    print(evaluation.summary())
+            print_result(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
+    print_result(evaluation.summary())
 
 
 def play_arena(command: ArenaCommand) -> None:
@@ -150,7 +152,7 @@ def play_arena(command: ArenaCommand) -> None:
         seed=command.seed,
         opening_moves=command.opening_moves,
     )
-    print(match_json(command, match) if command.as_json else match_lines(command, match))
+    print_result(match_json(command, match) if command.as_json else match_lines(command, match))
 
 
 def match_json(command: ArenaCommand, match: Match) -> str:
@@ -187,9 +189,10 @@ def play_run(command: PlayCommand) -> None:
         path = command.video or folder / "videos" / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"
         if command.video and command.episodes > 1:
             path = path.with_stem(f"{path.stem}-{episode}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(evaluation.video)
-        print(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
+        with writing_result(path, "--video"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(evaluation.video)
+        print_result(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
 
 
 def report_runs(command: ReportCommand) -> None:
@@ -205,7 +208,7 @@ def report_runs(command: ReportCommand) -> None:
             left_out.append(str(error))
     if scores:
         found = compare(scores)
-        print(
+        print_result(
             _report_json(scores, found) if command.as_json else f"{scores_table(scores)}\n\n{aggregates_table(found)}"
         )
     if len(left_out) > 1 or (left_out and scores):

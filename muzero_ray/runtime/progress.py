@@ -7,14 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final
+from typing import Final, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from muzero_ray.standard_streams import Display, printable_lines
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two plain lines."""
@@ -58,8 +60,13 @@ class Progress:
         self._limits = {"learner_steps": training_steps, "episodes": episodes}
         self._minutes = minutes
         self._title = title
+        self._display = Display(sys.stdout)
         # Said outright: rich takes a pipe for a terminal when FORCE_COLOR is set, as on many CI machines.
-        self._console = console or Console(highlight=False, force_terminal=sys.stdout.isatty())
+        self._console = console or Console(
+            file=cast(TextIO, self._display), highlight=False, force_terminal=self._display.isatty()
+        )
+        if min(self._console.size) < 1:  # COLUMNS=0: rich would print nothing
+            self._console.size = ConsoleDimensions(80, 25)
         self._clock = clock
         self._begin = clock()
         self._values: dict[str, float] = {}
@@ -82,12 +89,13 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Restore the terminal; the last values stay readable. Harmless when repeated."""
+        """Restore the terminal and finish printing; the last values stay readable. Harmless when repeated."""
         if self._live is not None:
             self._live.stop()
             self._live = None
         elif self._unprinted:
             self._print_line()
+        self._display.close()
 
     def update(self, snapshot: Mapping[str, float | None]) -> None:
         """Take newer values; keys not in `snapshot`, or None, keep what they had.
@@ -110,7 +118,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Print an event at once, above the panel if there is one."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable_lines(text)), soft_wrap=True)
 
     def fraction(self) -> float:
         """Share of the run that is done, in [0, 1]: of the limit that is nearest."""

@@ -14,6 +14,9 @@ from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.printed import launch_line
 from muzero_ray.runtime.checkpoint import list_checkpoints
 from muzero_ray.runtime.run_lock import LOCK_NAME, RunLock, live_lock
+from muzero_ray.runtime.tracking import METRICS_FILE
+from muzero_ray.standard_streams import print_message
+from muzero_ray.user_paths import making_folder
 
 
 def run_folder(path: Path) -> Path:
@@ -39,7 +42,7 @@ def writing(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def hold_run(folder: Path, patience: float = 0.0, say: Callable[[str], None] = print) -> RunLock:
+def hold_run(folder: Path, patience: float = 0.0, say: Callable[[str], None] = print_message) -> RunLock:
     """`RunLock.acquire`, with MuZeroRayError if the disk refuses."""
     with writing(folder):
         return RunLock.acquire(folder, patience, say)
@@ -48,7 +51,8 @@ def hold_run(folder: Path, patience: float = 0.0, say: Callable[[str], None] = p
 def make_run_folder(folder: Path) -> RunLock:
     """Of a new run, held by this process. ConfigError if it is there already."""
     try:
-        folder.mkdir(parents=True)
+        with making_folder(folder):
+            folder.mkdir(parents=True)
     except FileExistsError:
         live = writer(folder)
         others = f": {live}. Choose another --run.name" if live else ". Choose another --run.name"
@@ -58,15 +62,27 @@ def make_run_folder(folder: Path) -> RunLock:
     return hold_run(folder)
 
 
+def remove_if_unused(folder: Path) -> None:
+    """Free the name of a new run that ended before there was anything to keep: a row, a game or a checkpoint."""
+    kept = (*folder.glob(METRICS_FILE), *folder.glob("checkpoints/*"), *(folder / "replay").rglob("*"))
+    if not any(path.is_dir() or path.stat().st_size for path in kept):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def set_aside(folder: Path) -> None:
     """Empty the folder of a run that ended before its first checkpoint, which this process holds.
 
-    There is nothing to go on from; what there is gets a folder of its own. The lock stays.
+    There is nothing to go on from; what there is gets a folder of its own. The lock stays. ConfigError if the folder
+    is not that of a run.
     """
     names = (folder.with_name(f"{folder.name}.abandoned-{number}") for number in itertools.count(1))
     found = [path for path in folder.iterdir() if not LOCK_NAME.fullmatch(path.name)]
     if not found:
         return
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"--resume: {folder} is not a run's folder: config.yaml is missing. Choose another --run.name"
+        )
     aside = next(name for name in names if not os.path.lexists(name))
     aside.mkdir()
     for path in found:

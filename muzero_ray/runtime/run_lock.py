@@ -32,6 +32,7 @@ import psutil
 
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.runtime.processes import machine, start_time
+from muzero_ray.standard_streams import print_message
 
 BEAT_SECONDS = 10.0
 """Between two touches of a lock."""
@@ -137,7 +138,7 @@ class RunLock:
         self._thread.start()
 
     @staticmethod
-    def acquire(folder: Path, patience: float = 0.0, say: Callable[[str], None] = print) -> RunLock:
+    def acquire(folder: Path, patience: float = 0.0, say: Callable[[str], None] = print_message) -> RunLock:
         """Become the one writer of `folder`, which exists.
 
         patience: seconds to wait if there is another one; `say` tells a person about it. Raises ConfigError if it is

@@ -22,7 +22,8 @@ from muzero_ray.runtime.human_scores import human_normalised
 from muzero_ray.runtime.limits import end_lines
 from muzero_ray.runtime.run_folder import way_on, writer
 from muzero_ray.runtime.run_output import SCORES_FILE
-from muzero_ray.runtime.side_files import SideFile, is_count, is_number, printable, score_problem
+from muzero_ray.runtime.side_files import SideFile, is_count, is_number, score_problem
+from muzero_ray.standard_streams import printable
 from muzero_ray.types import Array
 
 RESAMPLES = 10_000

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runtime.files import open_regular, sync_folder
+from muzero_ray.standard_streams import printable
 
 logger = logging.getLogger(__name__)
 
@@ -177,11 +178,6 @@ def is_number(value: object) -> bool:
 def is_count(value: object) -> bool:
     """Whether this is a whole number from 0 on that fits into 64 bits."""
     return type(value) is int and 0 <= value < 1 << 63
-
-
-def printable(text: str) -> str:
-    """`text` without anything that a terminal would obey: control characters are written as escapes."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _is_deep(value: object, levels: int = 16) -> bool:

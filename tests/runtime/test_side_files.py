@@ -18,8 +18,9 @@ from muzero_ray.runtime import side_files
 from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import SCORES_FILE, RunOutput
-from muzero_ray.runtime.side_files import SideFile, keep_rows, keep_scores, printable, row_problem, score_problem
+from muzero_ray.runtime.side_files import SideFile, keep_rows, keep_scores, row_problem, score_problem
 from muzero_ray.runtime.tracking import METRICS_FILE
+from muzero_ray.standard_streams import printable
 from tests.runtime.metric_rows import a_row
 from tests.runtime.small_runs import rows, small_config
 from tests.runtime.test_run_output import evaluation, save, scores

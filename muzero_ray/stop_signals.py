@@ -1,0 +1,35 @@
+"""The signals that ask the program to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Ctrl-C, `kill`, what Slurm sends ahead of a time limit (`--signal=B:USR1@120`), and a terminal that was closed."""
+
+
+def handle_signals(handler: Callable[..., None]) -> None:
+    """Give every signal that asks to stop to `handler`; SIGHUP not where it is ignored, as under `nohup`."""
+    for number in STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def leave(*_: object) -> None:
+    """Handles a signal: leave at once."""
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def not_for_children(*signals: signal.Signals) -> Iterator[None]:
+    """Processes that are started in this context never see these signals, which a terminal sends to all at once.
+
+    This process, which ends them in good order, gets them at the end of the context.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
