@@ -145,28 +145,33 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from actors.cluster import check_cpus, connected, settle_heap
+    from actors.cluster import check_cpus, connect, connected, settle_heap
     from muzero_ray.runtime.run_book import RunBook
 
     book = RunBook(config)
     if checkpoint is not None:
         book.load_state(checkpoint.state["book"])
-    private = config.run.address is None
+    private, namespace = config.run.address is None, f"muzero-{output.folder.name}"
     if private:
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
-    with connected(config.run.address, f"muzero-{output.folder.name}") as notice:
+    with connected(config.run.address, namespace) as notice:
         import ray
 
+        from actors.ray_runner import RayRunner
         from actors.supervisor import Supervisor
+
+        def start(recover: bool) -> Supervisor:
+            program = build_program(config, shape, book, output)
+            return Supervisor(program, book, config, output, checkpoint.files if checkpoint else None, recover=recover)
 
         if notice:
             output.message(notice)
         if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
             output.message(warning)
-        program = build_program(config, shape, book, output)
+        runner = RayRunner(start, lambda: connect(config.run.address, namespace), book, output)
         settle_heap()
-        yield Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
+        yield runner
 
 
 @contextlib.contextmanager
@@ -202,6 +207,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
             output.message(f"stopped; {output.way_on}")
             return INTERRUPTED
         handle_signals(leave)
+        output.message("training is over; final evaluation (a signal to stop now leaves at once)")
         try:
             runner.final_evaluation()
         except KeyboardInterrupt:
@@ -305,10 +311,11 @@ def dispatch(command: Command) -> int:
         case PresetsCommand():
             print(presets_table())
             return 0
-        case TrainCommand():
-            return train(command)
-        case ResumeCommand():
-            return resume(command)
+        case TrainCommand() | ResumeCommand():
+            from muzero_ray.private_folder import private_temporary_files
+
+            with private_temporary_files():
+                return train(command) if isinstance(command, TrainCommand) else resume(command)
         case SubmitCommand():
             from actors.jobs import submit
 

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ from typing import Any
 import psutil
 
 from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
+from actors.ray_folder import folder_for_sockets, refuse_others_address
+from actors.tokens import forget_blank_token, holds_token
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
-from muzero_ray.private_folder import NAME_BYTES, PrivateFolder, refuse_open, temporary_folder
+from muzero_ray.private_folder import PrivateFolder, shared_folder
 
 UNSEEN = (
     "RAY_task_events_report_interval_ms",
@@ -34,6 +35,9 @@ CONNECT_SECONDS = ("RAY_gcs_rpc_server_connect_timeout_s", "1")
 """How long processes of a private Ray look for its control process, which is there before them: a worker that is just
 starting when the whole program is killed does so several times, and stays for 26 s where that is Ray's default of 5."""
 
+NO_PRESTART = ("RAY_prestart_worker_first_driver", "0")
+"""Ray would start some workers ahead, and `ray.init` would wait for them without end if they cannot start."""
+
 EVALUATOR_CPUS = 0.1
 """It mostly waits."""
 
@@ -46,12 +50,6 @@ LEAST_STORE_BYTES = 80 << 20
 
 _folders: list[PrivateFolder] = []
 """Of the private Ray of this process: the only one, as Ray itself is there once in a process."""
-
-SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-"""The longest path that a Unix socket can have."""
-
-SOCKET_NAME_BYTES = len("/r/session_2026-11-30_08-29-29_123456_1234567/sockets/plasma_store")
-"""What Ray adds to the path of its folder, for its longest name of a socket and the longest process id."""
 
 
 @contextlib.contextmanager
@@ -71,6 +69,7 @@ def connect(address: str | None, namespace: str) -> str | None:
     token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    forget_blank_token()
     token = token_file()
     if address is None:
         make_token(token)
@@ -101,9 +100,9 @@ def connect(address: str | None, namespace: str) -> str | None:
 
 def disconnect() -> None:
     """End the private Ray, and remove what it kept, or leave the cluster that was joined."""
-    import ray
+    from actors.ray_watch import shut_down
 
-    ray.shutdown()
+    shut_down()
     while _folders:
         _folders.pop().remove()
 
@@ -142,6 +141,7 @@ def start_private(namespace: str) -> str | None:
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
     os.environ.setdefault(*CONNECT_SECONDS)
+    os.environ.setdefault(*NO_PRESTART)
     parent, notice = folder_for_sockets()
     _folders.append(PrivateFolder(parent))
     try:
@@ -163,37 +163,22 @@ def start_private(namespace: str) -> str | None:
     return notice
 
 
-def folder_for_sockets() -> tuple[Path, str | None]:
-    """Where a private Ray's folder is made, and what to tell a person if that is not where temporary files go.
-
-    It is RAY_TMPDIR or the temporary folder, and /tmp if that path is too long for sockets in it. Raises ConfigError if
-    there is no such place.
-    """
-    named = os.environ.get("RAY_TMPDIR")
-    folder = Path(named).resolve() if named else temporary_folder()
-    if not folder.is_dir():
-        raise ConfigError(f"RAY_TMPDIR={named}: that is not a folder. Make it, or unset RAY_TMPDIR")
-    refuse_open(folder)
-    most = SOCKET_BYTES - SOCKET_NAME_BYTES - NAME_BYTES
-    if (length := len(os.fsencode(folder))) <= most:
-        return folder, None
-    short = Path("/tmp").resolve()
-    reason = f"{'RAY_TMPDIR' if named else 'TMPDIR'}={folder}: its path of {length} bytes is too long for Ray's sockets"
-    if short.is_dir() and os.access(short, os.W_OK | os.X_OK) and len(os.fsencode(short)) <= most:
-        refuse_open(short)
-        return short, f"{reason} (at most {most}), so Ray keeps its files in {short}"
-    raise ConfigError(f"{reason}. Set TMPDIR to a folder whose path has at most {most} bytes, or use --serial")
-
-
 def _join(address: str, namespace: str) -> None:
     """`ray.init` on a node of a cluster, whose other nodes get this program's code."""
     import ray
+
+    from actors.ray_watch import refuse_unreachable
 
     if "://" in address:
         raise ConfigError(
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
             "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
         )
+    # Where Ray finds what `auto` is; TMPDIR may be this run's own by now.
+    os.environ.setdefault("RAY_TMPDIR", str(shared_folder()))
+    if address == "auto" and "RAY_ADDRESS" not in os.environ:
+        refuse_others_address(Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster"))
+    refuse_unreachable(address)
     # In front of what nodes have themselves: the code, and then where this driver finds environments.
     environment: dict[str, Any] = {
         "py_modules": [str(folder_of(package)) for package in CODE],
@@ -224,7 +209,7 @@ def token_file() -> Path:
 
 def use_token(file: Path) -> None:
     """Show the token, if there is one, to the cluster that is joined. It has to come before Ray is imported."""
-    if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
+    if os.environ.get("RAY_AUTH_TOKEN") or holds_token(file):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
@@ -234,6 +219,8 @@ def make_token(file: Path) -> None:
         return
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if file.is_file() and not holds_token(file):
+            file.unlink()
         with contextlib.suppress(FileExistsError):
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(handle, "w") as opened:

@@ -1,7 +1,8 @@
-"""Evaluation behind Ray: the newest weights, noise-free games, a score."""
+"""Evaluation behind Ray: the newest weights, noise-free games, a score; in calls of a few seconds."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from ray.actor import ActorHandle
@@ -10,27 +11,60 @@ from actors.process import call_note, limit_threads
 from actors.weights_client import WeightsClient
 from muzero_ray.config import Config
 from muzero_ray.runtime.build import TaskShape
+from muzero_ray.runtime.chance import seed_generators
+from muzero_ray.runtime.episodes import Episodes, EpisodesProgress
 from muzero_ray.runtime.evaluation import Evaluation, Evaluator
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
+
+Answer = EpisodesProgress | tuple[WeightsVersion | None, Evaluation]
+"""How far the evaluation is; or, when it is over, its result and the newest weights that this process had."""
 
 
 class EvaluatorWorker:
-    """Shell of `Evaluator`; holds the handle {params}. note: where its calls are noted."""
+    """Shell of `Evaluator`; holds the handle {params}. note: where its calls are noted.
+
+    `evaluate` and `evaluate_random` begin an evaluation, in place of one in play, and `go_on` goes on with it. Each
+    plays for about `seconds`, so that the driver sees how far it is and may drop it in between.
+    """
 
     def __init__(self, config: Config, shape: TaskShape, params: ActorHandle, note: Path) -> None:
+        hide_gpus()
         limit_threads(config.actors.threads)
+        seed_generators(config.run.seed, "evaluator")
         self._evaluator = Evaluator(config, shape, note=call_note(note, config.env.id))
         self._weights = WeightsClient(params, "online", self._load)
+        self._games: Episodes | None = None
 
     def _load(self, weights: Weights) -> None:
         self._evaluator.load(weights.flat)
 
-    def evaluate(self, episodes: int, seed: int, record: bool) -> tuple[WeightsVersion, Evaluation]:
-        """Play `episodes` with the newest weights; returns their version beside the result."""
+    def evaluate(self, episodes: int, seed: int, record: bool, seconds: float) -> Answer:
+        """Begin `episodes` with the newest weights."""
         self._weights.fetch()
-        assert self._weights.version is not None
-        return self._weights.version, self._evaluator.evaluate(episodes=episodes, seed=seed, record=record)
+        self._drop()
+        self._games = self._evaluator.begin(episodes=episodes, seed=seed, record=record)
+        return self.go_on(seconds)
 
-    def evaluate_random(self, episodes: int, seed: int) -> Evaluation:
-        """Uniformly random play under the same protocol."""
-        return self._evaluator.evaluate_random(episodes=episodes, seed=seed)
+    def evaluate_random(self, episodes: int, seed: int, seconds: float) -> Answer:
+        """Begin `episodes` of uniformly random play under the same protocol."""
+        self._drop()
+        self._games = self._evaluator.begin_random(episodes=episodes, seed=seed)
+        return self.go_on(seconds)
+
+    def go_on(self, seconds: float) -> Answer:
+        """Go on with what was begun: one round of moves at least."""
+        games = self._games
+        assert games is not None
+        deadline = time.monotonic() + seconds
+        moves = games.progress.moves
+        if not games.play(lambda: time.monotonic() < deadline or games.progress.moves == moves):
+            return games.progress
+        result = self._evaluator.result(games)
+        self._drop()
+        return self._weights.version, result
+
+    def _drop(self) -> None:
+        if self._games is not None:
+            self._games.close()
+            self._games = None

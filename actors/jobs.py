@@ -6,12 +6,14 @@ import os
 import shlex
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from actors.cluster import token_file, use_token
 from actors.import_path import CODE, folder_of
+from actors.tokens import forget_blank_token
 from muzero_ray.cli_commands import SubmitCommand
 from muzero_ray.config_file import dump_config
 from muzero_ray.errors import ConfigError, MuZeroRayError
@@ -30,12 +32,25 @@ RUN_KEY = "muzero_run"
 
 REACH_SECONDS = 5.0
 
+START_SECONDS = 120.0
+"""For a job to say that its workers are starting. Nodes may take longer to come; then it is followed no further."""
+
+STARTED = "starting workers"
+"""What a run says once all that can be wrong with the cluster's Python, the settings and Ray was found right."""
+
+POLL_SECONDS = 0.5
+
+LAST_LINES = 12
+"""Of the log of a job that did not start, which are shown."""
+
 
 def submit(command: SubmitCommand) -> str:
     """Start the run as a job, or go on with it if its folder is there; returns what to tell a person.
 
-    Raises ConfigError if the dashboard does not answer, MuZeroRayError if it refuses or the run is already running.
+    Raises ConfigError if the dashboard does not answer, MuZeroRayError if it refuses, if the run is already running, or
+    if the job ends before its workers start.
     """
+    forget_blank_token()
     use_token(token_file())
     _reach(command.address)
     # Ray would take them instead of what was asked for.
@@ -50,24 +65,52 @@ def submit(command: SubmitCommand) -> str:
         with PrivateFolder() as folder:
             job = client.submit_job(
                 entrypoint=shlex.join(ENTRYPOINT),
-                runtime_env={"working_dir": str(package(folder, command))},
+                runtime_env={"working_dir": str(package(folder / "job", command))},
                 metadata={RUN_KEY: str(command.folder)},
             )
+        started = _await_start(client, job)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise MuZeroRayError(
             f"submit: the dashboard at {command.address} refused ({' '.join(str(error).split())[:300]}). If it is "
             "about a token: RAY_AUTH_TOKEN must hold the cluster's (docs/cluster.md)"
         ) from error
-    where = f"--address {command.address}"
+    state = f"trains in {command.folder}" if started else f"has not started yet; it will train in {command.folder}"
     return (
-        f"job {job} trains in {command.folder} on the head node; the same command goes on with it\n"
-        f"follow: ray job logs --follow {job} {where}\nstop:   ray job stop {job} {where}"
+        f"job {job} {state} on the head node; the same command goes on with it\n"
+        f"follow: {_ray_job('logs --follow', job, command)}\nstop:   {_ray_job('stop', job, command)}"
     )
+
+
+def _await_start(client: JobSubmissionClient, job: str) -> bool:
+    """Whether the job has started its workers, within START_SECONDS. MuZeroRayError if it ended before that."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        status = client.get_job_status(job)
+        log = client.get_job_logs(job)
+        if STARTED in log or status == "SUCCEEDED":
+            return True
+        if status.is_terminal():
+            reason = "\n".join(log.strip().splitlines()[-LAST_LINES:]) or client.get_job_info(job).message
+            raise MuZeroRayError(
+                f"submit: job {job} ended before it trained ({status.lower()}). The end of its log:\n{reason}\n"
+                "If a package is missing there: `python` on the cluster must be the one that has this project's "
+                "requirements. Activate its environment before `ray start` (docs/cluster.md)"
+            )
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def _ray_job(what: str, job: str, command: SubmitCommand) -> str:
+    """A command line of Ray's for that job, as it works in any shell: Ray's own default is to show no token."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    prefix = f"RAY_AUTH_MODE={mode} " if mode else ""
+    return f"{prefix}ray job {what} {job} --address {shlex.quote(command.address)}"
 
 
 def package(folder: Path, command: SubmitCommand) -> Path:
     """Put into `folder` what a job needs: the program and its whole configuration, and nothing else. Returns it."""
     root = Path(__file__).resolve().parents[1]
+    folder.mkdir(exist_ok=True)
     for name in CODE:
         shutil.copytree(folder_of(name), folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(root / "launch.py", folder)

@@ -13,7 +13,10 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from actors.memory_kills import REMEDY, MemoryKills
+from actors.ray_watch import RayLost, RayWatch, is_private
 from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
+from actors.start_up import placement, stuck
 from muzero_ray.envs.call_note import read_note
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
 from muzero_ray.private_folder import PrivateFolder
@@ -33,9 +36,12 @@ TIMEOUT = 300.0
 LONG_CALLS = {
     ("evaluator", "evaluate"): 3_600.0,
     ("evaluator", "evaluate_random"): 3_600.0,
+    ("evaluator", "go_on"): 3_600.0,
     ("replay", "load"): 3_600.0,
+    ("replay", "recover"): 3_600.0,
 }
-"""The same for games that are played to their end, and for a large replay that is read back."""
+"""The same where one round of moves may take long (many games, a large search, an opponent that solves the game), and
+for a large replay that is read back."""
 
 PLACING_SECONDS = 60.0
 """A worker that has not started by then is mentioned: it waits for CPUs."""
@@ -60,6 +66,8 @@ class Program:
         self._output = output
         self._notes = notes
         self._placement: str | None = None
+        self.watch = RayWatch()
+        self._memory = MemoryKills()
 
     def of(self, kind: Kind) -> list[Slot]:
         return [slot for slot in self.slots if slot.kind == kind]
@@ -76,8 +84,9 @@ class Program:
         """Wait up to `wait` seconds for an answer, then go through all that are there.
 
         Yields (slot, result of its call); for a call that failed the result is the ProcessLost or OtherLost, and what
-        there is to do about it is done.
+        there is to do about it is done. Raises RayLost.
         """
+        self.watch.check()
         waiting = {slot.waits_for: slot for slot in self.slots if slot.waits_for is not None}
         if waiting:
             ray.wait(list(waiting), timeout=wait)
@@ -114,14 +123,19 @@ class Program:
     def failed(self, slot: Slot, reason: str) -> ProcessLost:
         """Put a new process in the place of one that died or hangs; it gets no work before the backoff is over.
 
-        Machines come and go: that one took its processes with it is held against none of them.
+        Machines come and go: that one took its processes with it is held against none of them. Raises RayLost.
         """
+        self.watch.check()
         if is_gone(slot.node):
+            if is_private():
+                raise RayLost("Ray on this machine has ended")
             reason = "its node left"
         else:
             if self._notes is not None and (call := read_note(self._notes.path / slot.note)) is not None:
                 slot.in_environment += 1
                 reason = f"{call} ({reason.rstrip('.')})"
+            if self._memory.newly():
+                reason = f"{reason.rstrip('.')}: memory ran out, and the kernel killed a process. {REMEDY}"
             self.count_failure(slot, reason)
         return self._replace(slot, reason)
 
@@ -174,14 +188,11 @@ class Program:
         return kind(f"{reason}.\n{table}\n{self._output.way_on}")
 
     def _show_placement(self, now: float) -> None:
-        """Say it when workers wait for a place, and when that changes."""
+        """Say it when workers wait for a place, and when that changes. MuZeroRayError if they wait in vain."""
         waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.started > PLACING_SECONDS]
-        text = None
-        if waiting:
-            actors = self.of("self_play")
-            placed = sum(slot.ready is None for slot in actors)
-            others = ", ".join(slot.name for slot in waiting if slot.kind != "self_play")
-            text = f"{placed} of {len(actors)} self-play actors placed" + (f"; waiting too: {others}" if others else "")
+        if waiting and (reason := stuck(self.slots, now)) is not None:
+            raise self._given_up(reason)
+        text = placement(self.slots, waiting) if waiting else None
         if text != self._placement:
             self._output.message(text or "all workers are placed")
         self._placement = text

@@ -13,6 +13,7 @@ from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runtime.build import TaskShape, build_buffer
 from muzero_ray.runtime.replay_archive import ReplayArchive, shard_folder
 from muzero_ray.runtime.run_book import replay_metrics
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Batch, FloatArray, GameId, ItemKeys, WeightsVersion
 
 
@@ -24,14 +25,14 @@ class ReplayWorker:
     """
 
     def __init__(self, config: Config, shape: TaskShape, shard: int, folder: Path) -> None:
+        hide_gpus()
         self._identity = secrets.token_hex(8)
         self._buffer: ReplayBuffer = build_buffer(config, shape, shard)
         self._archive = ReplayArchive(shard_folder(folder, shard))
-        if restarted_by_ray():
-            self._archive.recover(self._buffer)
         self._incarnations: dict[int, int] = {}
-        for game_id in self._buffer.game_ids():
-            self._is_current(game_id)
+        self._recovered = False
+        if restarted_by_ray():
+            self.recover()
 
     def identity(self) -> str:
         """Another one after each restart."""
@@ -80,6 +81,15 @@ class ReplayWorker:
     def save(self) -> dict[str, bytes]:
         """Note where `recover` goes on from; returns the checkpoint's replay files."""
         return self._archive.save(self._buffer)
+
+    def recover(self) -> int:
+        """Take up, once, all that the processes before this one had acknowledged; returns the number of games."""
+        if not self._recovered:
+            self._archive.recover(self._buffer)
+            self._recovered = True
+            for game_id in self._buffer.game_ids():
+                self._is_current(game_id)
+        return self._buffer.games
 
     def load(self, files: dict[str, bytes]) -> int:
         """Inverse of `save`; returns the number of games."""

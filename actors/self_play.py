@@ -16,7 +16,9 @@ from actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config import Config
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runtime.build import TaskShape, build_self_play
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.play_stats import PlayStats
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import GameHistory
 
 NICER = 4
@@ -39,8 +41,10 @@ class SelfPlayWorker:
         params: ActorHandle,
         note: Path,
     ) -> None:
+        hide_gpus()
         limit_threads(config.actors.threads)
         os.nice(NICER)
+        seed_generators(config.run.seed, "self_play", actor, incarnation)
         self._self_play = build_self_play(
             config, shape, actor=actor, incarnation=incarnation, note=call_note(note, config.env.id)
         )

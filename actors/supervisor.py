@@ -13,10 +13,13 @@ from typing import Any
 
 import psutil
 
+from actors.evaluations import Evaluations
+from actors.jobs import STARTED
 from actors.program import TIMEOUT, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config import Config
 from muzero_ray.errors import NumericsError
+from muzero_ray.runtime.limits import left_unfinished
 from muzero_ray.runtime.play_stats import PlayStats
 from muzero_ray.runtime.replay_archive import join_shards, split_shards
 from muzero_ray.runtime.run_book import RunBook, joint_replay_metrics
@@ -49,7 +52,8 @@ def _object_store_mb() -> float | None:
 class Supervisor:
     """Drives `program` until a limit of the book is reached, or `request_stop`.
 
-    replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run.
+    replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run. recover: replay
+    takes up again what it acknowledged before its processes died, in place of these.
     """
 
     def __init__(
@@ -59,16 +63,22 @@ class Supervisor:
         config: Config,
         output: RunOutput,
         replay_files: dict[str, bytes] | None = None,
+        *,
+        recover: bool = False,
     ) -> None:
         self._program = program
         self._book = book
         self._config = config
         self._output = output
         self._replays, self._params = program.of("replay"), program.one("params")
-        saved = split_shards(replay_files, len(self._replays)) if replay_files is not None else []
-        self._to_load = dict(enumerate(saved))
-        """What shards of replay have still to be given: their files of the checkpoint."""
+        self._to_load: dict[int, dict[str, bytes] | None] = {}
+        """What shards of replay have still to be given: their files of the checkpoint; None if they recover."""
+        if recover:
+            self._to_load = dict.fromkeys(range(len(self._replays)))
+        elif replay_files is not None:
+            self._to_load = dict(enumerate(split_shards(replay_files, len(self._replays))))
         self._learner, self._evaluator = program.one("learner"), program.one("evaluator")
+        self._evaluations = Evaluations(self._evaluator, output)
         self._services = (*self._replays, self._params)
         self._stop_requested = False
         self._started = False
@@ -83,12 +93,23 @@ class Supervisor:
         """Leave after the calls in flight; safe to call from a signal handler."""
         self._stop_requested = True
 
+    @property
+    def replay_is_loaded(self) -> bool:
+        """Replay holds what it was to begin with, and perhaps more."""
+        return not self._to_load
+
+    def restore(self) -> None:
+        """Bring replay and learner back after the loss of all processes. In the end a checkpoint has what they hold."""
+        while not self._started:
+            self._hand_out()
+            self._collect()
+
     def run(self) -> bool:
         """Train to the end. Returns False if a stop was requested first. A checkpoint is written either way.
 
         Raises MuZeroRayError, naming the way to go on, if a process keeps dying.
         """
-        self._output.message("starting workers")
+        self._output.message(STARTED)
         while True:
             while self._book.stop_reason() is None and not self._stop_requested:
                 self._hand_out()
@@ -120,9 +141,12 @@ class Supervisor:
             return
         free = [slot for slot in self._program.slots if slot.is_free(now)]
         free.sort(key=lambda slot: slot.started)  # who has waited longest: a scarce budget goes round
-        if self._evaluator in free and book.due("evaluate"):  # before the learner publishes newer weights
+        if self._evaluator in free and self._evaluations.in_play:
+            self._evaluations.go_on()
+        elif self._evaluator in free and book.due("evaluate"):  # before the learner publishes newer weights
             self._evaluated_at = book.env_steps
-            self._evaluator.send("evaluate", self._config.evaluation.episodes, self._config.run.seed, False)
+            episodes, seed = self._config.evaluation.episodes, self._config.run.seed
+            self._evaluations.begin("evaluation", "evaluate", episodes, seed, False)
         for slot in free:
             if slot.kind == "self_play" and (transitions := self._rollout_budget()):
                 slot.send("rollout", transitions, book.temperature, CALL_SECONDS, reserved=transitions)
@@ -138,11 +162,13 @@ class Supervisor:
         """
         for slot in self._replays:
             if slot.index in self._to_load and slot.is_free(now):
-                slot.send("load", self._to_load[slot.index])
+                files = self._to_load[slot.index]
+                slot.send(*(("recover",) if files is None else ("load", files)))
         for slot in self._services:
             if slot.is_free(now) and (slot.identity is None or now - slot.started > PING_SECONDS):
                 slot.send("identity")
-        if self._evaluator.is_free(now) and now - self._evaluator.started > PING_SECONDS:
+        idle = self._evaluator.is_free(now) and not self._evaluations.in_play
+        if idle and now - self._evaluator.started > PING_SECONDS:
             self._evaluator.ping()
 
     def _set_up_learner(self) -> None:
@@ -164,6 +190,8 @@ class Supervisor:
     def _collect(self) -> None:
         """Wait for an answer, then take every one that is there."""
         for slot, result in self._program.collect(WAIT_SECONDS):
+            if slot is self._evaluator and isinstance(result, OtherLost | ProcessLost):
+                self._evaluations.drop()  # it begins again
             if isinstance(result, OtherLost):
                 # What the learner did in that call was not reported: publishing, it says at which step it is.
                 self._publish |= slot is self._learner
@@ -182,8 +210,9 @@ class Supervisor:
         elif slot.method in ("load", "publish"):
             self._set_up(result)
         elif slot is self._evaluator:
-            slot.forgive()
-            self._scored(slot.method, result)
+            if (over := self._evaluations.take(result)) is not None:
+                slot.forgive()
+                self._scored(*over)
         else:
             # A learner that dies anew before each checkpoint gets nowhere, so its own deaths count until there is one.
             slot.blocked = 0
@@ -267,6 +296,7 @@ class Supervisor:
 
     def checkpoint(self) -> bool:
         """Write learner, replay and book as of now; False if one of them did not answer, and is replaced."""
+        self._program.watch.check()
         if self._learner.fresh:
             return False
         self._output.confirm_lock()  # each part of replay writes its own snapshot
@@ -293,19 +323,33 @@ class Supervisor:
 
     def final_evaluation(self) -> None:
         """Score of the final weights beside random play under the same protocol, with a video."""
-        while self._evaluator.call is not None:
-            self._collect()
+        self._end_evaluation()
+        self._book.stop_clock()
         evaluation, seed = self._config.evaluation, self._config.run.seed
         calls: dict[str, tuple[Any, ...]] = {
-            "evaluate": (evaluation.final_episodes, seed, evaluation.video),
-            "evaluate_random": (evaluation.final_episodes, seed),
+            "evaluate": ("final evaluation", "evaluate", evaluation.final_episodes, seed, evaluation.video),
+            "evaluate_random": ("random play", "evaluate_random", evaluation.final_episodes, seed),
         }
         self._final, self._publish = {}, True
         while missing := [method for method in calls if method not in self._final]:
             self._hand_out()
             published = not self._publish and not self._learner.fresh
             if published and self._evaluator.is_free(time.monotonic()):
-                self._evaluator.send(missing[0], *calls[missing[0]])
+                if self._evaluations.in_play:
+                    self._evaluations.go_on()
+                else:
+                    self._evaluations.begin(*calls[missing[0]])
             self._collect()
-        (version, trained), random_play = self._final["evaluate"], self._final["evaluate_random"]
+        (version, trained), (_, random_play) = self._final["evaluate"], self._final["evaluate_random"]
         self._output.finished(self._book, trained, random_play, version.step)
+
+    def _end_evaluation(self) -> None:
+        """Let the evaluation on the way come to its end, unless the time is up: then it is dropped."""
+        while self._evaluator.call is not None or self._evaluations.in_play:
+            if self._evaluator.call is None and self._book.time_is_up:
+                self._output.message(left_unfinished(self._book))
+                self._evaluations.drop()
+                return
+            if self._evaluator.is_free(time.monotonic()):
+                self._evaluations.go_on()
+            self._collect()

@@ -116,7 +116,7 @@ def collect(config: Config, shape: TaskShape, engine: InferenceEngine, count: in
                 episodes=GAMES,
                 seed=seed * GAMES,
                 frame_stack=config.env.frame_stack,
-                protocol=evaluation_protocol(config, num_players=players),
+                protocol=evaluation_protocol(config, shape.spec),
                 opponent=make_opponent("random", seed) if players == 2 else None,
             )
         except _Enough:

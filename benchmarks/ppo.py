@@ -152,9 +152,7 @@ def main() -> None:
             actions: IntArray = model.predict(observations, deterministic=True)[0].astype(np.int32)
             return actions
 
-        protocol = replace(
-            evaluation_protocol(config, num_players=probe(config).spec.num_players), search="PPO", simulations=0
-        )
+        protocol = replace(evaluation_protocol(config, probe(config).spec), search="PPO", simulations=0)
         evaluation = play_episodes(
             environment_factory(config),
             policy,

@@ -154,10 +154,11 @@ def _searched_again(config: Config, games: list[GameHistory], size: int, effort:
                 positions += len(fresh.root_values)
         return {f"again {one.size}": positions / spent}
 
-    filled = [Filled(config, games, count) for count in (size // 20, size)]
+    fewer = max(size // 20, config.learner.batch_size)
+    filled = [Filled(config, games, count) for count in (fewer, size)]
     samples = take_turns([partial(trial, one) for one in filled], effort.repeats)
     few, many = (one.buffer.games for one in filled)
-    name, figure, against = f"replay/searched-again/{many}-games", f"again {size}", f"again {size // 20}"
+    name, figure, against = f"replay/searched-again/{many}-games", f"again {size}", f"again {fewer}"
     yield make_row(name, "positions/CPU s", samples, figure, against, f"the same with {few}")
 
 

@@ -141,15 +141,18 @@ class Verdict:
     problem: str | None
 
 
-def judge(original: Original, mutation: Mutation, rng: random.Random, folder: Path) -> Verdict:
-    """Restore a mutated copy of the original, made in `folder`. Damage must not change what is loaded."""
+def judge(original: Original, mutation: Mutation, rng: random.Random, folder: Path, limit: float) -> Verdict:
+    """Restore a mutated copy of the original, made in `folder`. Damage must not change what is loaded.
+
+    limit: seconds that this may take.
+    """
     run = folder / "run"
     shutil.copytree(original.folder, run)
     what = mutation(rng, run)
     watch, begin = Watch.get(), time.monotonic()
     result, problem = "loaded", None
     try:
-        with contextlib.redirect_stdout(io.StringIO()), watch.armed_for(LIMIT):
+        with contextlib.redirect_stdout(io.StringIO()), watch.armed_for(limit):
             step, state = restore(run, original.shape)
         if mutation in DAMAGE and original.digests.get(step) != state:
             problem = f"another state than was saved at step {step}"
@@ -164,8 +167,8 @@ def judge(original: Original, mutation: Mutation, rng: random.Random, folder: Pa
     return Verdict(what, result, seconds, problem)
 
 
-def verdicts(mutations: list[Mutation], folder: Path) -> list[Verdict]:
-    """Of each mutation, on a copy of its own of one original. Prints nothing."""
+def verdicts(mutations: list[Mutation], folder: Path, limit: float = LIMIT) -> list[Verdict]:
+    """Of each mutation, on a copy of its own of one original, within `limit` seconds. Prints nothing."""
     logging.disable(logging.WARNING)  # every skipped checkpoint is a warning
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -174,7 +177,7 @@ def verdicts(mutations: list[Mutation], folder: Path) -> list[Verdict]:
             shutil.copytree(original.folder, copy)
             restore(copy, original.shape)  # what is imported or compiled once, is by now
         rng = random.Random(6)
-        return [judge(original, mutation, rng, folder / "mutated") for mutation in mutations]
+        return [judge(original, mutation, rng, folder / "mutated", limit) for mutation in mutations]
     finally:
         logging.disable(logging.NOTSET)
 

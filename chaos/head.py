@@ -43,7 +43,7 @@ def lose_head(lost: Lost, hosts: list[Host], folder: Path, *, cut: bool) -> None
     for host in workers:
         cluster.up(host)
     with cluster.train(folder / "log", runs) as program:
-        run = Run(cluster, workers, program, runs)
+        run = Run(program, runs, cluster, workers)
         run.wait(lambda: all(run.answers(host, 0.0) for host in workers), "self-play on all hosts", 300)
         run.wait(lambda: len(list_checkpoints(runs / "run" / "checkpoints")) > 2, "checkpoints", 300)
         if cut:
@@ -60,7 +60,7 @@ def lose_head(lost: Lost, hosts: list[Host], folder: Path, *, cut: bool) -> None
     at = time.monotonic()
     with cluster.launch(folder / "log-2", "resume", runs / "run") as program:
         lost.tally.resumed += resumes(program, expected, lost.tally)
-        run = Run(cluster, workers, program, runs)
+        run = Run(program, runs, cluster, workers)
         run.wait(lambda: all(run.answers(host, at) for host in workers), "self-play on all hosts again", 300)
         _, problems = run.finish()
     lost.tally.notes += problems

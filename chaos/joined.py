@@ -61,11 +61,9 @@ def compare(told: set[GameId], declined: Iterable[GameId], there: list[GameId], 
 
 
 @dataclass
-class Run:
-    """workers: the hosts that joined the head."""
+class WitnessedRun:
+    """A `launch.py train` with witnesses (`chaos.witnessed_launch`), on whatever Ray."""
 
-    cluster: Cluster
-    workers: list[Host]
     program: Program
     runs: Path
 
@@ -81,6 +79,35 @@ class Run:
     def sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() > end, "time", 2 * seconds)
+
+    def finish(self) -> tuple[Games, list[str]]:
+        """Let it go on to a target; what it left, and what was wrong with its end."""
+        rows = (self.runs / "run" / "metrics.jsonl").read_text().splitlines()
+        target = json.loads(rows[-1])["learner_steps"] + LAST_STEPS
+        draft = self.runs / f"{TARGET}.tmp"
+        draft.write_text(str(target))
+        draft.rename(self.runs / TARGET)
+        code = self.program.wait(300)
+        problems = [] if code == 0 else [f"the run ended with {code}: {self.program.error()[:300]}"]
+        try:
+            checkpoint = load_checkpoint(self.runs / "run")
+        except CheckpointError as error:
+            return Games(0, 0, 0, 0, 0), [*problems, str(error)]
+        if checkpoint.step < target:
+            problems.append(f"the last checkpoint is of step {checkpoint.step}, the target was {target}")
+        index = safetensors.numpy.load(checkpoint.files[ARRAYS_FILE])["index"]
+        there = [GameId(*row) for row in index[:, :3].tolist()]
+        chunks = json.loads(checkpoint.files[INDEX_FILE])["chunks"]
+        arrived = [GameId(*one) for chunk in chunks for one in chunk["ids"]]
+        return compare(acknowledged(self.runs), refused(self.runs), there, arrived), problems
+
+
+@dataclass
+class Run(WitnessedRun):
+    """workers: the hosts that joined the head."""
+
+    cluster: Cluster
+    workers: list[Host]
 
     def answers(self, host: Host, since: float) -> list[Note]:
         """The games of its actors that were acknowledged after that moment."""
@@ -105,24 +132,3 @@ class Run:
         for note in notes(self.runs):
             newest[note.id.actor] = max(newest[note.id.actor], note.id.incarnation)
         return any(newest[actor] > incarnation for actor, incarnation in actors)
-
-    def finish(self) -> tuple[Games, list[str]]:
-        """Let it go on to a target; what it left, and what was wrong with its end."""
-        rows = (self.runs / "run" / "metrics.jsonl").read_text().splitlines()
-        target = json.loads(rows[-1])["learner_steps"] + LAST_STEPS
-        draft = self.runs / f"{TARGET}.tmp"
-        draft.write_text(str(target))
-        draft.rename(self.runs / TARGET)
-        code = self.program.wait(300)
-        problems = [] if code == 0 else [f"the run ended with {code}: {self.program.error()[:300]}"]
-        try:
-            checkpoint = load_checkpoint(self.runs / "run")
-        except CheckpointError as error:
-            return Games(0, 0, 0, 0, 0), [*problems, str(error)]
-        if checkpoint.step < target:
-            problems.append(f"the last checkpoint is of step {checkpoint.step}, the target was {target}")
-        index = safetensors.numpy.load(checkpoint.files[ARRAYS_FILE])["index"]
-        there = [GameId(*row) for row in index[:, :3].tolist()]
-        chunks = json.loads(checkpoint.files[INDEX_FILE])["chunks"]
-        arrived = [GameId(*one) for chunk in chunks for one in chunk["ids"]]
-        return compare(acknowledged(self.runs), refused(self.runs), there, arrived), problems

@@ -40,6 +40,9 @@ RECENT = 9
 """Windows that tell what is usual: replay keeps all games here, and has more to save at every checkpoint, so that the
 throughput of the first kills is not that of the last."""
 
+KEPT_SHARE = 0.9
+"""Of what the same job without kills keeps of its throughput."""
+
 SAMPLING_SECONDS = 15.0
 """Per 100,000 transitions that replay holds, or fewer."""
 
@@ -59,6 +62,8 @@ class Kills:
 
     The usual one is the median of the newest: a single window may catch self-play as it makes up for a death before.
     """
+    moments: list[float] = field(default_factory=list)
+    """Of the ends of these windows, since the job began to train."""
     sampling: list[float] = field(default_factory=list)
     """Until a batch was drawn (replay)."""
     transitions: list[float] = field(default_factory=list)
@@ -66,14 +71,15 @@ class Kills:
     acting: list[float] = field(default_factory=list)
     """Until an actor played with the weights of the new learner."""
 
-    def one(self, job: Job, kind: Kind, rng: random.Random) -> None:
-        """Kill the process of `kind` once and see what comes of it."""
+    def one(self, job: Job, kind: Kind, rng: random.Random, began: float = 0.0) -> None:
+        """Kill the process of `kind` once and see what comes of it. began: when the job began to train."""
         slot = job.program.one(kind)
         job.settle(slot)
         job.sleep(WINDOW + rng.uniform(0.0, RANDOM_SECONDS))
         restarts, pid = slot.restarts, pid_of(kind)
         at = time.monotonic()
         self.usual.append(job.rate(at - WINDOW, at))
+        self.moments.append(at - began)
         os.kill(pid, signal.SIGKILL)
         if kind == "replay":
             ray.get(slot.handle.draw.remote(32, 0.4), timeout=120)  # Ray sends it again until it is answered
@@ -110,19 +116,65 @@ def kill(kinds: tuple[Kind, ...], tries: int, folder: Path) -> tuple[dict[Kind, 
     """A job in which each kind is killed `tries` times, in turns; what was found, what is left, and why it is less."""
     rng = random.Random(4)
     usual: list[float] = []
-    found: dict[Kind, Kills] = {kind: Kills(usual=usual) for kind in kinds}
+    moments: list[float] = []
+    found: dict[Kind, Kills] = {kind: Kills(usual=usual, moments=moments) for kind in kinds}
 
     def harm(job: Job) -> None:
         job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        began = time.monotonic()
         for _ in range(tries):
             for kind in kinds:
-                found[kind].one(job, kind, rng)
+                found[kind].one(job, kind, rng, began)
 
     try:
         job = run_job(folder, harm)
     except MuZeroRayError as error:
         return found, Left(False, 0, 0, 0), [f"the run ended: {str(error).splitlines()[0]}"]
     return found, *look(job, folder)
+
+
+def undisturbed(moments: list[float], folder: Path) -> list[float]:
+    """Throughput in the windows that end at `moments` of the same job, to which nothing is done."""
+    found: list[float] = []
+
+    def watch(job: Job) -> None:
+        job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        began = time.monotonic()
+        for moment in moments:
+            job.sleep(max(began + moment - time.monotonic(), 0.0))
+            found.append(job.rate(began + moment - WINDOW, began + moment))
+
+    run_job(folder, watch)
+    return found
+
+
+def kept(rates: list[float]) -> float:
+    """Throughput of the last windows, as a share of that of the first; NaN if there are too few to tell."""
+    if len(rates) < 2 * RECENT:
+        return float("nan")
+    return statistics.median(rates[-RECENT:]) / statistics.median(rates[:RECENT])
+
+
+def drift(with_kills: list[float], without: list[float]) -> Outcome:
+    """Whether throughput falls as replay grows, and whether kills have a part in that."""
+    shares = kept(with_kills), kept(without)
+    few = len(with_kills) < 2 * RECENT
+    return Outcome(
+        "throughput beside kills, from the first windows to the last",
+        f">= {KEPT_SHARE:.0%} of what the same job without kills keeps of it",
+        len(with_kills),
+        0,
+        few or shares[0] >= KEPT_SHARE * min(shares[1], 1.0),
+        {
+            "first steps/s": median(with_kills[:RECENT]),
+            "last": median(with_kills[-RECENT:]),
+            "without kills: first": median(without[:RECENT]),
+            "last without": median(without[-RECENT:]),
+            "kept": round(shares[0], 3),
+            "kept without": round(shares[1], 3),
+        },
+        [f"fewer than {2 * RECENT} windows: not judged"] if few else [],
+    )
 
 
 def look(job: Job, folder: Path) -> tuple[Left, list[str]]:
@@ -143,8 +195,10 @@ def look(job: Job, folder: Path) -> tuple[Left, list[str]]:
 
 
 def kill_workers(tries: int, folder: Path) -> Iterator[Outcome]:
-    """One row for each, all of one job."""
-    found, left, notes = kill(WORKERS, tries, folder)
+    """One row for each, all of one job; and one that compares it with the same job without kills."""
+    for name in ("kills", "without"):
+        (folder / name).mkdir()
+    found, left, notes = kill(WORKERS, tries, folder / "kills")
     for kind, kills in found.items():
         within = sum(seconds <= THROUGHPUT_SECONDS for seconds in kills.throughput)
         whole = left.reached and left.lost + left.twice == 0 and left.acknowledged > 0
@@ -164,6 +218,8 @@ def kill_workers(tries: int, folder: Path) -> Iterator[Outcome]:
             },
             notes,
         )
+    kills = found[WORKERS[0]]
+    yield drift(kills.usual, undisturbed(kills.moments, folder / "without"))
 
 
 def kill_replay(tries: int, folder: Path) -> Iterator[Outcome]:

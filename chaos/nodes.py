@@ -216,7 +216,7 @@ def main(tries: int, folder: Path) -> Iterator[Outcome]:
     runs = folder / "runs"
     runs.mkdir()
     with cluster.train(folder / "log", runs) as program:
-        harms = Harms(Run(cluster, [second], program, runs))
+        harms = Harms(Run(program, runs, cluster, [second]))
         problems: list[str] = []
         try:
             harms.all(third, tries)

@@ -20,9 +20,10 @@ from muzero_ray.errors import PeerLost
 from muzero_ray.replay.buffer import Draw
 from muzero_ray.replay.shards import Part, merge, part_of, plan, split
 from muzero_ray.runtime.build import TaskShape, build_learner
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.run_book import TrainTally
 from muzero_ray.runtime.run_output import LearnerState
-from muzero_ray.training.build import resolve_device
+from muzero_ray.training.build import hide_gpus, resolve_device
 from muzero_ray.training.group import Group, find, listen_at
 from muzero_ray.types import FloatArray, ItemKeys
 
@@ -36,6 +37,14 @@ PREFETCH = 2
 """Batches on their way while one is trained on."""
 
 
+def may_use_no_gpu(config: Config) -> bool:
+    """Whether a GPU that a rank sees may be another's: another rank's, or on a cluster that of another program.
+
+    A single one on a private Ray needs no reservation: the machine is the run's.
+    """
+    return config.actors.learner_gpus == 0 and (config.learner.workers > 1 or config.run.address is not None)
+
+
 class LearnerRank:
     """A `Learner` and the handles of {replay shards}: alone, or number `rank` of `learner.workers` ranks.
 
@@ -46,6 +55,9 @@ class LearnerRank:
         self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle], rank: int = 0
     ) -> None:
         torch.set_num_threads(config.actors.learner_threads)
+        if may_use_no_gpu(config):
+            hide_gpus()
+        seed_generators(config.run.seed, "learner", rank, incarnation)
         self._config = config
         self._shape = shape
         self._rank = rank

@@ -11,7 +11,9 @@ from ray.actor import ActorHandle
 
 from muzero_ray.config import Config
 from muzero_ray.runtime.build import TaskShape
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.reanalyzer import Reanalyzer
+from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 
 TIMEOUT = 120.0
@@ -22,7 +24,9 @@ class ReanalyzeWorker:
     """Shell of `Reanalyzer`; holds the handles {replay shards, params}."""
 
     def __init__(self, config: Config, shape: TaskShape, replays: list[ActorHandle], params: ActorHandle) -> None:
+        hide_gpus()
         torch.set_num_threads(config.actors.threads)
+        seed_generators(config.run.seed, "reanalyze")
         self._reanalyzer = Reanalyzer(config, shape)
         self._replays = deque(replays)
         """Whose turn it is, first."""

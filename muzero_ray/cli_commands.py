@@ -151,7 +151,8 @@ class ResumeCommand(FrozenConfig):
     episodes: PositiveInt | None = None
     """Self-play episodes in total (none: as configured)."""
     minutes: PositiveFloat | None = None
-    """Wall clock in total, that before the stop included (none: as configured)."""
+    """Wall clock in total, that before the stop included; start-up and final evaluations do not count (none: as
+    configured)."""
     address: str | None = None
     """Ray cluster to join, from one of its nodes: auto or HOST:PORT (none: as configured)."""
     without_lost_games: bool = False

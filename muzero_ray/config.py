@@ -110,7 +110,8 @@ class RunConfig(FrozenConfig):
     episodes: PositiveInt | None = None
     """Stop after this many self-play episodes."""
     minutes: PositiveFloat | None = None
-    """Stop after this much wall clock."""
+    """Stop after this much wall clock, counted from the first move of self-play: evaluations on the way count, start-up
+    and the final evaluation come on top."""
     serial: bool = False
     """One process, no Ray: reproducible to the byte."""
     address: str | None = None

@@ -85,7 +85,8 @@ class EnvConfig(FrozenConfig):
     frame_stack: PositiveInt = 1
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
     max_moves: PositiveInt | None = None
-    """Truncate games after this many agent steps (none: the environment's own limit)."""
+    """Truncate games after this many agent steps (none: the environment's own limit; evaluations of an environment
+    that names none are cut after 27,000)."""
     opening_moves: NonNegativeInt = 0
     """Games of self-play begin after up to this many random moves, so that they differ (openspiel)."""
     atari: AtariConfig = AtariConfig()
@@ -221,7 +222,8 @@ class LearnerConfig(FrozenConfig):
     """Targets, loss and optimizer."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
-    """`auto`: cuda if there is one, else cpu."""
+    """`auto`: cuda if there is one, else cpu. With several workers, or on a cluster, only GPUs count that
+    `actors.learner_gpus` reserves."""
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` runs forward passes under autocast; weights stay float32."""
     batch_size: PositiveInt = 128

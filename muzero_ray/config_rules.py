@@ -46,6 +46,11 @@ def check_across(config: Config) -> None:
             f"actors.learner_gpus={gpus:g} for each of learner.workers={config.learner.workers}: two of them can not "
             "train together on one GPU. Use actors.learner_gpus=1, or learner.device=cpu"
         )
+    if config.run.address is not None and device.startswith("cuda") and gpus == 0:
+        raise ValueError(
+            f"learner.device={device} needs a GPU, and actors.learner_gpus=0 reserves none: on the cluster of "
+            f"run.address={config.run.address} another program may be using it. Use actors.learner_gpus=1"
+        )
     if config.actors.count % config.replay.shards:
         raise ValueError(
             f"replay.shards={config.replay.shards} does not divide actors.count={config.actors.count}: one shard would "

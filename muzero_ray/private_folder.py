@@ -11,6 +11,7 @@ import stat
 import tempfile
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from muzero_ray.errors import ConfigError
@@ -19,6 +20,9 @@ PREFIX = "muzero-"
 
 OWNER = "owner"
 """The file in each folder that its process keeps locked. It names the host, since a lock may hold on one host only."""
+
+OTHERS = ("/tmp", "/var/tmp")
+"""Where else everybody can have temporary files."""
 
 NAME_BYTES = len(f"/{PREFIX}12345678")
 """What the folder adds to the path of the temporary folder."""
@@ -60,31 +64,72 @@ class PrivateFolder:
         self.remove()
 
 
-def temporary_folder() -> Path:
-    """Where temporary files go (TMPDIR, or else /tmp), without links.
+@contextlib.contextmanager
+def private_temporary_files() -> Iterator[None]:
+    """In the block, temporary files of this process, and of those it starts, go into a private folder.
 
-    Raises ConfigError if there is none, or if every user could put another folder in the place of one that is there.
+    Libraries have names there that another user can foresee and take first (torch: `torchinductor_NAME`), and leave
+    files behind when they are killed (W&B).
     """
+    before = os.environ.get("TMPDIR")
+    with PrivateFolder() as folder:
+        _use(str(folder))
+        try:
+            yield
+        finally:
+            _use(before)
+
+
+def _use(folder: str | None) -> None:
+    if folder is None:
+        os.environ.pop("TMPDIR", None)
+    else:
+        os.environ["TMPDIR"] = folder
+    tempfile.tempdir = None  # it is found anew
+
+
+def temporary_folder() -> Path:
+    """Where private folders are made: the shared folder for temporary files, if it can be used.
+
+    Raises ConfigError as `usable_folder` does.
+    """
+    return usable_folder("TMPDIR", shared_folder())[0]
+
+
+def shared_folder() -> Path:
+    """Where everybody's temporary files go (TMPDIR, or else /tmp), also while those of this process go elsewhere."""
     try:
         folder = Path(tempfile.gettempdir()).resolve()
-    except OSError as error:
-        raise ConfigError(
-            f"TMPDIR={os.environ.get('TMPDIR', '/tmp')}: no temporary folder can be written to ({error.strerror}). Set "
-            "TMPDIR to one that can"
-        ) from error
-    refuse_open(folder)
-    return folder
+    except OSError:  # nothing can be written there
+        return Path(os.environ.get("TMPDIR", OTHERS[0]))
+    private = folder.name.startswith(PREFIX) and (folder / OWNER).is_file()
+    return folder.parent if private else folder
 
 
-def refuse_open(folder: Path) -> None:
-    """ConfigError if every user may rename what is in `folder` or above it: a private folder could be replaced."""
+def usable_folder(setting: str, wanted: Path, longest: int = 4096) -> tuple[Path, str | None]:
+    """`wanted`, or another place for temporary files if it cannot be used; and why it cannot.
+
+    setting: what names it. longest: bytes that its path may have. Raises ConfigError if there is no such place.
+    """
+    if (reason := _unusable(wanted, longest)) is None:
+        return wanted, None
+    for other in (Path(place).resolve() for place in OTHERS):
+        if _unusable(other, longest) is None:
+            return other, f"{setting}={wanted}: {reason}"
+    raise ConfigError(f"{setting}={wanted}: {reason}. Set TMPDIR to another folder")
+
+
+def _unusable(folder: Path, longest: int) -> str | None:
+    """Why no private folder can be made there: one that every user may rename could be replaced, for example."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return "that is not a folder that can be written to"
+    if (length := len(os.fsencode(folder))) > longest:
+        return f"its path of {length} bytes is too long for sockets in it (at most {longest})"
     for place in (folder, *folder.parents):
         mode = place.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise ConfigError(
-                f"TMPDIR={folder}: every user may rename what is in {place} (mode {stat.S_IMODE(mode):04o}), so no "
-                f"folder there is private. Set TMPDIR to another, or forbid it: chmod +t {place}"
-            )
+            return f"every user may rename what is in {place} (mode {stat.S_IMODE(mode):04o}; chmod +t forbids it)"
+    return None
 
 
 def remove_leftovers(parent: Path) -> None:

@@ -28,6 +28,7 @@ class EnvSpec:
     observation_dtype: "uint8" (images, networks divide by 255) or "float32".
     num_players: 1 or 2; two-player games alternate strictly and are zero-sum. note: on the numbers of an observation,
     for people.
+    max_moves: most moves that a game can have by the environment's own rules or limit; None if it names no limit.
     """
 
     name: str
@@ -35,6 +36,7 @@ class EnvSpec:
     observation_dtype: str
     num_actions: int
     num_players: int = 1
+    max_moves: int | None = None
     note: str = field(default="", compare=False)
 
     @property

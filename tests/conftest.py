@@ -10,6 +10,24 @@ import pytest
 # Read when torch is first imported, here and in the programs that tests start: results then do not depend on cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Ray gives a worker 60 s to start, and a question to its control process as long; a busy machine needs more.
+os.environ.update({"RAY_worker_register_timeout_seconds": "600", "RAY_gcs_server_request_timeout_seconds": "600"})
+
+FACTOR = "TEST_TIMEOUT_FACTOR"
+"""An environment variable: how many times as long as usual a test may take, for machines with much else to do."""
+
+RAY_STARTS = 5
+"""Ray gives its own start 30 s, which cannot be set."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Limits of `--timeout` and of single tests, times the factor."""
+    factor = float(os.environ.get(FACTOR, "1"))
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        limit = marker.args[0] if marker else config.getoption("timeout")
+        if factor != 1 and limit:
+            item.add_marker(pytest.mark.timeout(factor * limit), append=False)
 
 
 @pytest.fixture(scope="session")
@@ -17,12 +35,19 @@ def ray_cluster() -> Iterator[None]:
     """A private local cluster. One for the session: starting one takes longer than most tests."""
     import ray
 
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=4,
-        object_store_memory=200 * 1024 * 1024,
-        log_to_driver=False,
-    )
+    for start in range(1, RAY_STARTS + 1):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=4,
+                object_store_memory=200 * 1024 * 1024,
+                log_to_driver=False,
+            )
+            break
+        except Exception:  # Ray raises no narrower one here
+            ray.shutdown()
+            if start == RAY_STARTS:
+                raise
     yield
     ray.shutdown()

@@ -15,6 +15,7 @@ from muzero_ray.config import Config
 from muzero_ray.config_check import leaf_paths
 from muzero_ray.errors import EnvironmentFault, NumericsError
 from tests.command_lines import make_run, refused, train
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -229,7 +230,12 @@ sys.exit(f"imported {heavy}" if heavy else code)
 )
 def test_help_and_mistakes_import_nothing_heavy(line: str, code: int, expected: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", PROBE, *line.split()], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", PROBE, *line.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     output = result.stdout + result.stderr
     assert result.returncode == code, output
@@ -239,6 +245,8 @@ def test_help_and_mistakes_import_nothing_heavy(line: str, code: int, expected: 
 
 def test_help_into_a_closed_pipe_is_quiet() -> None:
     line = f"{sys.executable} launch.py train --help | head -1"
-    result = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert result.stdout.startswith("usage: ")
     assert result.stderr == ""

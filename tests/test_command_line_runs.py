@@ -22,6 +22,7 @@ import launch
 from muzero_ray.config_file import load_config
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.serial import SerialRunner
+from tests.patience import PATIENCE, until
 from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
 
 ROOT = Path(launch.__file__).parent
@@ -50,7 +51,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
     process = start(*arguments)
     try:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -74,7 +75,7 @@ def cartpole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     assert "trained: return_mean=" in result.stdout
     assert "random:  return_mean=" in result.stdout
-    assert f"python launch.py resume {folder / 'cartpole'}" in result.stdout
+    assert f"resume:  python {ROOT}/launch.py resume {folder / 'cartpole'} --iterations 60" in result.stdout
     return folder / "cartpole"
 
 
@@ -172,13 +173,14 @@ def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = 
     name = ["--runs-dir", folder.parent, "--run.name", folder.name]
     process = start("train", "cartpole", "--iterations", 10**6, *name, *options)
     try:
-        deadline = time.monotonic() + 240
-        while not (folder / "metrics.jsonl").exists() or not rows(folder):
+
+        def a_row_is_written() -> bool:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "no row of metrics was written"
-            time.sleep(0.1)
+            return (folder / "metrics.jsonl").exists() and bool(rows(folder))
+
+        until(a_row_is_written, "no row of metrics was written")
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130, err
@@ -186,7 +188,7 @@ def interrupt_after_a_row(folder: Path, *options: str, number: signal.Signals = 
     checkpoint = load_checkpoint(folder)
     assert checkpoint.step >= 10
     assert checkpoint.state["metrics_rows"] == len(rows(folder))
-    assert f"stopped; go on with: python launch.py resume {folder}" in out
+    assert f"stopped; go on with: python {ROOT}/launch.py resume {folder}" in out
     assert "trained:" not in out
     return out
 
@@ -222,7 +224,7 @@ def interrupt_in(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> No
             assert callable(handler)
             # Called, not sent: with the tests' Ray in this process, a signal would meet Ray's own handlers in C.
             handler(signal.SIGTERM, None)
-        time.sleep(60)
+        time.sleep(PATIENCE)
         raise AssertionError("the signal did not end it")
 
     monkeypatch.setattr(SerialRunner, method, interrupted)

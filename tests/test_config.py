@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,28 @@ def test_the_atari_preset_has_the_overview_numbers() -> None:
     assert (learner.batch_size, learner.lr, learner.unroll_steps, learner.td_steps) == (128, 1e-3, 5, 10)
     assert (learner.discount, learner.device, config.actors.learner_gpus) == (0.997, "auto", 1.0)
     assert (config.search.kind, config.search.simulations) == ("puct", 50)
+
+
+def test_the_atari_preset_plays_with_what_is_cheapest_on_cpus() -> None:
+    """Measured: half the CPU time of float32 in bf16; no less with more rows in a batch."""
+    config = config_file.load_preset("atari")
+    assert (config.actors.precision, config.actors.threads, config.actors.envs_per_actor) == ("bf16", 1, 4)
+    # Reanalyze is one process, and a position searched again costs as much as a move of one of the actors.
+    assert config.reanalyze.share <= 1 / config.actors.count
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_header_points_to_scores_that_are_there_or_says_that_there_are_none(name: str) -> None:
+    (preset,) = [preset for preset in config_file.list_presets() if preset.name == name]
+    score, time = preset.note("expected score"), preset.note("expected time")
+    results = (Path(config_file.__file__).parents[1] / "docs" / "results.md").read_text()
+    if score == "not measured":
+        assert "results.md" not in preset.header
+        assert "not measured" in time or "by calculation" in time
+    else:
+        assert "see docs/results.md" in preset.header
+        assert re.search(rf"train {name}[ `]", results)
+        assert re.search(r"\d", score.replace("results.md", ""))
 
 
 def test_pong_is_breakout_with_another_game_search_and_budget() -> None:

@@ -196,6 +196,12 @@ MISTAKES = {
         "actors.learner_gpus=0.5 for each of learner.workers=2",
         "Use actors.learner_gpus=1",
     ),
+    "a GPU of a cluster that is not reserved": (
+        "learner:\n  device: cuda\nrun:\n  address: auto\n",
+        "2",
+        "learner.device=cuda needs a GPU, and actors.learner_gpus=0 reserves none",
+        "Use actors.learner_gpus=1",
+    ),
     "deeper section": (
         "network:\n  value:\n    bins: 600\n",
         "3",

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import yaml
 
 from muzero_ray.cli import parse_args
 from muzero_ray.cli_commands import SubmitCommand, TrainCommand
+from tests.patience import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -190,13 +190,14 @@ def slurm_log(folder: Path) -> list[str]:
 def test_the_slurm_job_starts_a_cluster_trains_and_is_requeued_when_its_time_is_up(tmp_path: Path) -> None:
     job = slurm_job(tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "ready").exists():
-            assert time.monotonic() < deadline
+
+        def ready() -> bool:
             assert job.poll() is None
-            time.sleep(0.05)
+            return (tmp_path / "ready").exists()
+
+        until(ready)
         job.send_signal(signal.SIGUSR1)
-        assert job.wait(60) == 130
+        assert job.wait(PATIENCE) == 130
     finally:
         job.kill()
     log = slurm_log(tmp_path)
@@ -215,7 +216,7 @@ def test_the_slurm_job_starts_a_cluster_trains_and_is_requeued_when_its_time_is_
 @pytest.mark.parametrize("code", [0, 3])
 def test_the_slurm_job_ends_as_the_driver_does(code: int, tmp_path: Path) -> None:
     (tmp_path / "end").write_text(str(code))
-    assert slurm_job(tmp_path).wait(60) == code
+    assert slurm_job(tmp_path).wait(PATIENCE) == code
     assert not [line for line in slurm_log(tmp_path) if "requeue" in line]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from muzero_ray.runtime.checkpoint import load_checkpoint
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +116,7 @@ def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     paths = [str(folder.parent / "theirs"), str(ROOT)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_a_users_own_environment_trains(elsewhere: Path) -> None:

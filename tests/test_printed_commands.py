@@ -23,7 +23,7 @@ from tests.test_command_line_runs import SMALL
 from tests.test_layering import modules
 
 PRINTED = re.compile(
-    r"python3? (?:\S*launch\.py|-m )|\b(?:pip|pip3) install|\bray (?:job|start|up) |\bwandb sync|\bssh -"
+    r"python3? (?:\S*launch\.py|-m )|\b(?:pip|pip3) install|\bray (?:job|start|up)\b|\bwandb sync|\bssh -"
 )
 """What a command line begins with, in the texts of the program."""
 
@@ -36,9 +36,8 @@ ELSEWHERE = {
     "muzero_ray.envs.gymnasium_env._register_plugins": "pip: installs a package (its name is checked below)",
     "muzero_ray.envs.gymnasium_env._remedy": "pip: installs a package",
     "muzero_ray.envs.open_spiel._pyspiel": "pip: installs a package (its name is checked below)",
-    "actors.cluster": "ray start: needs a cluster",
     "actors.cluster._join": "submit, ray start: need a cluster (tests/test_submit.py starts one)",
-    "actors.jobs.submit": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "actors.jobs._reach": "ssh: needs a host of a cluster",
     "muzero_ray.runtime.tracking._WandbThread._start": "wandb sync: needs an account of W&B",
 }

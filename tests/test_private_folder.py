@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from muzero_ray import private_folder
 from muzero_ray.errors import ConfigError
-from muzero_ray.private_folder import NAME_BYTES, OWNER, PrivateFolder, temporary_folder
+from muzero_ray.private_folder import NAME_BYTES, OWNER, PrivateFolder, private_temporary_files, temporary_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,16 +136,33 @@ def test_links_in_a_leftover_are_not_followed(shared: Path, tmp_path: Path) -> N
     assert (precious / "file").read_text() == "x"
 
 
-def test_a_place_in_which_everybody_may_rename_is_refused(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    below = shared / "below"
+def test_a_place_in_which_everybody_may_rename_is_not_used(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below, other = shared / "below", shared.parent / "other"
     below.mkdir()
+    other.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(below))
     assert temporary_folder() == below
-    shared.chmod(0o777)
-    with pytest.raises(ConfigError, match=r"TMPDIR=.*below: every user may rename .*shared \(mode 0777\).*chmod \+t"):
+    shared.chmod(0o777)  # as an emptyDir of Kubernetes: whoever can rename our folder can put another in its place
+    monkeypatch.setattr(private_folder, "OTHERS", (str(shared), str(other)))
+    assert temporary_folder() == other
+    monkeypatch.setattr(private_folder, "OTHERS", (str(shared),))
+    reason = r"TMPDIR=.*below: every user may rename what is in .*shared \(mode 0777; chmod \+t .*Set TMPDIR to another"
+    with pytest.raises(ConfigError, match=reason):
         PrivateFolder()
 
 
 def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"TMPDIR=.*gone: no folder can be made there \(No such file.*Set TMPDIR"):
         PrivateFolder(tmp_path / "gone")
+
+
+def test_temporary_files_of_all_libraries_go_with_the_run(shared: Path) -> None:
+    before = os.environ["TMPDIR"]
+    with private_temporary_files():
+        here = Path(tempfile.mkdtemp())
+        assert here.parent.parent == shared
+        assert os.environ["TMPDIR"] == str(here.parent)  # as the processes that it starts see it
+        assert stat.S_IMODE(here.parent.stat().st_mode) == 0o700
+        assert temporary_folder() == shared  # one private folder is never inside another: paths of sockets are short
+    assert list(shared.iterdir()) == []
+    assert (os.environ["TMPDIR"], tempfile.gettempdir()) == (before, str(shared))

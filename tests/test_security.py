@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,7 @@ import launch
 from actors import cluster
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from tests.actors.programs import on_progress, ray_config, running
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import run_serial, small_config
 from tests.test_layering import modules
 
@@ -101,6 +103,7 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     return file
 
 
@@ -155,6 +158,49 @@ def test_a_cluster_that_can_not_be_joined_is_one_message(monkeypatch: pytest.Mon
         cluster.connect("ray://head:10001", "muzero-x")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_cluster_that_another_user_wrote_down_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray notes what `auto` is in a folder that everybody may write to, and whoever is joined is shown the token."""
+    ray = FakeRay(monkeypatch, token_mode=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    file.write_text("127.0.0.1:9")
+    cluster.connect("auto", "muzero-x")
+    os.chown(file, 12345, 12345)
+    with pytest.raises(
+        ConfigError, match=r"run.address=auto: .*ray_current_cluster.* another user \(uid 12345\).*HOST:"
+    ):
+        cluster.connect("auto", "muzero-x")
+    cluster.connect("127.0.0.1:9", "muzero-x")
+    assert ray.arguments["address"] == "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("command", ["train", "resume"])
+def test_a_run_keeps_all_its_temporary_files_to_itself(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of libraries, too: torch makes `torchinductor_NAME` there, W&B a socket."""
+    seen: list[tuple[str, int]] = []
+
+    def look(_: object) -> int:
+        seen.append((tempfile.gettempdir(), mode(Path(os.environ["TMPDIR"]))))
+        return 0
+
+    before = tempfile.gettempdir()
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr(launch, command, look)
+    assert launch.main([command, "cartpole" if command == "train" else str(tmp_path)]) == 0
+    ((folder, open_to),) = seen
+    assert folder != before
+    assert open_to == 0o700
+    assert not Path(folder).exists()
+    assert tempfile.gettempdir() == before
+
+
 # --- sockets -------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +230,9 @@ def test_what_listens_during_a_local_run_answers_nobody_without_the_token() -> N
     agents = [address for name, address in listening if name.startswith("ray::RuntimeEnv")]
     for address in agents:
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"http://{address.ip}:{address.port}/get_or_create_runtime_env", b"", timeout=30)
+            urllib.request.urlopen(
+                f"http://{address.ip}:{address.port}/get_or_create_runtime_env", b"", timeout=PATIENCE
+            )
         assert caught.value.code == 401
     code = f"import ray._raylet as r; r.GcsClient(address={ray.get_runtime_context().gcs_address!r})"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -246,7 +294,7 @@ def test_the_key_of_a_run_under_ray_is_nowhere(tmp_path: Path, monkeypatch: pyte
         assert supervisor.run()
         for slot in program.slots:
             inherited: Any = slot.handle.__ray_call__.remote(lambda _: str(sorted(os.environ.items())))
-            assert CANARY not in ray.get(inherited, timeout=60)
+            assert CANARY not in ray.get(inherited, timeout=PATIENCE)
     assert "gcs_server" in seen[0]
     assert CANARY not in seen[0]
     assert holding(CANARY, tmp_path) == []

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -61,12 +62,11 @@ def test_mistakes_are_found_before_anything_is_sent(line: str, message: str) -> 
 # --- sending -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Status:
-    over: bool
+class Status(str):
+    """RUNNING, FAILED, ... as Ray's."""
 
     def is_terminal(self) -> bool:
-        return self.over
+        return self in ("STOPPED", "SUCCEEDED", "FAILED")
 
 
 @dataclass
@@ -84,6 +84,8 @@ class FakeClient:
     sent: ClassVar[list[dict[str, Any]]] = []
     there: ClassVar[list[Job]] = []
     fails: ClassVar[Exception | None] = None
+    stages: ClassVar[list[tuple[str, str]]] = []
+    """Of the job that was sent: status and log at one look after another; the last one stays."""
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def __post_init__(self) -> None:
@@ -91,6 +93,18 @@ class FakeClient:
 
     def list_jobs(self) -> list[Job]:
         return self.there
+
+    def get_job_status(self, job: str) -> Status:
+        assert job == "job-1"
+        return Status(self.stages[0][0])
+
+    def get_job_logs(self, job: str) -> str:
+        assert job == "job-1"
+        return self.stages.pop(0)[1] if len(self.stages) > 1 else self.stages[0][1]
+
+    def get_job_info(self, job: str) -> Any:
+        assert job == "job-1"
+        return SimpleNamespace(message="its environment was not set up")
 
     def submit_job(self, **arguments: Any) -> str:
         if self.fails is not None:
@@ -115,6 +129,8 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(FakeClient, "sent", [])
     monkeypatch.setattr(FakeClient, "there", [])
     monkeypatch.setattr(FakeClient, "fails", None)
+    monkeypatch.setattr(FakeClient, "stages", [("RUNNING", "starting workers")])
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:1")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -152,12 +168,12 @@ def test_a_run_that_is_training_is_not_started_twice(dashboard: str) -> None:
     command = submitted(f"cartpole --runs-dir /runs --address {dashboard}")
     key = {jobs.RUN_KEY: str(command.folder)}
     FakeClient.there[:] = [
-        Job("old", Status(over=True), key),
-        Job("other", Status(over=False), None),
-        Job("else", Status(over=False), {jobs.RUN_KEY: "/runs/other"}),
+        Job("old", Status("STOPPED"), key),
+        Job("other", Status("RUNNING"), None),
+        Job("else", Status("RUNNING"), {jobs.RUN_KEY: "/runs/other"}),
     ]
     assert "job-1" in jobs.submit(command)
-    FakeClient.there.append(Job("now", Status(over=False), key))
+    FakeClient.there.append(Job("now", Status("RUNNING"), key))
     with pytest.raises(
         MuZeroRayError, match=r"run /runs/cartpole-s0 is training already, as job now\. Stop that first"
     ):
@@ -169,6 +185,33 @@ def test_what_the_dashboard_refuses_is_one_message(dashboard: str, monkeypatch: 
     monkeypatch.setattr(FakeClient, "fails", RuntimeError("Request failed with status code 401:\n Unauthorized"))
     with pytest.raises(MuZeroRayError, match=r"refused .*status code 401: Unauthorized.*RAY_AUTH_TOKEN"):
         jobs.submit(submitted(f"cartpole --runs-dir /runs --address {dashboard}"))
+
+
+def test_a_job_that_cannot_start_is_an_error_with_the_end_of_its_log(
+    dashboard: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "Running entrypoint\nTraceback\nModuleNotFoundError: No module named 'pydantic'\n"
+    monkeypatch.setattr(FakeClient, "stages", [("PENDING", ""), ("RUNNING", "Running entrypoint\n"), ("FAILED", log)])
+    assert launch.main(["submit", "cartpole", "--runs-dir", "/runs", "--address", dashboard]) == 1
+    error = capsys.readouterr().err
+    assert "job job-1 ended before it trained (failed)" in error
+    assert "No module named 'pydantic'" in error
+    assert "before `ray start`" in error
+    monkeypatch.setattr(FakeClient, "stages", [("FAILED", "")])
+    with pytest.raises(MuZeroRayError, match="its environment was not set up"):
+        jobs.submit(submitted(f"cartpole --runs-dir /runs --address {dashboard}"))
+
+
+def test_a_job_that_waits_for_its_node_is_not_said_to_train(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeClient, "stages", [("PENDING", "")])
+    monkeypatch.setattr(jobs, "START_SECONDS", 0.1)
+    assert "job-1 has not started yet" in jobs.submit(submitted(f"cartpole --runs-dir /runs --address {dashboard}"))
+
+
+def test_the_printed_lines_show_the_token(dashboard: str) -> None:
+    said = jobs.submit(submitted(f"cartpole --runs-dir /runs --address {dashboard}"))
+    for line in said.splitlines()[1:]:
+        assert line.split(maxsplit=1)[1].startswith("RAY_AUTH_MODE=token ray job ")
 
 
 def test_a_dashboard_that_does_not_answer_is_named_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import launch
 from muzero_ray.runtime import run_lock
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runtime.run_lock import RunLock
+from tests import patience
 from tests.runtime.small_runs import rows, run_serial, small_config
 from tests.test_command_line_runs import SMALL, start
 
@@ -32,11 +32,11 @@ def _signals_as_they_were() -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
+    def holds() -> bool:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        return condition()
+
+    patience.until(holds)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ ms of CPU for each game. They are distributed as gymnasium's, but a seed draws o
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +63,10 @@ class AtariEnvironment:
         self._gray, self._size = config.grayscale, config.image_size
         self._action_set = list(self._env._action_set)
         shape = (1 if self._gray else 3, self._size, self._size)
-        self.spec = EnvSpec(game, shape, "uint8", len(self._action_set), note="uint8 0..255, scaled by 255")
+        frames = int(options["max_num_frames_per_episode"])  # 0: no limit
+        longest = math.ceil(frames / self._skip) if frames else None
+        note = "uint8 0..255, scaled by 255"
+        self.spec = EnvSpec(game, shape, "uint8", len(self._action_set), max_moves=longest, note=note)
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         screen = self._ale.getScreenDims() + (() if self._gray else (3,))

@@ -57,8 +57,9 @@ class GymnasiumEnvironment:
             self._env.close()
             raise
         self._reader = ObservationReader(self._space, channels=channels, scaling=scaling)
-        num_actions = int(self._env.action_space.n)  # type: ignore[attr-defined]
-        self.spec = EnvSpec(name, self._reader.shape, self._reader.dtype, num_actions, note=self._reader.note)
+        reader, num_actions = self._reader, int(self._env.action_space.n)  # type: ignore[attr-defined]
+        limit = _time_limit(self._env)
+        self.spec = EnvSpec(name, reader.shape, reader.dtype, num_actions, max_moves=limit, note=reader.note)
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         self._legal: BoolArray = self._all_legal
@@ -236,6 +237,15 @@ def _first_action(name: str, env: gymnasium.Env[Any, Any]) -> int:
         f"env.id={name} has action space {space}; the search needs a list of actions. Supported: Discrete. Wrap the "
         "environment so that it takes one (some have a keyword for it, as env.kwargs.continuous=False)"
     )
+
+
+def _time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
+    """Steps after which gymnasium's own wrapper truncates a game; None without one."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            return int(env._max_episode_steps)
+        env = env.env
+    return None
 
 
 def _sentence(error: Exception) -> str:

@@ -43,7 +43,8 @@ class OpenSpielEnvironment:
         tensor = tuple(self._game.observation_tensor_shape())
         self._shape = tensor if len(tensor) == 3 else (int(np.prod(tensor)),)
         shape = (self._shape[0] + (not _sees_sides(self._game)), *self._shape[1:])
-        self.spec = EnvSpec(name, shape, "float32", self._game.num_distinct_actions(), num_players=2)
+        actions, longest = self._game.num_distinct_actions(), self._game.max_game_length()
+        self.spec = EnvSpec(name, shape, "float32", actions, num_players=2, max_moves=longest)
         self._seed = 0
         self._player = 0
 

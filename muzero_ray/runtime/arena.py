@@ -11,7 +11,7 @@ import numpy as np
 
 from muzero_ray.envs.environment import Environment
 from muzero_ray.errors import ConfigError
-from muzero_ray.runtime.evaluation import MAX_LANES, Policy
+from muzero_ray.runtime.episodes import MAX_LANES, Policy
 from muzero_ray.runtime.frame_stacker import FrameStacker
 from muzero_ray.runtime.opponents import Opponent
 from muzero_ray.types import Array, EnvSpec, FloatArray

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +20,10 @@ from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.runtime.arena import BotPlayer, Match, NetworkPlayer, Player, play_match
 from muzero_ray.runtime.build import TaskShape, build_learner, probe
+from muzero_ray.runtime.chance import seed_generators
 from muzero_ray.runtime.checkpoint import Checkpoint
-from muzero_ray.runtime.evaluation import Evaluator
+from muzero_ray.runtime.episodes import EpisodesProgress
+from muzero_ray.runtime.evaluation import Evaluation, Evaluator
 from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.run_output import learner_state, open_run
 from muzero_ray.runtime.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
@@ -27,6 +31,9 @@ from muzero_ray.runtime.side_files import printable
 
 SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
 """Who moved first, and which games those were."""
+
+
+WATCH_SECONDS = 10.0
 
 
 def look(command: LookCommand) -> None:
@@ -59,6 +66,23 @@ def evaluated(
     return config.overridden(evaluation=evaluation)
 
 
+class Watcher:
+    """Says on stderr, every `WATCH_SECONDS`, how far an evaluation is."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+
+    def __call__(self, progress: EpisodesProgress) -> None:
+        if time.monotonic() - self._said_at >= WATCH_SECONDS:
+            self._said_at = time.monotonic()
+            print(f"evaluation: {progress}", file=sys.stderr, flush=True)
+
+
+def _tell_of_cut(evaluation: Evaluation) -> None:
+    if note := evaluation.cut_note():
+        print(f"warning: {note}", file=sys.stderr)
+
+
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run's newest weights; the last line is for programs."""
     _, config, checkpoint = open_run(command.run, core_only=True)
@@ -66,7 +90,8 @@ def evaluate_run(command: EvaluateCommand) -> None:
     config = evaluated(config, opponent=command.opponent, simulations=command.simulations, c_scale=command.c_scale)
     evaluator = trained_evaluator(config, probe(config), checkpoint)
     episodes = command.episodes or config.evaluation.final_episodes
-    evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed)
+    evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
+    _tell_of_cut(evaluation)
     if command.as_json:
         print(
             json.dumps(
@@ -76,9 +101,10 @@ def evaluate_run(command: EvaluateCommand) -> None:
                     "episodes": episodes,
                     "env_steps": int(evaluation.lengths.sum()),
                     "returns": evaluation.returns.tolist(),
+                    "cut": evaluation.cut,
                     "seed": command.seed,
                     "learner_step": checkpoint.step,
-                    "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
+                    "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
                 }
             )
         )
@@ -116,6 +142,7 @@ def play_arena(command: ArenaCommand) -> None:
         policy = trained_evaluator(config, probe(config), checkpoint).policy()
         return NetworkPlayer(policy, spec, config.env.frame_stack)
 
+    seed_generators(command.seed, "arena")
     match = play_match(
         lambda: make_environment(configs[0].env, evaluation=True),
         (player(0), player(1)),
@@ -153,7 +180,8 @@ def play_run(command: PlayCommand) -> None:
     folder, config, checkpoint = open_run(command.run, core_only=True)
     evaluator = trained_evaluator(config, probe(config), checkpoint)
     for episode in range(command.episodes):
-        evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True)
+        evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True, watch=Watcher())
+        _tell_of_cut(evaluation)
         if evaluation.video is None:
             raise MuZeroRayError(f"{config.env.id} has no rgb_array rendering, so there is nothing to watch")
         path = command.video or folder / "videos" / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"

@@ -10,6 +10,7 @@ from typing import Any
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
+from muzero_ray.runtime.run_book import RunBook
 
 OPTIONS = {"training_steps": "--iterations", "episodes": "--episodes", "minutes": "--minutes"}
 """Limits of a run, and the options of `resume` that raise them."""
@@ -67,6 +68,31 @@ def describe_limits(config: Config) -> str:
         *([f"{run.minutes:g} minutes"] if run.minutes is not None else []),
     ]
     return " or ".join(limits)
+
+
+def nothing_learned(config: Config, book: RunBook) -> str | None:
+    """Why a run that is over made no learner step, and what to raise; None if it made one."""
+    if book.learner_steps:
+        return None
+    played, needed = book.limiter.inserted, config.replay.min_size
+    why = "no update was finished in that time"
+    by_episodes = config.run.episodes is not None and book.episodes >= config.run.episodes
+    raised = "run.episodes (--episodes)" if by_episodes else "run.minutes (--minutes)"
+    if played < needed:
+        why = f"replay.min_size={needed} transitions must be in replay before the first, and {played} were"
+        raised += ", or lower replay.min_size"
+    return (
+        f"the run ended at {book.stop_reason()} without a learner step: {why}. The score is that of an untrained "
+        f"network. Raise {raised}"
+    )
+
+
+def left_unfinished(book: RunBook) -> str:
+    """What is said of an evaluation on the way that the limit of minutes ended."""
+    return (
+        f"the evaluation at learner step {book.learner_steps} was left unfinished and does not count: the run ends at "
+        f"{book.stop_reason()}"
+    )
 
 
 def end_lines(folder: Path, config: Config, book: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Final, Literal
 Kind = Literal["mean", "last", "sum", "rate", "max"]
 
 AXES: Final = ("env_steps", "learner_steps", "episodes", "wall_s")
-"""In every row. Counters since the run began (a resumed run goes on counting); wall_s in seconds."""
+"""In every row. Counters since the run began (a resumed run goes on counting); wall_s in seconds, those that count
+towards `run.minutes`."""
 
 METRICS: Final[Mapping[str, Kind]] = {
     "eval/return_mean": "last",

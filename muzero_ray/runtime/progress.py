@@ -67,6 +67,7 @@ class Progress:
         self._printed_at: float | None = None
         self._unprinted = False
         self._live: Live | None = None
+        self._activity: str | None = None
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -92,6 +93,7 @@ class Progress:
         """Take newer values; keys not in `snapshot`, or None, keep what they had.
 
         `seconds_before`, if given, is how long the earlier parts of a resumed run took; they count as elapsed.
+        `seconds` are those that count towards the limit of minutes.
         """
         self._values.update({key: float(value) for key, value in snapshot.items() if value is not None})
         for key in self._limits:
@@ -102,6 +104,10 @@ class Progress:
             if self._printed_at is None or self._clock() - self._printed_at >= PLAIN_INTERVAL:
                 self._print_line()
 
+    def doing(self, activity: str | None) -> None:
+        """What goes on besides training and how far it is (None: nothing); shown with the next update, in front."""
+        self._activity = activity
+
     def message(self, text: str) -> None:
         """Print an event at once, above the panel if there is one."""
         self._console.print(Text(text), soft_wrap=True)
@@ -110,7 +116,7 @@ class Progress:
         """Share of the run that is done, in [0, 1]: of the limit that is nearest."""
         shares = [self._values.get(key, 0.0) / limit for key, limit in self._limits.items() if limit]
         if self._minutes is not None:
-            shares.append(self._elapsed() / (60 * self._minutes))
+            shares.append(self._values.get("seconds", 0.0) / (60 * self._minutes))
         return min(1.0, max(shares))
 
     def eta(self) -> float | None:
@@ -122,7 +128,7 @@ class Progress:
             if limit and done > 0 and elapsed > 0:
                 estimates.append((limit - self._values[key]) * elapsed / done)
         if self._minutes is not None:
-            estimates.append(60 * self._minutes - self._elapsed())
+            estimates.append(60 * self._minutes - self._values.get("seconds", 0.0))
         return max(0.0, min(estimates)) if estimates else None
 
     def _elapsed(self) -> float:
@@ -131,7 +137,7 @@ class Progress:
 
     def _shown(self) -> list[tuple[str, str]]:
         """Labels and formatted values, in order; unknown values are left out."""
-        shown = []
+        shown = [("", self._activity)] if self._activity is not None else []
         for key, label in _FIELDS.items():
             if key in self._values:
                 text = _number(self._values[key])
@@ -139,14 +145,14 @@ class Progress:
                 shown.append((label, f"{text}/{_number(limit)}" if limit else text))
         shown.append(("elapsed", _duration(self._elapsed())))
         eta = self.eta()
-        if eta is not None:
+        if eta is not None and self.fraction() < 1.0:  # what comes after training takes its own time
             shown.append(("ETA", _duration(eta)))
         return shown
 
     def _print_line(self) -> None:
         self._printed_at = self._clock()
         self._unprinted = False
-        line = "  ".join(f"{label} {value}" for label, value in self._shown())
+        line = "  ".join(f"{label} {value}".lstrip() for label, value in self._shown())
         self._console.print(Text(f"[{100 * self.fraction():3.0f}%] {line}"), soft_wrap=True)
 
     def _panel(self) -> Panel:

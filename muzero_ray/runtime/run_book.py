@@ -68,16 +68,16 @@ class TrainTally:
         self._sums: dict[str, float] = {}
         self._largest: dict[str, float] = {}
         self._trained = 0
-        self._steps = 0
+        self.steps = 0
         self._skipped = 0
 
     def add(self, result: TrainResult) -> None:
-        self._steps += 1
+        self.steps += 1
         if result.skipped:
             self._skipped += 1
             return
         self._trained += 1
-        for name, value in result.losses.items():
+        for name, value in {**result.losses, **result.clamped}.items():
             if METRICS.get(name) == "max":
                 self._largest[name] = max(self._largest.get(name, value), value)
             else:
@@ -85,7 +85,20 @@ class TrainTally:
 
     def stats(self, weights_step: int, quality: dict[str, float]) -> TrainStats:
         losses = {name: total / self._trained for name, total in self._sums.items()} | self._largest
-        return TrainStats(self._steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
+        return TrainStats(self.steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able, for a call that was interrupted and goes on after a resume."""
+        counts = {"trained": self._trained, "steps": self.steps, "skipped": self._skipped}
+        return {"sums": self._sums, "largest": self._largest, **counts}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> TrainTally:
+        """Inverse of `state`."""
+        tally = cls()
+        tally._sums, tally._largest = dict(state["sums"]), dict(state["largest"])
+        tally._trained, tally.steps, tally._skipped = (int(state[key]) for key in ("trained", "steps", "skipped"))
+        return tally
 
 
 class RunBook:
@@ -108,7 +121,8 @@ class RunBook:
         self._done_at: dict[Task, int] = {"log": 0, "evaluate": 0, "checkpoint": 0}
         self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
         self._seconds_before = 0.0
-        self._begin = time.monotonic()
+        self._begin: float | None = None
+        """Monotonic time from which on the run's seconds count; None while they do not."""
 
     def incarnation(self, restarts: int = 0) -> int:
         """Distinct for every process that ever has one worker's place, over resumes and `restarts` within one."""
@@ -158,7 +172,20 @@ class RunBook:
 
     # What happened.
 
+    def start_clock(self, at: float) -> None:
+        """Seconds of the run count from the monotonic time `at`, that of the first move; what came before is start-up.
+
+        Does nothing while the clock runs.
+        """
+        if self._begin is None:
+            self._begin = at
+
+    def stop_clock(self) -> None:
+        """The rest, as the final evaluation, does not count."""
+        self._seconds_before, self._begin = self.seconds, None
+
     def played(self, stats: PlayStats) -> None:
+        self.start_clock(time.monotonic() - stats.playing_for)
         self.env_steps += stats.transitions
         self.limiter.inserts(stats.inserted)
         self.episodes += len(stats.episodes)
@@ -227,14 +254,20 @@ class RunBook:
             return f"{self.learner_steps} learner steps"
         if run.episodes is not None and self.episodes >= run.episodes:
             return f"{self.episodes} episodes"
-        if run.minutes is not None and self.seconds >= 60 * run.minutes:
+        if self.time_is_up:
             return f"{run.minutes:g} minutes"
         return None
 
     @property
+    def time_is_up(self) -> bool:
+        """Whether `run.minutes` are over."""
+        minutes = self._config.run.minutes
+        return minutes is not None and self.seconds >= 60 * minutes
+
+    @property
     def seconds(self) -> float:
-        """Wall clock of the run, those of its earlier parts included."""
-        return self._seconds_before + time.monotonic() - self._begin
+        """Wall clock since the first move of self-play, earlier parts of the run included; see `stop_clock`."""
+        return self._seconds_before + (time.monotonic() - self._begin if self._begin is not None else 0.0)
 
     def row(self) -> dict[str, float]:
         """One row of metrics.jsonl: everything since the last."""

@@ -31,6 +31,7 @@ from typing import Any
 import psutil
 
 from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.runtime.processes import machine, start_time
 
 BEAT_SECONDS = 10.0
 """Between two touches of a lock."""
@@ -55,19 +56,24 @@ class LockLost(MuZeroRayError):
 
 @dataclass(frozen=True)
 class Holder:
-    """A process. machine: where its pid means something. started: its start time, in units of that machine."""
+    """A process. machine: where its pid means something. started: its start time, in units of that machine.
+
+    folder: what it holds, as that machine names it.
+    """
 
     host: str
     pid: int
     machine: str
     started: str
     since: str
+    folder: str
     token: str
 
     @staticmethod
-    def this_process() -> Holder:
-        pid, now = os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")
-        return Holder(platform.node(), pid, _machine(), _start_time(pid) or "", now, secrets.token_hex(8))
+    def this_process(folder: Path) -> Holder:
+        pid, since = os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")
+        started, held, token = start_time(pid) or "", str(folder.resolve()), secrets.token_hex(8)
+        return Holder(platform.node(), pid, machine(), started, since, held, token)
 
     @staticmethod
     def parse(content: bytes) -> Holder | None:
@@ -80,9 +86,9 @@ class Holder:
 
     def is_running(self) -> bool | None:
         """Whether the process is there; None if that cannot be seen from here."""
-        if self.machine != _machine():
+        if self.machine != machine():
             return None
-        started = _start_time(self.pid)
+        started = start_time(self.pid)
         if started is not None:
             return started == self.started
         return None if psutil.pid_exists(self.pid) else False  # other users' processes may be hidden
@@ -103,7 +109,17 @@ class Seen:
         """now: of the clock that `beat` is of."""
         running = self.holder.is_running() if self.holder is not None else None
         # A touch that lies ahead of now is of a clock that was set back since: its holder would have touched it again.
-        return abs(now - self.beat) <= STALE_SECONDS if running is None else running
+        if running is None:
+            return abs(now - self.beat) <= STALE_SECONDS
+        return running and not self._is_copy()
+
+    def _is_copy(self) -> bool:
+        """Whether the folder was copied while its run went on: the run's own lock is elsewhere on this machine."""
+        try:
+            original = Path(self.holder.folder, self.path.name) if self.holder is not None else self.path
+            return not original.samefile(self.path) and Holder.parse(original.read_bytes()) == self.holder
+        except (OSError, TypeError, ValueError):
+            return False
 
     def __str__(self) -> str:
         return str(self.holder) if self.holder is not None else f"see {self.path}"
@@ -210,7 +226,7 @@ def _claim(folder: Path) -> RunLock | None:
     """Make the next lock and, with nobody else alive, keep it. None if somebody was quicker."""
     old = _locks(folder)
     path = folder / f"lock.{1 + max(map(_number, old), default=0)}"
-    content = json.dumps(asdict(Holder.this_process())).encode()
+    content = json.dumps(asdict(Holder.this_process(folder))).encode()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
@@ -272,23 +288,3 @@ def _touched(path: Path) -> Iterator[int]:
     finally:
         os.close(descriptor)
         path.unlink(missing_ok=True)
-
-
-def _machine() -> str:
-    """Where process ids mean the same as here: this boot of the machine and this process namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return platform.node()
-
-
-def _start_time(pid: int) -> str | None:
-    """Of a process; "" if it has ended and only its entry is left, None if it is not there or hidden."""
-    try:
-        if Path("/proc/self/stat").exists():  # in ticks since the boot: psutil's time moves when the clock is set
-            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return "" if state in "ZX" else fields[18]
-        return str(psutil.Process(pid).create_time())
-    except (OSError, psutil.Error):
-        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from muzero_ray.runtime.checkpoint import (
 from muzero_ray.runtime.clamping import ClampReport
 from muzero_ray.runtime.evaluation import Evaluation
 from muzero_ray.runtime.files import append_line, replace_text
-from muzero_ray.runtime.limits import end_lines
+from muzero_ray.runtime.limits import end_lines, nothing_learned
 from muzero_ray.runtime.metrics import AXES, METRICS
 from muzero_ray.runtime.progress import Progress
 from muzero_ray.runtime.replay_archive import prune_chunks
@@ -79,6 +78,7 @@ class RunOutput:
         self._clamping = ClampReport(config.network, self._last_row)
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
+        self._told_of_cut = False
 
     @staticmethod
     def create(config: Config, folder: Path, lock: RunLock | None = None) -> RunOutput:
@@ -153,7 +153,11 @@ class RunOutput:
     def show(self, book: RunBook) -> None:
         """Refresh the progress display. LockLost if the run is another process' now."""
         self._lock.check()
-        self._progress.update(book.snapshot())
+        self._progress.update({**book.snapshot(), "seconds": book.seconds})
+
+    def evaluating(self, progress: str | None) -> None:
+        """Which evaluation goes on and how far it is, for the next `show`; None: it is over."""
+        self._progress.doing(progress)
 
     def write_row(self, book: RunBook) -> None:
         """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
@@ -183,6 +187,9 @@ class RunOutput:
         self._record_score("evaluation", evaluation, step, book.env_steps if env_steps is None else env_steps)
         self._label(step, evaluation)
         self.message(f"evaluation at learner step {step}: {evaluation.summary()}")
+        if (note := evaluation.cut_note()) and not self._told_of_cut:
+            self._told_of_cut = True
+            self.message(note)
         self.show(book)
 
     def _label(self, step: int, evaluation: Evaluation) -> None:
@@ -244,7 +251,7 @@ class RunOutput:
         self._progress.close()
         lines = [
             "",
-            f"trained: {evaluation.summary()}",
+            f"{'trained' if book.learner_steps else 'untrained'}: {evaluation.summary()}",
             f"random:  {baseline.summary()}",
             f"protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}",
             f"run:     {self.folder}",
@@ -260,6 +267,7 @@ class RunOutput:
                 self._metrics.log_video(path)
                 lines.append(f"video:   {path}")
         lines += end_lines(self.folder, self._config, book.state())
+        lines += [f"warning: {note}" for note in (evaluation.cut_note(), nothing_learned(self._config, book)) if note]
         for line in lines:
             self.message(line)
 
@@ -274,8 +282,9 @@ class RunOutput:
             "return_std": float(evaluation.returns.std()),
             "returns": evaluation.returns.tolist(),
             "faults": len(evaluation.faults),
+            "cut": evaluation.cut,
             "seed": evaluation.seed,
-            "protocol": {**asdict(evaluation.protocol), "digest": evaluation.protocol.digest},
+            "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
         }
         with writing(self.folder / SCORES_FILE) as path, path.open("ab", buffering=0) as file:
             append_line(file, json.dumps(entry))

@@ -93,10 +93,16 @@ def read_score(run: Path) -> RunScore:
         float(final["return_mean"]),
         float(newest["random"]["return_mean"]),
         len(final["returns"]),
-        final["env_steps"],
-        final["learner_step"],
-        {name: value for name, value in final["protocol"].items() if name != "digest"},
+        int(final["env_steps"]),
+        int(final["learner_step"]),
+        _comparable(final),
     )
+
+
+def _comparable(final: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol of a score. A limit of moves that cut no episode changed nothing: it does not count."""
+    left_out = {"digest"} if final.get("cut") else {"digest", "move_limit"}
+    return {name: value for name, value in final["protocol"].items() if name not in left_out}
 
 
 def _score_problem(score: dict[str, Any]) -> str | None:

@@ -18,10 +18,11 @@ from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.runtime.checkpoint import restore_rng, rng_state
 from muzero_ray.runtime.frame_stacker import FrameStacker
-from muzero_ray.runtime.play_stats import Episode, PlayStats, PlayTally
+from muzero_ray.runtime.play_stats import Episode, PlayInterrupted, PlayStats, PlayTally
 from muzero_ray.runtime.recorder import GameRecorder
 from muzero_ray.search.policies import SearchFunction
 from muzero_ray.types import (
+    Array,
     EnvStep,
     FloatArray,
     GameHistory,
@@ -85,6 +86,12 @@ class SelfPlay:
         self._resting: list[dict[str, Any]] = []
         self._faults: list[str] = []
         """Not yet reported."""
+        self._interrupted: PlayTally | None = None
+        """Of a call that was interrupted: the next one goes on with it."""
+        self.first_move_at: float | None = None
+        """Monotonic time at which this process had made its first move; None before."""
+        self.begun_anew: list[str] = []
+        """Why games in flight could not be brought back; whoever tells of it empties the list."""
 
     @property
     def where(self) -> str:
@@ -116,11 +123,13 @@ class SelfPlay:
         emit: Callable[[GameHistory], None],
         seconds: float | None = None,
         newer: Callable[[], PreparedWeights | None] | None = None,
+        go_on: Callable[[], bool] | None = None,
     ) -> PlayStats:
         """Make moves in all environments until `transitions` are played (rounded up to a whole round of moves).
 
         seconds: leave after the round in which this much time has passed. newer: asked before each round for weights to
-        go on with; it must not wait, but for the first ones.
+        go on with; it must not wait, but for the first ones. go_on: asked before each round whether to play it. If not,
+        PlayInterrupted: the next call, also one after `load_state`, then goes on with what this one has played.
         """
         if self._version is None and newer is None:
             raise RuntimeError("set_weights must come before play")
@@ -128,26 +137,32 @@ class SelfPlay:
             for lane in range(len(self._places)):
                 self._start_game(lane)
             self._started = True
-        tally = PlayTally()
+        tally, self._interrupted = self._interrupted or PlayTally(), None
         begin = time.monotonic()
 
         def hand_out(game: GameHistory) -> None:
             tally.inserted += game.owned
             emit(game)
 
-        rounds = 0
         while tally.transitions < transitions and (seconds is None or time.monotonic() - begin < seconds):
+            if go_on is not None and not go_on():
+                self._interrupted = tally
+                raise PlayInterrupted
             if newer is not None and (weights := newer()) is not None:
                 self._adopt(weights)
             self._round(temperature, hand_out, tally)
-            rounds += 1
+            tally.rounds += 1
+            if self.first_move_at is None:
+                self.first_move_at = time.monotonic()
         assert self._version is not None
         faults, self._faults = tuple(self._faults), []
+        now = time.monotonic()
         return tally.stats(
-            seconds=time.monotonic() - begin,
-            simulations=rounds * self._simulations * len(self._places),
+            seconds=now - begin,
+            simulations=tally.rounds * self._simulations * len(self._places),
             version=self._version,
             faults=faults,
+            playing_for=now - self.first_move_at if self.first_move_at is not None else 0.0,
         )
 
     def _round(self, temperature: float, emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
@@ -260,20 +275,29 @@ class SelfPlay:
             "environments": [place.environment.snapshot() for place in self._places] if self._started else [],
             "moves": self._moves.tolist(),
             "scores": self._scores.tolist(),
+            "faults": self._faults,
+            "interrupted": self._interrupted.state() if self._interrupted is not None else None,
         }
 
     @taking_over("the state of self-play")
     def load_state(self, games: Sequence[bytes], state: dict[str, Any]) -> None:
-        """Inverse of `state`; environments are brought back by replaying their seed and actions."""
+        """Inverse of `state`; environments are brought back by replaying their seed and actions.
+
+        A game that replaying does not bring back, as it took another course, begins anew: see `begun_anew`.
+        """
         self._rng = restore_rng(state["rng"])
         self._incarnation = int(state["incarnation"])
         self._seq = int(state["seq"])
         self._started = bool(state["started"])
         self._moves[:] = state["moves"]
         self._scores[:] = state["scores"]
+        self._faults = list(state.get("faults", []))
+        if state.get("interrupted") is not None:
+            self._interrupted = PlayTally.restored(state["interrupted"])
         for lane, snapshot in enumerate(state["environments"]):
             environment, recorder = self._places[lane].environment, self._recorders[lane]
-            frame = environment.restore(snapshot)
+            if (frame := self._brought_back(lane, snapshot)) is None:
+                continue
             self._legal[lane] = environment.legal_actions()
             if games[lane]:
                 game = decode_game(games[lane])
@@ -289,15 +313,21 @@ class SelfPlay:
         self.close()
 
     def wake(self) -> None:
-        """Make them again, and bring their games back; a game that can not be brought back is lost."""
+        """Make them again, and bring their games back; those that cannot be brought back begin anew: `begun_anew`."""
         for lane, place in enumerate(self._places):
             place.renew()
             if self._resting:
-                try:
-                    place.environment.restore(self._resting[lane])
-                except EnvironmentFault as fault:
-                    self._broke(lane, fault)
-                    self._start_game(lane)
+                self._brought_back(lane, self._resting[lane])
+
+    def _brought_back(self, lane: int, snapshot: dict[str, Any]) -> Array | None:
+        """The present frame of the game in `snapshot`, replayed; None if that failed, and another game has begun."""
+        try:
+            return self._places[lane].environment.restore(snapshot)
+        except EnvironmentFault as fault:
+            self.begun_anew.append(str(fault))
+            self._places[lane].broke(fault)
+            self._start_game(lane)
+            return None
 
     def close(self) -> None:
         for place in self._places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,17 @@ class TrainResult:
     """One update.
 
     losses: `loss/{total,policy,value,reward,consistency}` (batch means under importance weights; consistency only when
-    trained), `learner/grad_norm` (before clipping), `learner/lr`, and what `clamped_targets` says. Empty when skipped.
-    In a group, of the whole batch, but for `clamped_targets`.
+    trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped. In a group, of the whole batch.
     priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
     item is not drawn again.
     skipped: the loss or gradient was not finite and nothing changed.
+    clamped: what `clamped_targets` says of the batch; in a group, of this rank's part.
     """
 
     losses: dict[str, float]
     priorities: FloatArray
     skipped: bool
+    clamped: dict[str, float] = field(default_factory=dict)
 
 
 class Learner:
@@ -129,7 +130,7 @@ class Learner:
         clamped = clamped_targets(
             batch, value_support=self._network.value_support, reward_support=self._network.reward_support
         )
-        return TrainResult({**losses, "learner/lr": lr, **clamped}, priorities, skipped=False)
+        return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False, clamped=clamped)
 
     def _join_parts(self, group: Group, means: list[torch.Tensor], errors: torch.Tensor) -> None:
         """Turn, in place, the gradients and `means` (the loss first) of this rank's part into those of the whole batch.

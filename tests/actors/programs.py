@@ -19,6 +19,7 @@ from muzero_ray.runtime.build import probe
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import RunOutput
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import small_config
 
 
@@ -53,7 +54,7 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Program,
 
 
 def pid_of(slot: Slot) -> int:
-    pid: int = ray.get(slot.handle.__ray_call__.remote(lambda _: os.getpid()), timeout=120)
+    pid: int = ray.get(slot.handle.__ray_call__.remote(lambda _: os.getpid()), timeout=PATIENCE)
     return pid
 
 

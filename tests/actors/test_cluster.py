@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import socket
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from actors import cluster
+from actors import cluster, ray_folder
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError
 
@@ -66,6 +69,49 @@ def test_the_object_store_follows_memory_and_shared_memory(
     monkeypatch.setattr(cluster.shutil, "disk_usage", lambda _: disk(int(shared_gib * 2**30)))
     monkeypatch.setattr(Path, "is_dir", lambda _: True)
     assert cluster.object_store_bytes() / 2**30 == pytest.approx(expected_gib, rel=1e-6)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_a_blank_token_or_path_is_none(blank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", blank)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", blank)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cluster.forget_blank_token()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert cluster.token_file() == tmp_path / ".ray" / "auth_token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "good")
+    cluster.forget_blank_token()
+    assert os.environ["RAY_AUTH_TOKEN"] == "good"
+
+
+@pytest.mark.parametrize("content", ["", " \n"])
+def test_a_blank_token_file_is_none_and_a_good_one_stays(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    file = tmp_path / "auth_token"
+    file.write_text(content)
+    cluster.use_token(file)
+    assert "RAY_AUTH_MODE" not in os.environ
+    cluster.make_token(file)
+    token = file.read_text()
+    assert len(token) == 64
+    assert file.stat().st_mode & 0o777 == 0o600
+    cluster.make_token(file)
+    assert file.read_text() == token
+
+
+@pytest.mark.parametrize("address", ["auto", "HERE"])
+def test_an_address_that_a_cluster_left_behind_is_refused_before_ray_looks_for_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stale = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", stale)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was asked"))
+    with pytest.raises(ConfigError, match=r"there is no Ray cluster to join \(nothing answers at .*without --address"):
+        cluster._join(stale if address == "HERE" else address, "test")
 
 
 HEAPS = """
@@ -130,3 +176,40 @@ def test_garbage_goes_soon_once_the_heap_is_settled() -> None:
 
     assert gone() == "False\n"
     assert gone("settled") == "True\n"
+
+
+def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder whose path is too long for sockets in it."""
+    folder = tmp_path / ("x" * 60)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def test_ray_keeps_its_files_where_temporary_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = long_folder(tmp_path, monkeypatch)
+    monkeypatch.setattr(ray_folder, "SOCKET_BYTES", 1_000)
+    assert ray_folder.folder_for_sockets() == (folder, None)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # as Ray has it
+    assert ray_folder.folder_for_sockets() == (tmp_path, None)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "gone"))
+    place, notice = ray_folder.folder_for_sockets()
+    assert place == Path("/tmp").resolve()
+    assert notice is not None
+    assert notice.endswith(f"since RAY_TMPDIR={tmp_path / 'gone'}: that is not a folder that can be written to")
+
+
+def test_a_path_too_long_for_sockets_is_avoided_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = long_folder(tmp_path, monkeypatch)
+    place, notice = ray_folder.folder_for_sockets()
+    assert place == Path("/tmp").resolve()
+    assert notice is not None
+    assert notice.startswith(
+        f"Ray keeps its files in /tmp, since TMPDIR={folder}: its path of {len(str(folder))} bytes"
+    )
+    monkeypatch.setattr(ray_folder, "SOCKET_BYTES", 80)
+    reason = r"TMPDIR=.*: its path of \d+ bytes is too long for sockets in it \(at most -\d+\). Set TMPDIR to another"
+    with pytest.raises(ConfigError, match=reason):
+        ray_folder.folder_for_sockets()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.cluster import SOCKET_BYTES, SOCKET_NAME_BYTES
 from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
+from actors.ray_folder import SOCKET_BYTES, SOCKET_NAME_BYTES
 from muzero_ray.private_folder import NAME_BYTES
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,7 @@ with connected(json.loads(os.environ["ADDRESS"]), "test"):
     class Worker:
         pass
 
-    seen = ray.get(ray.remote(Worker).options(num_cpus=0).remote().__ray_call__.remote(look), timeout=300)
+    seen = ray.get(ray.remote(Worker).options(num_cpus=0).remote().__ray_call__.remote(look), timeout=PATIENCE)
     print(json.dumps(seen | {"temporary": ray._private.worker._global_node.get_temp_dir_path()}))
 """
 
@@ -61,7 +62,12 @@ def run(driver: Path, here: Path, address: str | None = None, **environment: str
     """What a worker of `driver`, started in `here`, imported from where."""
     variables = {"ROOT": str(ROOT), "ADDRESS": json.dumps(address)} | environment
     done = subprocess.run(
-        [sys.executable, str(driver)], cwd=here, env=os.environ | variables, capture_output=True, text=True, timeout=500
+        [sys.executable, str(driver)],
+        cwd=here,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -106,7 +112,7 @@ def test_the_driver_imports_what_is_beside_it(hostile: Path, how: list[str]) -> 
     command = [sys.executable, *how, "submit", "cartpole", "--address", "http://localhost:1", "--runs-dir", "/runs"]
     # As if installed: `-m` finds it, and puts the current directory before it.
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=hostile, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=hostile, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert "no dashboard answers there" in done.stderr
     assert done.returncode == 2
 

@@ -26,6 +26,7 @@ from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.types import GameHistory, GameId
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
+from tests.patience import PATIENCE
 from tests.replay.games import make_game
 from tests.runtime.small_runs import rows
 
@@ -60,7 +61,7 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
         assert died_at.keys() == set(KILLS.values())
         assert {kind: program.of(kind)[0].restarts for kind in died_at} == dict.fromkeys(died_at, 1)  # type: ignore[arg-type]
         assert program.restarts == len(KILLS)
-        replay_size = ray.get(program.one("replay").handle.metrics.remote(0), timeout=60)["replay/size"]
+        replay_size = ray.get(program.one("replay").handle.metrics.remote(0), timeout=PATIENCE)["replay/size"]
         (restored,) = [match for text in said if (match := re.match(r"learner restored at step (\d+)", text))]
         supervisor.final_evaluation()
     # The learner repeated one interval at most.
@@ -86,7 +87,7 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
 
 def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP: it lives, holds its connections, and never answers."""
-    monkeypatch.setattr(actors.program, "TIMEOUT", 8.0)
+    monkeypatch.setattr(actors.program, "TIMEOUT", 20.0)
     config = ray_config(run={"training_steps": 60, "checkpoint_steps": INTERVAL}, reanalyze={"share": 0.0})
     with running(config, tmp_path / "run") as (supervisor, program, _, output):
         stopped: dict[str, int] = {}
@@ -144,9 +145,11 @@ def test_weights_that_are_not_finite_are_rolled_back(tmp_path: Path) -> None:
 
         on_progress(output, poison)
         assert supervisor.run()
-        assert ray.get(poisoned, timeout=60)
+        assert ray.get(poisoned, timeout=PATIENCE)
         assert program.one("learner").restarts == 1
-        final = ray.get(ray.get(program.one("params").handle.latest.remote("online", None), timeout=60)[0], timeout=60)
+        final = ray.get(
+            ray.get(program.one("params").handle.latest.remote("online", None), timeout=PATIENCE)[0], timeout=PATIENCE
+        )
         assert np.isfinite(final.flat).all()
     assert any("not finite" in text for text in said)
     assert any(text.startswith("learner restored at step") for text in said)
@@ -171,15 +174,15 @@ def test_replay_refuses_the_games_of_who_was_replaced_and_comes_back_whole(tmp_p
     slot = Slot("replay", 0, ray.remote(ReplayWorker).options(**options).remote(config, probe(config), 0, tmp_path))
 
     def add(*games: GameHistory) -> list[bool]:
-        return ray.get([slot.handle.add.remote(encode_game(one)) for one in games], timeout=120)  # type: ignore[no-any-return]
+        return ray.get([slot.handle.add.remote(encode_game(one)) for one in games], timeout=PATIENCE)  # type: ignore[no-any-return]
 
     try:
         late = game(0, 1)
         assert add(game(0, 0), game(1, 0)) == [True, True]
         assert add(late) == [False]
-        before = ray.get(slot.handle.metrics.remote(0), timeout=60)
+        before = ray.get(slot.handle.metrics.remote(0), timeout=PATIENCE)
         os.kill(pid_of(slot), signal.SIGKILL)
-        assert ray.get(slot.handle.metrics.remote(0), timeout=120) == before
+        assert ray.get(slot.handle.metrics.remote(0), timeout=PATIENCE) == before
         assert add(late, game(1, 0), game(1, 1)) == [False, False, True]
     finally:
         ray.kill(slot.handle)

@@ -23,6 +23,7 @@ from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import learner_state
 from muzero_ray.training.learner import Learner
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.ray,
@@ -53,9 +54,9 @@ def config(steps: int, workers: int) -> Config:
 def in_peer(slot: Slot, what: Any) -> Any:
     """The answer of the other rank to `what(worker)`."""
     asked = slot.handle.__ray_call__.remote(
-        lambda first: ray.get(first._peers[0].__ray_call__.remote(what), timeout=120)
+        lambda first: ray.get(first._peers[0].__ray_call__.remote(what), timeout=PATIENCE)
     )
-    return ray.get(asked, timeout=240)
+    return ray.get(asked, timeout=PATIENCE)
 
 
 def processes(slot: Slot) -> tuple[psutil.Process, psutil.Process]:
@@ -113,10 +114,10 @@ def test_ranks_train_as_one_are_replaced_as_one_and_leave_nobody_behind(tmp_path
             assert died - INTERVAL <= step < STEPS
         everyone = {process for pair in ranks for process in pair}
         assert len(everyone) == 6
-        first = ray.get(slot.handle.__ray_call__.remote(lambda worker: packed(worker._learner)), timeout=120)
+        first = ray.get(slot.handle.__ray_call__.remote(lambda worker: packed(worker._learner)), timeout=PATIENCE)
         assert first == in_peer(slot, lambda worker: packed(worker._learner))
         assert first[1]["step"] == STEPS
-    assert psutil.wait_procs(everyone, timeout=120)[1] == []
+    assert psutil.wait_procs(everyone, timeout=PATIENCE)[1] == []
     checkpoint = load_checkpoint(folder)
     assert checkpoint.step == STEPS
     assert checkpoint.state["book"]["limiter"]["sampled"] == STEPS * 16

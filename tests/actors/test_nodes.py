@@ -18,6 +18,7 @@ import ray
 from actors.program import Program
 from actors.slots import ProcessLost, Slot
 from tests.actors.test_program import WAIT, Output, Worker
+from tests.patience import PATIENCE, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -30,6 +31,10 @@ def spawn(kind: Any, index: int, restarts: int) -> Any:
     return ray.remote(Worker).options(num_cpus=0, resources={ELSEWHERE: 1}).remote(restarts)
 
 
+def raylets_of(starter: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(starter.pid).children() if child.name() == "raylet"]
+
+
 @contextlib.contextmanager
 def second_node() -> Iterator[psutil.Process]:
     """A raylet of its own that has joined; yields its process."""
@@ -38,34 +43,34 @@ def second_node() -> Iterator[psutil.Process]:
     command = [str(Path(sys.executable).parent / "ray"), "start", *options, "--object-store-memory=80000000"]
     starter = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            raylets = [child for child in psutil.Process(starter.pid).children() if child.name() == "raylet"]
-            if raylets and any(ELSEWHERE in node["Resources"] for node in ray.nodes() if node["Alive"]):
-                break
-            assert time.monotonic() < deadline
+
+        def joined() -> bool:
             assert starter.poll() is None
-            time.sleep(0.1)
-        yield raylets[0]
+            return any(ELSEWHERE in node["Resources"] for node in ray.nodes() if node["Alive"])
+
+        until(joined)
+        yield raylets_of(starter)[0]
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
-            raylets = [child for child in psutil.Process(starter.pid).children() if child.name() == "raylet"]
-            for raylet in raylets:
+            for raylet in raylets_of(starter):
                 raylet.terminate()
-            psutil.wait_procs(raylets, timeout=30)
+                raylet.wait(PATIENCE)
         starter.terminate()  # with its raylet alive it would drain that for 30 s first
         with contextlib.suppress(subprocess.TimeoutExpired):
-            starter.wait(60)
+            starter.wait(PATIENCE)
         starter.kill()
 
 
-def until(program: Program, condition: Any) -> list[Any]:
+def collected(program: Program, condition: Any) -> list[Any]:
     """Collect until `condition()`; returns the results of calls."""
     results: list[Any] = []
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        results += [result for _, result in program.collect(WAIT)]
+
+    def holds() -> bool:
+        results.extend(result for _, result in program.collect(WAIT))
+        return bool(condition())
+
+    if not condition():
+        until(holds, pause=0.0)
     return results
 
 
@@ -76,20 +81,20 @@ def test_actors_wait_for_a_node_and_again_when_it_has_left_which_is_no_failure()
         assert list(program.collect(WAIT)) == []
         assert slot.ready is not None
         with second_node() as raylet:
-            assert until(program, lambda: slot.ready is None) == []
+            assert collected(program, lambda: slot.ready is None) == []
             assert slot.node != ray.get_runtime_context().get_node_id()
             slot.send("hang")
             raylet.terminate()
-            (lost,) = until(program, lambda: slot.restarts)
+            (lost,) = collected(program, lambda: slot.restarts)
             assert isinstance(lost, ProcessLost)
             assert str(lost) == "its node left"
         assert list(program.collect(WAIT)) == []
         assert slot.ready is not None
         assert (slot.restarts, slot.failures, slot.node) == (1, 0, None)
         with second_node():
-            assert until(program, lambda: slot.ready is None) == []
+            assert collected(program, lambda: slot.ready is None) == []
             time.sleep(max(0.0, slot.retry_at - time.monotonic()))
             slot.send("work")
-            assert until(program, lambda: slot.call is None) == [1]
+            assert collected(program, lambda: slot.call is None) == [1]
     finally:
         ray.kill(slot.handle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import ray
 
 from actors.parameter_server import ParameterServer
 from muzero_ray.types import Weights, WeightsVersion
+from tests.patience import PATIENCE, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -58,7 +58,7 @@ def test_an_empty_one_makes_newcomers_wait_and_nobody_else() -> None:
         await asyncio.sleep(0)
         assert not newcomer.done()
         await publish(server, 0, 8)
-        assert await asyncio.wait_for(newcomer, 30) == (0, 8)
+        assert await asyncio.wait_for(newcomer, PATIENCE) == (0, 8)
 
     asyncio.run(scenario())
 
@@ -66,16 +66,14 @@ def test_an_empty_one_makes_newcomers_wait_and_nobody_else() -> None:
 def test_a_restarted_one_has_another_identity_and_gets_weights_again() -> None:
     server = ray.remote(ParameterServer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     try:
-        before = ray.get(server.identity.remote(), timeout=60)
+        before = ray.get(server.identity.remote(), timeout=PATIENCE)
         weights = Weights(WeightsVersion(0, 3), np.ones(2, np.float32))
-        ray.get(server.publish.remote({"online": weights}), timeout=60)
-        assert ray.get(server.identity.remote(), timeout=60) == before
+        ray.get(server.publish.remote({"online": weights}), timeout=PATIENCE)
+        assert ray.get(server.identity.remote(), timeout=PATIENCE) == before
         ray.kill(server, no_restart=False)
-        deadline = time.monotonic() + 60
-        while ray.get(server.identity.remote(), timeout=60) == before:
-            assert time.monotonic() < deadline
+        until(lambda: ray.get(server.identity.remote(), timeout=PATIENCE) != before)
         waiting = server.latest.remote("online", None)
-        ray.get(server.publish.remote({"online": weights}), timeout=60)
-        assert len(ray.get(waiting, timeout=60)) == 1
+        ray.get(server.publish.remote({"online": weights}), timeout=PATIENCE)
+        assert len(ray.get(waiting, timeout=PATIENCE)) == 1
     finally:
         ray.kill(server)

@@ -18,6 +18,7 @@ from actors.program import MAX_BLOCKED, MAX_FAILURES, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.errors import CheckpointError, EnvironmentFault, MuZeroRayError, NumericsError, PeerLost
+from tests.patience import PATIENCE, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -51,7 +52,7 @@ class Worker:
         raise CheckpointError("the disk is full")
 
     def ask(self, other: Any, method: str) -> Any:
-        return ray.get(getattr(other, method).remote(), timeout=1)
+        return ray.get(getattr(other, method).remote(), timeout=1 if method == "hang" else PATIENCE)
 
 
 class Output:
@@ -75,6 +76,7 @@ def spawn(kind: Any, index: int, restarts: int) -> Any:
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
     """One evaluator and one self-play actor; who failed may work again at once."""
     monkeypatch.setattr(actors.program, "backoff", lambda _: 0.0)
+    monkeypatch.setattr(actors.program, "PLACING_SECONDS", PATIENCE)  # nothing is said of slow starts
     result = Program(
         [Slot("evaluator", 0, spawn("evaluator", 0, 0)), Slot("self_play", 0, spawn("self_play", 0, 0))],
         spawn,
@@ -86,21 +88,27 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
 
 
 def placed(program: Program) -> None:
-    deadline = time.monotonic() + 60
-    while any(slot.ready is not None for slot in program.slots):
-        assert time.monotonic() < deadline
+    def all_ready() -> bool:
         assert list(program.collect(WAIT)) == []
+        return all(slot.ready is None for slot in program.slots)
+
+    if any(slot.ready is not None for slot in program.slots):
+        until(all_ready, pause=0.0)
 
 
 def call(program: Program, slot: Slot, method: str, *arguments: Any) -> Any:
     """The outcome of one call."""
-    deadline = time.monotonic() + 60
+    outcomes: list[Any] = []
+
+    def come() -> bool:
+        outcomes.extend(program.collect(WAIT))
+        return bool(outcomes)
+
     slot.send(method, *arguments)
-    while time.monotonic() < deadline:
-        for answered, result in program.collect(WAIT):
-            assert answered is slot
-            return result
-    raise AssertionError("no outcome")
+    until(come, pause=0.0)
+    ((answered, result),) = outcomes
+    assert answered is slot
+    return result
 
 
 def said(program: Program) -> list[str]:
@@ -175,7 +183,7 @@ def test_who_does_not_answer_in_time_is_replaced(program: Program, monkeypatch: 
     monkeypatch.setattr(actors.program, "TIMEOUT", 1.0)
     slot = program.one("self_play")
     assert str(call(program, slot, "hang")) == "no answer to hang for 1 s"
-    monkeypatch.setattr(actors.program, "TIMEOUT", 60.0)
+    monkeypatch.setattr(actors.program, "TIMEOUT", PATIENCE)
     placed(program)
     assert call(program, slot, "work") == 1
 
@@ -183,11 +191,10 @@ def test_who_does_not_answer_in_time_is_replaced(program: Program, monkeypatch: 
 def test_who_waits_for_a_place_is_no_failure(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     placed(program)
     monkeypatch.setattr(actors.program, "TIMEOUT", 0.5)
-    monkeypatch.setattr(actors.program, "PLACING_SECONDS", 0.5)
+    monkeypatch.setattr(actors.program, "PLACING_SECONDS", 1.0)
     unplaceable = Slot("self_play", 1, ray.remote(Worker).options(num_cpus=64).remote())
     program.slots.append(unplaceable)
-    end = time.monotonic() + 2
-    while time.monotonic() < end:
+    while not said(program):
         assert list(program.collect(WAIT)) == []
     assert (unplaceable.failures, unplaceable.restarts) == (0, 0)
     assert said(program) == ["1 of 2 self-play actors placed"]
@@ -260,7 +267,7 @@ def test_a_learner_that_diverges_is_set_back_once(program: Program) -> None:
 def test_a_constructor_that_fails_is_reported_by_its_exception() -> None:
     handle = ray.remote(Worker).options(num_cpus=0).remote(0, broken=True)
     with pytest.raises(ProcessLost, match=r"^KeyError: 'no such game'$"):
-        answer(handle.__ray_ready__.remote(), 60)
+        answer(handle.__ray_ready__.remote(), PATIENCE)
 
 
 def test_pauses_double_up_to_a_minute() -> None:

@@ -17,6 +17,7 @@ from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE, split_shards
 from muzero_ray.runtime.run_book import RunBook
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
+from tests.patience import PATIENCE
 from tests.runtime.small_runs import rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -62,7 +63,7 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
         assert [slot.restarts for slot in shards] == [0, 1]
         assert program.restarts == 1
         assert "replay 1 was lost and is back" in said
-        sizes = [ray.get(slot.handle.metrics.remote(0), timeout=60)["replay/size"] for slot in shards]
+        sizes = [ray.get(slot.handle.metrics.remote(0), timeout=PATIENCE)["replay/size"] for slot in shards]
     assert all(size > 0 for size in sizes)
     assert rows(folder)[-1]["replay/size"] <= sum(sizes)  # more may have come in since
     first = load_checkpoint(folder)

@@ -10,6 +10,7 @@ import pytest
 from actors import weights_client
 from actors.weights_client import INTERVAL, SHARE, WeightsClient
 from muzero_ray.types import Weights, WeightsVersion
+from tests.patience import PATIENCE
 
 
 class Server:
@@ -46,7 +47,7 @@ class Bench:
         self.client: WeightsClient[int] = WeightsClient(self.server, "online", self._prepare)
 
     def _prepare(self, weights: Weights) -> int:
-        assert self.allow.wait(30)
+        assert self.allow.wait(PATIENCE)
         if self.failure is not None:
             raise self.failure
         self.cpu += self.cost
@@ -56,7 +57,7 @@ class Bench:
         """What the poll after the end of the background job returns."""
         job = self.client._job
         assert job is not None
-        job.exception(timeout=30)
+        job.exception(timeout=PATIENCE)
         return self.client.poll()
 
 
@@ -111,7 +112,7 @@ def _settled(bench: Bench, looks: int) -> bool:
     """The background may not have begun yet."""
     job: Any = bench.client._job
     if job is not None:
-        job.exception(timeout=30)
+        job.exception(timeout=PATIENCE)
     return bench.server.looks == looks
 
 

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.ablation import ROOT, VARIANTS, options_of
 from muzero_ray.cli import parse_args
 from muzero_ray.cli_commands import TrainCommand
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -45,7 +46,7 @@ def test_a_table_is_made_in_parts(tmp_path: Path) -> None:
     ]
     for variants, trained in ((["preset"], 2), (["preset", "uniform-replay"], 2)):
         asked = [*command, "--seeds", "0", "1", "--variants", *variants]
-        result = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         assert result.returncode == 0, result.stderr
         lines = result.stdout.splitlines()
         assert sum(line.startswith("training ") for line in lines) == trained

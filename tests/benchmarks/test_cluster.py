@@ -32,7 +32,7 @@ def test_the_whole_system_is_watched_by_kind_of_process() -> None:
 
 
 def test_sleeping_actors_are_driven_by_the_real_program() -> None:
-    rows = check(list(coordinate(SMALL)))
+    rows = check(list(coordinate(SMALL)), may_be_zero=("coordination",))
     alone = rows["coordination-first/1/self-play"].ratio
     assert alone is not None
     assert alone < 1.01  # nobody is faster than what it sleeps

@@ -19,13 +19,14 @@ from chaos.witness import ACKNOWLEDGED, REFUSED, TARGET, Note
 from chaos.witnessed_launch import TargetBook
 from muzero_ray.config import Config
 from muzero_ray.types import GameId
+from tests.patience import PATIENCE
 
 
 @pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 def test_hosts_are_cut_off_and_killed_and_nothing_is_left(tmp_path: Path) -> None:
     before = subprocess.run(["ip", "link"], capture_output=True).stdout
     command = [*outer_namespaces(), sys.executable, "-m", "tests.chaos.two_hosts", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [True, False, True, [0, 1], True, True, False, True]
     assert subprocess.run(["ip", "link"], capture_output=True).stdout == before

@@ -20,6 +20,7 @@ from chaos.witness import ACKNOWLEDGED, Note, acknowledged, digest, notes
 from muzero_ray.runtime.checkpoint import save_checkpoint
 from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
 from muzero_ray.types import GameId
+from tests.patience import PATIENCE
 
 
 def line(*game: int, host: str = "a") -> str:
@@ -54,12 +55,12 @@ def test_rates_are_of_the_window_asked_for() -> None:
 
 def test_waiting_ends_with_the_run() -> None:
     job = make_job()
-    assert job.wait(lambda: True, "nothing") < 1.0
+    job.wait(lambda: True, "nothing")
     threading.Timer(0.05, job.over.set).start()
     with pytest.raises(Broken, match="the moon"):
-        job.wait(lambda: False, "the moon")
+        job.wait(lambda: False, "the moon", PATIENCE)
     with pytest.raises(Broken):
-        job.sleep(60)
+        job.sleep(PATIENCE)
 
 
 def test_what_was_acknowledged_is_read_up_to_a_torn_line(tmp_path: Path) -> None:
@@ -101,6 +102,24 @@ def test_lost_and_doubled_games_are_counted(
     assert notes[:2] == ["it did not come back", "the last checkpoint is of step 200, the target was 300"]
 
 
+@pytest.mark.parametrize(
+    ("last", "last_without", "met"),
+    [(100.0, 100.0, True), (70.0, 100.0, False), (70.0, 75.0, True), (91.0, 300.0, True)],
+)
+def test_throughput_is_compared_with_the_same_job_without_kills(last: float, last_without: float, met: bool) -> None:
+    first, windows = [100.0] * 9, 9
+    found = kills.drift(first + [50.0] + [last] * windows, first + [50.0] + [last_without] * windows)
+    assert found.met is met
+    assert found.figures["kept"] == last / 100
+    assert found.figures["kept without"] == last_without / 100
+
+
+def test_a_few_kills_say_nothing_of_a_drift() -> None:
+    found = kills.drift([100.0, 10.0], [100.0, 100.0])
+    assert found.met
+    assert "not judged" in found.notes[0]
+
+
 def test_a_state_has_one_hash_whatever_its_order() -> None:
     a, b = np.arange(3, dtype=np.float32), np.ones((2, 2), np.float32)
     one = digest(({"a": a, "b": b}, {"step": 3, "skipped": 0}))
@@ -121,8 +140,8 @@ def test_only_a_checkpoint_that_is_made_counts_as_a_write(tmp_path: Path) -> Non
 
 def test_a_program_is_watched_to_its_end(tmp_path: Path) -> None:
     with Program(tmp_path / "log", "presets") as program:
-        assert program.wait(120) == 0
-        assert until(lambda: not program.left(), 30)
+        assert program.wait(PATIENCE) == 0
+        assert until(lambda: not program.left(), PATIENCE)
     assert "cartpole" in program.printed()
     assert program.error() == ""
 
@@ -131,6 +150,6 @@ def test_one_that_does_not_resume_is_noted(tmp_path: Path) -> None:
     tally = Tally()
     with Program(tmp_path / "log", "resume", tmp_path / "nowhere") as program:
         assert not resumes(program, 100, tally)
-        assert program.wait(120) == 2
+        assert program.wait(PATIENCE) == 2
     assert program.error().startswith("error: ")
     assert "not 100" in tally.notes[0]

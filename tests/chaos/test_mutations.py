@@ -20,6 +20,7 @@ from chaos.handmade import HANDMADE
 from chaos.mutations import DAMAGE, FORGERY, PICKLE, Mutation, edit_json, sign
 from chaos.numbers import PLACES, points, run_with
 from muzero_ray.runtime.checkpoint import MANIFEST, list_checkpoints, load_checkpoint
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def run_code() -> tuple[str, bool]:
     """What unpickling while the watch is armed raises, and whether the watch is armed then."""
     try:
-        with Watch.get().armed_for(60.0):
+        with Watch.get().armed_for(PATIENCE):
             pickle.loads(PICKLE)
     except CodeRun as error:
         return str(error), Watch.get().armed
@@ -153,11 +154,11 @@ def test_problems_are_counted_and_told_once_each() -> None:
 
 
 def damaged(folder: Path) -> list[Verdict]:
-    return verdicts([mutation for mutation in sample(100) if mutation in DAMAGE], folder)
+    return verdicts([mutation for mutation in sample(100) if mutation in DAMAGE], folder, PATIENCE)
 
 
 def forged(folder: Path) -> list[Verdict]:
-    return verdicts([*HANDMADE, *(mutation for mutation in sample(100) if mutation in FORGERY)], folder)
+    return verdicts([*HANDMADE, *(mutation for mutation in sample(100) if mutation in FORGERY)], folder, PATIENCE)
 
 
 def test_damaged_checkpoints_are_refused_or_walked_past(tmp_path: Path) -> None:

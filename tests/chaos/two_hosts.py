@@ -11,6 +11,7 @@ from typing import Any
 
 from chaos.hosts import Host, make_bridge
 from chaos.programs import until
+from tests.patience import PATIENCE
 
 REACHES = "import socket; socket.create_connection(('10.77.0.2', 8000), 1.5)"
 LISTENS = "import socket, time; s = socket.create_server(('10.77.0.2', 8000)); time.sleep(600)"
@@ -25,10 +26,11 @@ def main(folder: Path) -> list[Any]:
     def reaches() -> bool:
         return subprocess.run([*one.enter(), sys.executable, "-c", REACHES], capture_output=True).returncode == 0
 
-    seen: list[Any] = [until(reaches, 20)]
-    for up in (False, True):
-        other.link(up=up)
-        seen.append(reaches())
+    seen: list[Any] = [until(reaches, PATIENCE)]
+    other.link(up=False)
+    seen.append(reaches())
+    other.link(up=True)
+    seen.append(until(reaches, PATIENCE))
     seen.append([len(host.processes("create_server")) for host in (one, other)])
     for held in other.processes():
         held.suspend()
@@ -36,9 +38,9 @@ def main(folder: Path) -> list[Any]:
     for held in other.processes():
         held.resume()
     other.kill()
-    seen += [program.wait(10) != 0, other.empties(10), reaches()]
+    seen += [program.wait(PATIENCE) != 0, other.empties(PATIENCE), reaches()]
     other.boot()
-    return [*seen, other.empties(1)]
+    return [*seen, other.empties(PATIENCE)]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.envs.renewal import MAX_FAULTS, Renewal
 from muzero_ray.errors import EnvironmentFault
+from tests.patience import PATIENCE
 
 
 class Ends(gymnasium.Env[np.ndarray, int]):
@@ -115,7 +116,7 @@ def _play_to_the_end(path: Path, how: str) -> None:
 def test_a_note_tells_which_call_a_dead_process_was_in(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_play_to_the_end, args=(tmp_path / "note", "exit"))
     process.start()
-    process.join(120)
+    process.join(PATIENCE)
     assert process.exitcode == 7
     assert read_note(tmp_path / "note") == "environment Ends-v0 (seed 41, step 2): step has not returned"
 

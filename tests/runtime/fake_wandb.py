@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.patience import PATIENCE
+
 
 class FakeRun:
     """Stands in for a W&B run; `fail` is raised by `log`."""
@@ -28,7 +30,7 @@ class FakeRun:
 
     def log(self, values: dict[str, Any]) -> None:
         if self._gate is not None:
-            assert self._gate.wait(30)
+            assert self._gate.wait(PATIENCE)
         if self._fail is not None:
             raise self._fail
         self.logged.append(values)

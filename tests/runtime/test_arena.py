@@ -17,7 +17,7 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
 from muzero_ray.runtime.arena import BotPlayer, Match, NetworkPlayer, elo_difference, play_match
-from muzero_ray.runtime.evaluation import MAX_LANES
+from muzero_ray.runtime.episodes import MAX_LANES
 from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.types import Array, BoolArray, IntArray
 from tests.runtime.small_runs import run_serial, small_config

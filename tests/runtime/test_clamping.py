@@ -67,15 +67,15 @@ def test_every_update_tells() -> None:
     batch = make_batch("mlp")
     batch = replace(batch, target_reward=np.full_like(batch.target_reward, 1e6))
     result = learner("mlp").train_step(batch)
-    assert result.losses["learner/reward_clamped"] > 0
-    assert result.losses["learner/reward_largest"] == 1e6
+    assert result.clamped["learner/reward_clamped"] > 0
+    assert result.clamped["learner/reward_largest"] == 1e6
 
 
 def test_shares_are_averaged_and_the_largest_is_kept() -> None:
     tally, metrics = TrainTally(), MetricsAccumulator()
     for share, largest in ((0.5, 9.0), (0.0, 2.0)):
-        losses = {"learner/reward_clamped": share, "learner/reward_largest": largest}
-        tally.add(TrainResult(losses, np.zeros(1, np.float32), skipped=False))
+        clamped = {"learner/reward_clamped": share, "learner/reward_largest": largest}
+        tally.add(TrainResult({}, np.zeros(1, np.float32), skipped=False, clamped=clamped))
     metrics.update(tally.stats(2, {}).losses)
     again = MetricsAccumulator()
     again.load_state(metrics.state())

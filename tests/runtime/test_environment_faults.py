@@ -11,7 +11,8 @@ import pytest
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.renewal import MAX_FAULTS
 from muzero_ray.errors import EnvironmentFault
-from muzero_ray.runtime.evaluation import AGAIN, Evaluation, play_episodes, random_policy
+from muzero_ray.runtime.episodes import AGAIN
+from muzero_ray.runtime.evaluation import Evaluation, play_episodes, random_policy
 from muzero_ray.runtime.play_stats import PlayStats
 from muzero_ray.runtime.protocol import EvaluationProtocol
 from muzero_ray.runtime.self_play import SelfPlay

@@ -17,10 +17,11 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.runtime.build import build_learner, probe
 from muzero_ray.runtime.commands import evaluated
-from muzero_ray.runtime.evaluation import MAX_LANES, Evaluator, play_episodes, random_policy
+from muzero_ray.runtime.episodes import MAX_LANES
+from muzero_ray.runtime.evaluation import Evaluator, play_episodes, random_policy
 from muzero_ray.runtime.opponents import make_opponent
 from muzero_ray.runtime.protocol import EvaluationProtocol, evaluation_protocol
-from muzero_ray.types import Array, BoolArray, IntArray
+from muzero_ray.types import Array, BoolArray, EnvSpec, IntArray
 from tests.runtime.scripted import ScriptedEnvironment
 from tests.runtime.small_runs import small_config
 
@@ -240,7 +241,8 @@ def test_the_evaluator_plays_the_opponent_it_was_given() -> None:
 
 def test_a_protocol_is_what_scores_depend_on() -> None:
     def digest(config: Config, num_players: int = 1) -> str:
-        return evaluation_protocol(config, num_players=num_players).digest
+        spec = EnvSpec("test", (4,), "float32", 2, num_players, max_moves=500)
+        return evaluation_protocol(config, spec).digest
 
     cartpole, breakout, board = small_config(), small_config("breakout"), small_config("tictactoe")
     base = digest(cartpole)

@@ -20,8 +20,10 @@ from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.commands import evaluate_run
 from muzero_ray.runtime.protocol import evaluation_protocol
 from muzero_ray.runtime.run_output import open_run
+from muzero_ray.types import EnvSpec
 from tests.odd_environments import Bandit
-from tests.runtime.small_runs import assert_same_run, run_serial, small_config
+from tests.replay.games import stored
+from tests.runtime.small_runs import assert_same_run, restored_replay, run_serial, small_config
 
 HEADS = {"head_layers": (16,), "value": {"max": 10.0, "bins": 11}, "reward": {"max": 2.0, "bins": 5}}
 NETWORK = {"kind": "mlp", "hidden": 16, "layers": (16,), **HEADS}
@@ -124,6 +126,26 @@ def test_self_play_and_evaluation_share_them(
         assert evaluation_instances(Config.model_validate(sections)) == evaluated
 
 
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_games_that_are_truncated_with_nothing_legal_are_learned_from(search: str, tmp_path: Path) -> None:
+    """Played, stored, searched again, evaluated: and the last state has a value."""
+    settings = small_config(
+        env={"id": "tests.odd_environments:MaskedTrunc-v0"},
+        network=NETWORK,
+        search={"kind": search},
+        reanalyze={"share": 1.0},
+        replay={"segment_length": 400},
+    )
+    run_serial(settings, tmp_path / "run")
+    replay = restored_replay(settings, tmp_path / "run", load_checkpoint(tmp_path / "run"))
+    games = stored(replay)
+    assert len(games) > 3
+    stale = replay.stale_games(99)
+    assert all(len(game.observations) == 9 and not game.legal[-1].any() for game in stale)  # 8 moves, and the end
+    assert all(game.legal[:-1].any(axis=1).all() for game in stale)
+    assert any(game.version.step > 0 for game in stale)
+
+
 def old_run(folder: Path) -> Config:
     """A run of bytes between 0 and 1, its `config.yaml` as it was written before the newer settings."""
     env = {"id": "tests.odd_environments:Bandit-v0", "kwargs": {"dtype": "uint8"}, "scaling": "bytes"}
@@ -164,9 +186,10 @@ def test_other_kinds_of_old_runs_are_what_they_were(tmp_path: Path) -> None:
 
 
 def test_how_an_observation_is_read_is_not_part_of_the_protocol() -> None:
-    base = evaluation_protocol(small_config(), num_players=1)
+    spec = EnvSpec("test", (4,), "float32", 2, max_moves=500)
+    base = evaluation_protocol(small_config(), spec)
     changed = small_config(
         env={"id": "CartPole-v1", "max_moves": 60, "scaling": "bytes", "channels": "last", "instances": 9}
     )
-    assert evaluation_protocol(changed, num_players=1).digest == base.digest
+    assert evaluation_protocol(changed, spec).digest == base.digest
     assert base.digest == "fc8935dde25f"  # of scores made before there were these settings

@@ -23,7 +23,7 @@ def test_names_are_the_published_ones() -> None:
         "eval": "return_mean return_std length_mean episodes simulations",
         "train": "return_mean length_mean",
         "loss": "total policy value reward consistency",
-        "learner": "steps_per_s grad_norm lr skipped",
+        "learner": "steps_per_s grad_norm lr skipped reward_clamped reward_largest value_clamped value_largest",
         "replay": "size bytes games samples_per_insert target_age priority_max",
         "model": "value_error_first value_error_last value_explained_first value_explained_last value_bias "
         "reward_error_first reward_error_last reward_explained_first reward_explained_last policy_kl policy_entropy",

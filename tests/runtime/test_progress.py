@@ -88,9 +88,9 @@ def test_eta_is_at_the_speed_of_this_process() -> None:
 def test_the_nearest_limit_counts() -> None:
     clock = FakeClock()
     progress, _ = _plain(clock, episodes=10, minutes=5)
-    progress.update({"learner_steps": 0, "episodes": 0, "seconds_before": 30.0})
+    progress.update({"learner_steps": 0, "episodes": 0, "seconds": 30.0})
     clock.now += 30.0  # 60 of 300 s
-    progress.update({"learner_steps": 100, "episodes": 1})
+    progress.update({"learner_steps": 100, "episodes": 1, "seconds": 60.0})
     assert progress.fraction() == pytest.approx(0.2)
     assert progress.eta() == pytest.approx(240.0)  # learner: 270 s, episodes: 270 s
     progress.update({"episodes": 8})
@@ -125,3 +125,24 @@ def test_close_twice_prints_the_last_line_once() -> None:
     progress.close()
     progress.close()
     assert len(out.getvalue().splitlines()) == 2
+
+
+def test_what_goes_on_besides_training_is_shown_in_front_and_a_run_that_is_over_has_no_eta() -> None:
+    clock = FakeClock()
+    progress, out = _plain(clock, training_steps=10)
+    progress.update({"learner_steps": 5})
+    clock.now += 10.0
+    progress.doing("evaluation: 1 of 3 episodes, 20 moves")
+    progress.update({"learner_steps": 8})
+    clock.now += 10.0
+    progress.doing("final evaluation: 0 of 3 episodes, 4 moves")
+    progress.update({"learner_steps": 10})
+    clock.now += 10.0
+    progress.doing(None)
+    progress.update({"learner_steps": 10})
+    assert out.getvalue().splitlines() == [
+        "[ 50%] learner steps 5/10  elapsed 0:00",
+        "[ 80%] evaluation: 1 of 3 episodes, 20 moves  learner steps 8/10  elapsed 0:10  ETA 0:06",
+        "[100%] final evaluation: 0 of 3 episodes, 4 moves  learner steps 10/10  elapsed 0:20",
+        "[100%] learner steps 10/10  elapsed 0:30",
+    ]

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from muzero_ray.runtime.build import probe
 from muzero_ray.runtime.run_lock import STALE_SECONDS, Holder, LockLost, RunLock, live_lock
 from muzero_ray.runtime.run_output import RunOutput
 from muzero_ray.runtime.serial import SerialRunner
+from tests.patience import until
 from tests.runtime.small_runs import run_serial, small_config
 
 ELSEWHERE = "0b2f-of-another-boot pid:[4026531836]"
@@ -47,7 +49,7 @@ def holding(folder: Path) -> subprocess.Popen[str]:
 def plant(folder: Path, *, age: float = 0.0, number: int = 1, **changes: Any) -> Path:
     """A lock file whose holder differs from this process in `changes`."""
     path = folder / f"lock.{number}"
-    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Holder.this_process(), **changes))))
+    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(Holder.this_process(folder), **changes))))
     set_age(path, age)
     return path
 
@@ -57,13 +59,6 @@ def set_age(path: Path, age: float) -> None:
     path.touch()
     now = path.stat().st_mtime
     os.utime(path, (now - age, now - age))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -114,6 +109,23 @@ def test_another_process_with_the_same_pid_is_not_the_holder(tmp_path: Path) -> 
     plant(tmp_path)
     with pytest.raises(ConfigError):
         RunLock.acquire(tmp_path)
+
+
+def test_a_copy_of_the_folder_of_a_living_run_is_free_and_the_same_folder_by_another_name_is_not(
+    tmp_path: Path,
+) -> None:
+    folder, copy, link = tmp_path / "run", tmp_path / "copy", tmp_path / "link"
+    folder.mkdir()
+    with RunLock.acquire(folder) as lock:
+        shutil.copytree(folder, copy)
+        RunLock.acquire(copy).release()
+        link.symlink_to(folder)
+        with pytest.raises(ConfigError):
+            RunLock.acquire(link)
+        lock.confirm()
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(ConfigError):
+            RunLock.acquire(tmp_path / "moved")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from muzero_ray.runtime.commands import report_runs
 from muzero_ray.runtime.human_scores import human_normalised
 from muzero_ray.runtime.protocol import evaluation_protocol
 from muzero_ray.runtime.scores import RunScore, aggregate, compare, interquartile_mean, read_score
+from muzero_ray.types import EnvSpec
 
 BREAKOUT = Config.model_validate(
     {"env": {"kind": "atari", "id": "Breakout"}, "network": {"kind": "resnet"}, "search": {"simulations": 16}}
@@ -27,7 +28,8 @@ BREAKOUT = Config.model_validate(
 
 def score(value: float, config: Config = BREAKOUT, **changes: Any) -> RunScore:
     """changes: of the protocol, by dotted name with `__`."""
-    protocol = copy.deepcopy(vars(evaluation_protocol(config, num_players=1)))
+    spec = EnvSpec("test", (1, 96, 96), "uint8", 4, max_moves=27_000)
+    protocol = copy.deepcopy(vars(evaluation_protocol(config, spec)))
     for name, new in changes.items():
         *path, last = name.split("__")
         place = protocol

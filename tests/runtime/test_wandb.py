@@ -17,6 +17,7 @@ import pytest
 
 from muzero_ray.runtime import tracking
 from muzero_ray.runtime.tracking import MetricsWriter
+from tests.patience import PATIENCE
 from tests.runtime.fake_wandb import CommError, FakeRun, UsageError, fake_wandb
 from tests.runtime.metric_rows import a_row, rows_in
 
@@ -42,7 +43,7 @@ def test_offline_wandb_holds_every_row_of_both_parts(tmp_path: Path, monkeypatch
         writer.log_table("eval/episodes_table", ("seed", "return"), [(0, 1.5), (1, 2.5)])
         (tmp_path / "game.mp4").write_bytes(b"not checked by W&B")
         writer.log_video(tmp_path / "game.mp4")
-        writer.close(60.0)
+        writer.close(PATIENCE)
         assert writer.dropped == 0
         time.sleep(1.1)  # W&B names an offline run's folder by the second: two parts in one second would share it
 
@@ -51,7 +52,7 @@ def test_offline_wandb_holds_every_row_of_both_parts(tmp_path: Path, monkeypatch
     records = []
     for folder in folders:
         tool = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
-        out = subprocess.run(tool, capture_output=True, text=True, check=True, timeout=60).stdout
+        out = subprocess.run(tool, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
         records += [json.loads(line) for line in out.splitlines()]
     history = [record["history"]["item"] for record in records if record["type"] == "history"]
     rows = [item for item in history if "loss/total" in item]
@@ -76,7 +77,7 @@ def test_absent_wandb_disturbs_nothing(
     for steps in range(5):
         writer.write(a_row(steps))
     writer.log_table("eval/episodes_table", ["a"], [[1]])
-    writer.close(30.0)
+    writer.close(PATIENCE)
     assert [line["env_steps"] for line in rows_in(tmp_path)] == [0, 1, 2, 3, 4]
     assert writer.dropped == 6
     assert caplog.text.count("W&B stopped") == 1
@@ -90,7 +91,7 @@ def test_failing_log_warns_once_and_the_file_goes_on(
     writer = MetricsWriter(tmp_path, {}, mode="offline")
     for steps in range(20):
         writer.write(a_row(steps))
-    writer.close(30.0)
+    writer.close(PATIENCE)
     assert len(rows_in(tmp_path)) == 20
     assert [record.levelno for record in caplog.records if "W&B stopped" in record.message] == [logging.WARNING]
     assert writer.dropped == 20
@@ -111,7 +112,7 @@ def test_online_falls_back_to_offline(
     fake_wandb(monkeypatch, init)
     writer = MetricsWriter(tmp_path, {}, mode="auto", api_key="k" * 40)
     writer.write(a_row(7))
-    writer.close(30.0)
+    writer.close(PATIENCE)
     assert modes == ["online", "offline"]
     assert [values["env_steps"] for values in run.logged] == [7]
     assert run.finished
@@ -134,7 +135,7 @@ def test_auto_is_online_only_with_a_key(
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     writer = MetricsWriter(tmp_path, {"a": 1}, run_id="abc", project="p")
-    writer.close(30.0)
+    writer.close(PATIENCE)
     assert [(call["mode"], call["id"], call["project"]) for call in calls] == [(expected, "abc", "p")]
 
 
@@ -145,7 +146,7 @@ def test_files_outside_the_run_folder_stop_wandb(
     fake_wandb(monkeypatch, lambda **_: elsewhere)
     writer = MetricsWriter(tmp_path / "run", {}, mode="offline")
     writer.write(a_row(1))
-    writer.close(30.0)
+    writer.close(PATIENCE)
     assert elsewhere.logged == []
     assert elsewhere.finished
     assert str(tmp_path / "elsewhere") in caplog.text
@@ -158,17 +159,17 @@ def test_full_queue_drops_the_oldest_and_never_waits(tmp_path: Path, monkeypatch
 
     def init(**_: Any) -> FakeRun:
         started.set()
-        assert gate.wait(30)
+        assert gate.wait(PATIENCE)
         return run
 
     fake_wandb(monkeypatch, init)
     writer = MetricsWriter(tmp_path, {}, mode="offline")
-    assert started.wait(30)
+    assert started.wait(PATIENCE)
     for steps in range(10):
         writer.write(a_row(steps))  # W&B stands still: these return all the same
     assert writer.dropped == 6
     gate.set()
-    writer.close(30.0)
+    writer.close(PATIENCE)
     assert [values["env_steps"] for values in run.logged] == [6, 7, 8, 9]
     assert len(rows_in(tmp_path)) == 10
 
@@ -188,9 +189,9 @@ def test_rows_are_sent_at_most_once_per_interval_until_closing(tmp_path: Path, m
     writer = MetricsWriter(tmp_path, {}, mode="offline")
     for steps in range(3):
         writer.write(a_row(steps))
-    assert sent.wait(30)
+    assert sent.wait(PATIENCE)
     assert [values["env_steps"] for values in run.logged] == [0]  # the others wait their hour
-    writer.close(30.0)
+    writer.close(PATIENCE)
     assert [values["env_steps"] for values in run.logged] == [0, 1, 2]
     assert writer.dropped == 0
 
@@ -202,18 +203,18 @@ def test_close_does_not_wait_for_a_stuck_wandb(
 
     def init(**_: Any) -> FakeRun:
         started.set()
-        gate.wait(60)
+        gate.wait(PATIENCE)
         return FakeRun(tmp_path / "wandb")
 
     fake = fake_wandb(monkeypatch, init)
     released = threading.Event()
     fake.teardown = released.set  # type: ignore[attr-defined]
     writer = MetricsWriter(tmp_path, {}, mode="offline")
-    assert started.wait(30)
+    assert started.wait(PATIENCE)
     writer.write(a_row(1))
     writer.close(0.1)
     assert "did not finish" in caplog.text
-    assert released.wait(30)
+    assert released.wait(PATIENCE)
     assert writer.dropped == 1
     gate.set()
     assert len(rows_in(tmp_path)) == 1

@@ -18,20 +18,26 @@ from muzero_ray.errors import PeerLost
 from muzero_ray.training.group import Group, find, listen_at, serve
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import Array, Batch, ItemKeys
+from tests.patience import PATIENCE
 
 HOST = "127.0.0.1"
 
 
-def together(size: int, folder: Path, timeout: float, work: Callable[[Group, int], Any]) -> list[Any]:
-    """What `work(group, rank)` returns, by rank; None for a process that left nothing. work: of a module."""
+def together(
+    size: int, folder: Path, timeout: float, work: Callable[[Group, int], Any], *, hangs: int | None = None
+) -> list[Any]:
+    """What `work(group, rank)` returns, by rank; None for a process that left nothing. work: of a module.
+
+    hangs: a rank that never ends; it is killed when the others have.
+    """
     context = torch.multiprocessing.get_context("spawn")
     processes = [context.Process(target=_rank, args=(rank, size, folder, timeout, work)) for rank in range(size)]
     for process in processes:
         process.start()
     try:
-        processes[0].join(300)
-        for process in processes[1:]:
-            process.join(10)
+        for rank, process in enumerate(processes):
+            if rank != hangs:
+                process.join(PATIENCE)
     finally:
         for process in processes:
             process.kill()
@@ -44,13 +50,13 @@ def _rank(rank: int, size: int, folder: Path, timeout: float, work: Callable[[Gr
     listen_at(HOST)
     place = folder / "port"
     if rank == 0:
-        store, port = serve(HOST, 60)
+        store, port = serve(HOST, PATIENCE)
         (folder / "new").write_text(str(port))
         (folder / "new").rename(place)
     else:
         while not place.exists():
             time.sleep(0.01)
-        store = find(HOST, int(place.read_text()), 60)
+        store = find(HOST, int(place.read_text()), PATIENCE)
     left = work(Group(store, rank, size, device=torch.device("cpu"), timeout=timeout), rank)
     (folder / f"rank-{rank}").write_bytes(pickle.dumps(left))
     os._exit(0)  # as a killed process: nobody waits for anybody

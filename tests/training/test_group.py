@@ -15,6 +15,7 @@ import pytest
 from muzero_ray.errors import NumericsError
 from muzero_ray.training.group import Group
 from muzero_ray.types import Batch
+from tests.patience import PATIENCE
 from tests.training.ranks import outcome, part, together, trained
 from tests.training.test_learner import learner, make_batch
 
@@ -179,12 +180,12 @@ def wait_for_one(group: Group, rank: int) -> str | None:
 
 
 def test_the_death_of_a_rank_is_noticed(tmp_path: Path) -> None:
-    first, dead, last = together(3, tmp_path, 60, lose_one)
+    first, dead, last = together(3, tmp_path, PATIENCE, lose_one)
     assert dead is None
     for said in (first, last):
         assert said.startswith("a worker of the learner is gone or hangs: ")
 
 
 def test_a_rank_that_hangs_is_given_up(tmp_path: Path) -> None:
-    first, _ = together(2, tmp_path, 3, wait_for_one)
+    first, _ = together(2, tmp_path, 20, wait_for_one, hangs=LOST)
     assert first.startswith("a worker of the learner is gone or hangs: ")

@@ -49,6 +49,26 @@ def test_every_position_is_searched_once_without_noise() -> None:
     assert policies.dtype == values.dtype == np.float32
 
 
+def test_where_nothing_is_legal_the_value_is_the_networks_own() -> None:
+    net = build(MLP, (4,))
+    engine = TorchEngine(net)
+    engine.load(trained_like(net, 3))
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(10, 4)).astype(np.float32)
+    legal = np.ones((10, 4), np.bool_)
+    plain: Any = FakeSearch()
+    policies, values = reanalyze_games(observations, legal, engine, plain, rng, batch_size=4)
+    own = engine.initial(observations).value
+    assert (np.abs(own - values) > 1e-4).all()
+    legal[[3, 9]] = False
+    some: Any = FakeSearch()
+    policies, found = reanalyze_games(observations, legal, engine, some, rng, batch_size=4)
+    expected = np.where(legal.any(axis=1), values, own)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(policies).all()
+    np.testing.assert_allclose(policies.sum(axis=1), 1.0, rtol=1e-5)
+
+
 def test_no_positions_give_no_targets() -> None:
     engine = TorchEngine(build(MLP, (4,)))
     search: Any = FakeSearch()

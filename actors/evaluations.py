@@ -1,0 +1,51 @@
+"""The evaluation in play: begun and gone on with in short calls, so that nobody waits for one without end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.slots import Slot
+from muzero_ray.runtime.episodes import EpisodesProgress
+from muzero_ray.runtime.run_output import RunOutput
+
+SLICE_SECONDS = 5.0
+"""How long one call plays."""
+
+
+class Evaluations:
+    """Hands out one evaluation at a time to the evaluator in `slot`, and shows how far it is."""
+
+    def __init__(self, slot: Slot, output: RunOutput) -> None:
+        self._slot = slot
+        self._output = output
+        self._title = ""
+        self.method: str | None = None
+        """What began the evaluation in play; None if there is none."""
+
+    @property
+    def in_play(self) -> bool:
+        return self.method is not None
+
+    def begin(self, title: str, method: str, *arguments: Any) -> None:
+        """Send the call that begins an evaluation. title: what it is called on the screen."""
+        self._title, self.method = title, method
+        self._slot.send(method, *arguments, SLICE_SECONDS)
+
+    def go_on(self) -> None:
+        self._slot.send("go_on", SLICE_SECONDS)
+
+    def take(self, answer: Any) -> tuple[str, Any] | None:
+        """An answer of the evaluator. Returns None while it plays, then what began the evaluation, and its result."""
+        if isinstance(answer, EpisodesProgress):
+            self._output.evaluating(f"{self._title}: {answer}")
+            return None
+        method = self.method
+        assert method is not None, "an evaluation is dropped between two calls only"
+        self.drop()
+        return method, answer
+
+    def drop(self) -> None:
+        """Its process is gone, or its result is not wanted any more; to be called while no call is in flight."""
+        if self.method is not None:
+            self.method = None
+            self._output.evaluating(None)

@@ -1,0 +1,133 @@
+"""Whether Ray still has the processes without which it does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import psutil
+import ray
+
+from actors.slots import is_gone
+from muzero_ray.errors import ConfigError
+
+ESSENTIAL = ("gcs_server", "raylet")
+"""Processes of a private Ray whose death ends it; when one of its agents dies, the raylet follows at once. A run needs
+none of the others (log monitor, autoscaler's monitor, dashboard)."""
+
+LOOK_SECONDS = 5.0
+"""Between two looks at a cluster."""
+
+SILENT_SECONDS = 30.0
+"""For so long may a cluster's head not answer. After 60 s Ray ends the program, and no one learns how to go on."""
+
+CONNECT_SECONDS = 2.0
+
+GONE_SECONDS = 30.0
+"""For a killed process to be gone."""
+
+
+class RayLost(Exception):
+    """Ray has lost a process without which nothing goes on."""
+
+
+class RayWatch:
+    """Looks after the Ray that this process is connected to, a private one or a cluster."""
+
+    def __init__(self) -> None:
+        self._looked = self._answered = time.monotonic()
+
+    def check(self) -> None:
+        """Raises RayLost. Cheap: it may be called several times a second."""
+        if dead := dead_processes():
+            raise RayLost(dead)
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        address = ray.get_runtime_context().gcs_address
+        if answers(address):
+            self._answered = time.monotonic()
+            if left := left_cluster():
+                raise RayLost(left)
+        elif now - self._answered > SILENT_SECONDS:
+            raise RayLost(f"the head of the cluster at {address} has not answered for {now - self._answered:.0f} s")
+
+
+def is_private() -> bool:
+    """Whether this process started the Ray that it uses."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.all_processes)
+
+
+def dead_processes() -> str | None:
+    """Which of the ESSENTIAL processes of a private Ray are dead, in words."""
+    node = ray._private.worker._global_node
+    dead = [name for name, _ in node.dead_processes() if name in ESSENTIAL] if node is not None else []
+    return f"Ray's own {' and '.join(dead)} died" if dead else None
+
+
+def left_cluster() -> str | None:
+    """Whether Ray on this machine is no longer part of the cluster, in words; it may stay like that for a while."""
+    return "Ray on this machine has ended" if is_gone(ray.get_runtime_context().get_node_id()) else None
+
+
+def loss() -> str | None:
+    """What of Ray is lost, if anything is."""
+    if not ray.is_initialized():
+        return None
+    return dead_processes() or left_cluster()
+
+
+def answers(address: str) -> bool:
+    """Whether anything listens at `HOST:PORT`."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        return True
+    return False
+
+
+def refuse_unreachable(address: str) -> None:
+    """ConfigError within seconds if no cluster is there, where Ray would try for minutes.
+
+    A cluster that is gone leaves its address behind, in RAY_ADDRESS or in a file that `auto` reads.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        where = canonicalize_bootstrap_address(address)
+    except (ConnectionError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+    else:
+        if where is not None and answers(where):
+            return
+        reason = f"nothing answers at {where}"
+    raise ConfigError(
+        f"run.address={address}: there is no Ray cluster to join ({reason}). Start it first, with `ray start` "
+        "(docs/cluster.md), or give the HOST:PORT of its head; without --address a private Ray is used"
+    )
+
+
+def shut_down() -> None:
+    """`ray.shutdown` of a Ray that may have lost processes: in the end none of its workers runs any more.
+
+    Without their raylet workers live on for a while, and what they still wrote would be in nobody's books.
+    """
+    node = ray._private.worker._global_node
+    raylets = [str(info.process.pid) for info in node.all_processes.get("raylet", [])] if node is not None else []
+    ray.shutdown()
+    workers = [process for process in psutil.process_iter() if _raylet_of(process) in raylets] if raylets else []
+    for worker in workers:
+        with contextlib.suppress(psutil.Error):
+            worker.kill()
+    psutil.wait_procs(workers, timeout=GONE_SECONDS)
+
+
+def _raylet_of(process: psutil.Process) -> str | None:
+    """Pid of the raylet that started it, None if it is no worker or another user's."""
+    try:
+        return process.environ().get("RAY_RAYLET_PID")
+    except psutil.Error:
+        return None

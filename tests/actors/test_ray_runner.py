@@ -1,0 +1,175 @@
+"""A run whose Ray dies: what is started anew, how often, and what a person is told."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors import ray_runner
+from actors.ray_runner import MAX_LOSSES, RayRunner, own_sigterm
+from actors.ray_watch import RayLost
+from chaos.ray_processes import kill_all
+from muzero_ray.errors import ConfigError, MuZeroRayError
+
+
+class Book:
+    resumes = 0
+    learner_steps = 0
+
+
+class Output:
+    way_on = "go on with: python launch.py resume runs/one"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
+class OneSupervisor:
+    """Does what `acts` says, one after another: raise, or return."""
+
+    replay_is_loaded = True
+
+    def __init__(self, acts: list[Any], recover: bool, did: list[str]) -> None:
+        self._acts, self._did = acts, did
+        did.append(f"start recover={recover}")
+
+    def run(self) -> bool:
+        act = self._acts.pop(0)
+        if isinstance(act, Exception):
+            raise act
+        self._did.append("run")
+        return bool(act)
+
+    def restore(self) -> None:
+        self._did.append("restore")
+
+    def request_stop(self) -> None:
+        self._did.append("stop")
+
+
+@pytest.fixture
+def private(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private Ray that is never there; nothing pauses."""
+    monkeypatch.setattr(ray_runner, "is_private", lambda: True)
+    monkeypatch.setattr(ray_runner, "loss", lambda: None)
+    monkeypatch.setattr(ray_runner, "disconnect", lambda: None)
+    monkeypatch.setattr(ray_runner, "backoff", lambda _: 0.0)
+    monkeypatch.setattr(OneSupervisor, "run", OneSupervisor.run)
+    monkeypatch.setattr(ray_runner, "Supervisor", OneSupervisor)
+
+
+def make(acts: list[Any], connect: Any = None) -> tuple[RayRunner, Book, Output, list[str]]:
+    did: list[str] = []
+    book, output = Book(), Output()
+    runner = RayRunner(
+        lambda recover: OneSupervisor(acts, recover, did),  # type: ignore[arg-type, return-value]
+        connect or (lambda: did.append("connect")),
+        book,  # type: ignore[arg-type]
+        output,  # type: ignore[arg-type]
+    )
+    return runner, book, output, did
+
+
+@pytest.mark.usefixtures("private")
+def test_a_private_ray_that_is_lost_is_started_anew_and_its_workers_have_incarnations_of_their_own() -> None:
+    runner, book, output, did = make([RayLost("Ray's own raylet died"), True])
+    assert runner.run()
+    assert did == ["start recover=False", "connect", "start recover=True", "restore", "run"]
+    assert book.resumes == 1
+    assert "raylet died; starting Ray anew" in output.said[0]
+
+
+@pytest.mark.usefixtures("private")
+def test_whatever_goes_wrong_while_a_process_of_ray_is_dead_is_its_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, *_ = make([MuZeroRayError("params failed 6 times in a row"), True])
+    monkeypatch.setattr(ray_runner, "loss", lambda: "Ray's own gcs_server died")
+    assert runner.run()
+    runner, *_ = make([ConfigError("a setting")])
+    monkeypatch.setattr(ray_runner, "loss", lambda: None)
+    with pytest.raises(ConfigError, match="a setting"):
+        runner.run()
+
+
+@pytest.mark.usefixtures("private")
+def test_a_ray_that_is_lost_again_and_again_without_progress_ends_the_run_with_the_way_to_go_on() -> None:
+    runner, _, output, did = make([RayLost("its raylet died")] * (MAX_LOSSES + 1))
+    with pytest.raises(MuZeroRayError, match=f"lost {MAX_LOSSES + 1} times in a row.*launch.py resume runs/one"):
+        runner.run()
+    assert did.count("connect") == MAX_LOSSES
+    assert len([line for line in output.said if "starting Ray anew" in line]) == MAX_LOSSES
+
+
+@pytest.mark.usefixtures("private")
+def test_progress_in_between_makes_each_loss_the_first() -> None:
+    losses: list[Any] = [RayLost("its raylet died") for _ in range(3 * MAX_LOSSES)]
+    runner, book, _, did = make([*losses, True])
+
+    def connect() -> None:
+        book.learner_steps += 100
+        did.append("connect")
+
+    runner._connect = connect
+    assert runner.run()
+    assert did.count("connect") == 3 * MAX_LOSSES
+
+
+@pytest.mark.usefixtures("private")
+def test_a_ray_that_does_not_start_at_once_is_tried_again() -> None:
+    fails: list[Exception] = [MuZeroRayError("Ray did not start"), MuZeroRayError("Ray did not start")]
+
+    def connect() -> None:
+        if fails:
+            raise fails.pop()
+
+    runner, *_ = make([RayLost("its raylet died"), True], connect)
+    assert runner.run()
+
+
+@pytest.mark.usefixtures("private")
+def test_a_stop_while_ray_is_started_anew_reaches_the_new_supervisor_and_waits_for_its_checkpoint() -> None:
+    def connect() -> None:
+        runner.request_stop()
+
+    runner, _, _, did = make([RayLost("its raylet died"), False], connect)
+    assert not runner.run()
+    assert did[-3:] == ["stop", "restore", "run"]
+
+
+@pytest.mark.usefixtures("private")
+def test_on_a_cluster_it_says_what_was_lost_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_runner, "is_private", lambda: False)
+    runner, *_ = make([RayLost("the head of the cluster at 10.0.0.1:6379 has not answered for 31 s")])
+    with pytest.raises(MuZeroRayError, match=r"10\.0\.0\.1:6379 has not answered.*launch.py resume runs/one"):
+        runner.run()
+
+
+def test_a_new_ray_leaves_sigterm_to_the_run() -> None:
+    import ray._private.utils
+
+    def mine(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with own_sigterm():
+            ray._private.utils.set_sigterm_handler(lambda *_: None)
+        assert signal.getsignal(signal.SIGTERM) is mine
+        ray._private.utils.set_sigterm_handler(signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("victim", ["GCS", "agent"])
+def test_a_run_survives_the_death_of_a_process_of_ray(victim: str, tmp_path: Path) -> None:
+    found, games, problems = kill_all((victim,), 1, tmp_path)
+    assert not problems
+    assert len(found[victim]) == 1
+    assert games.acknowledged > 0
+    assert games.wrong == 0
