@@ -158,11 +158,10 @@ class ResumeCommand(FrozenConfig):
     without_lost_games: bool = False
     """Go on without the games whose replay chunks are missing or damaged."""
 
-    @property
-    def options(self) -> list[object]:
-        """The budget and the address as they were given on the command line."""
-        given = [(f"--{name}", getattr(self, name)) for name in (*LIMITS.values(), "address")]
-        return [word for option, value in given if value is not None for word in (option, value)]
+    def options(self) -> list[str]:
+        """Those given, but for `--without-lost-games`, as words of a command line."""
+        given = {name: getattr(self, name) for name in (*LIMITS.values(), "address")}
+        return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 
     def extended(self, config: Config) -> Config:
         """The run's configuration under the budget asked for here."""
