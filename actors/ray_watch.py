@@ -43,7 +43,7 @@ class RayWatch:
         if dead := dead_processes():
             raise RayLost(dead)
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if is_private() or now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
         address = ray.get_runtime_context().gcs_address
