@@ -56,13 +56,19 @@ RECENT = 2.0
 RANDOM_SECONDS = 5.0
 
 
+def train(folder: Path) -> Program:
+    """A run in `folder` / `run`. Its witnesses import Ray before it sets the mode itself."""
+    config = folder / "config.yaml"
+    config.write_text(dump_config(small_config(folder, name="run")))
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    return Program(folder / "log", "train", "--config", config, command=COMMAND, environment=environment)
+
+
 def kill_all(names: tuple[str, ...], tries: int, folder: Path) -> tuple[dict[str, list[float]], Games, list[str]]:
     """One run in which each is killed `tries` times, in turns: seconds until it was back, the games, what was wrong."""
     rng = random.Random(6)
     found: dict[str, list[float]] = {name: [] for name in names}
-    # Without a key for W&B or anything else: the small config of other kills.
-    (folder / "config.yaml").write_text(dump_config(small_config(folder, name="run")))
-    with Program(folder / "log", "train", "--config", folder / "config.yaml", command=COMMAND) as program:
+    with train(folder) as program:
         run = WitnessedRun(program, folder)
         try:
             for _ in range(tries):
@@ -95,8 +101,7 @@ def one(run: WitnessedRun, victim: Victim, rng: random.Random) -> float:
 
 def stop_during_restart(victim: Victim, folder: Path) -> tuple[int | None, int]:
     """Kill it, and ask the run to stop while Ray is started anew: the exit code, and the acknowledged games lost."""
-    (folder / "config.yaml").write_text(dump_config(small_config(folder, name="run")))
-    with Program(folder / "log", "train", "--config", folder / "config.yaml", command=COMMAND) as program:
+    with train(folder) as program:
         run = WitnessedRun(program, folder)
         run.wait(lambda: time.monotonic() - newest(folder) < RECENT, "self-play", PATIENCE)
         os.kill(find(program.pid, victim.sign), signal.SIGKILL)
