@@ -276,7 +276,7 @@ def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
     if (finished := describe_finished(folder, config, checkpoint)) is not None:
         print_result(finished)
         return 0
-    without = launch_line("resume", command.run, "--without-lost-games")
+    without = launch_line("resume", command.run, *command.options(), "--without-lost-games")
     checkpoint = check_games(
         checkpoint,
         folder / "replay",

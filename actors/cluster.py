@@ -18,6 +18,7 @@ import psutil
 
 from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
 from actors.ray_folder import folder_for_sockets, refuse_others_address
+from actors.tokens import forget_blank_token, holds_token
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.private_folder import PrivateFolder, shared_folder
@@ -169,6 +170,8 @@ def _join(address: str, namespace: str) -> None:
     """`ray.init` on a node of a cluster, whose other nodes get this program's code."""
     import ray
 
+    from actors.ray_watch import refuse_unreachable
+
     if "://" in address:
         raise ConfigError(
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
@@ -178,7 +181,7 @@ def _join(address: str, namespace: str) -> None:
     os.environ.setdefault("RAY_TMPDIR", str(shared_folder()))
     if address == "auto" and "RAY_ADDRESS" not in os.environ:
         refuse_others_address(Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster"))
-    _probe(address)
+    refuse_unreachable(address)
     # In front of what nodes have themselves: the code, and then where this driver finds environments.
     environment: dict[str, Any] = {
         "py_modules": [str(folder_of(package)) for package in CODE],
@@ -202,36 +205,6 @@ def _join(address: str, namespace: str) -> None:
         ) from error
 
 
-def _probe(address: str) -> None:
-    """ConfigError within seconds if no cluster is there, where Ray would try for minutes.
-
-    A cluster that is gone leaves its address behind, in RAY_ADDRESS or in a file that `auto` reads.
-    """
-    from ray._private.services import canonicalize_bootstrap_address
-
-    from actors.ray_watch import answers
-
-    try:
-        where = canonicalize_bootstrap_address(address)
-    except (ConnectionError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-    else:
-        if where is not None and answers(where):
-            return
-        reason = f"nothing answers at {where}"
-    raise ConfigError(
-        f"run.address={address}: there is no Ray cluster to join ({reason}). Start it first, with `ray start` "
-        "(docs/cluster.md), or give the HOST:PORT of its head; without --address a private Ray is used"
-    )
-
-
-def forget_blank_token() -> None:
-    """Take blank settings for settings that are not there. Ray takes a blank token for one, and replaces the file's."""
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        if not os.environ.get(name, "").strip():
-            os.environ.pop(name, None)
-
-
 def token_file() -> Path:
     """Where Ray looks for the token, unless RAY_AUTH_TOKEN holds it."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -239,18 +212,8 @@ def token_file() -> Path:
 
 def use_token(file: Path) -> None:
     """Show the token, if there is one, to the cluster that is joined. It has to come before Ray is imported."""
-    if os.environ.get("RAY_AUTH_TOKEN") or _holds_token(file):
+    if os.environ.get("RAY_AUTH_TOKEN") or holds_token(file):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def _holds_token(file: Path) -> bool:
-    """Whether there is more than blanks in it. One that cannot be read is Ray's to complain about."""
-    try:
-        return bool(file.read_bytes().strip())
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return file.is_file()
 
 
 def make_token(file: Path) -> None:
@@ -262,7 +225,7 @@ def make_token(file: Path) -> None:
         return
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if file.is_file() and not _holds_token(file):
+        if file.is_file() and not holds_token(file):
             file.unlink()
         with contextlib.suppress(FileExistsError):
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

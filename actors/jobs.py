@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from actors.cluster import forget_blank_token, token_file, use_token
+from actors.cluster import token_file, use_token
 from actors.import_path import CODE, folder_of
+from actors.tokens import forget_blank_token
 from muzero_ray.cli_commands import SubmitCommand
 from muzero_ray.config_file import dump_config
 from muzero_ray.errors import ConfigError, MuZeroRayError
@@ -64,7 +65,7 @@ def submit(command: SubmitCommand) -> str:
         with PrivateFolder() as folder:
             job = client.submit_job(
                 entrypoint=shlex.join(ENTRYPOINT),
-                runtime_env={"working_dir": str(package(folder, command))},
+                runtime_env={"working_dir": str(package(folder / "job", command))},
                 metadata={RUN_KEY: str(command.folder)},
             )
         started = _await_start(client, job)
@@ -109,6 +110,7 @@ def _ray_job(what: str, job: str, command: SubmitCommand) -> str:
 def package(folder: Path, command: SubmitCommand) -> Path:
     """Put into `folder` what a job needs: the program and its whole configuration, and nothing else. Returns it."""
     root = Path(__file__).resolve().parents[1]
+    folder.mkdir(exist_ok=True)
     for name in CODE:
         shutil.copytree(folder_of(name), folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(root / "launch.py", folder)

@@ -10,6 +10,7 @@ import psutil
 import ray
 
 from actors.slots import is_gone
+from muzero_ray.errors import ConfigError
 
 ESSENTIAL = ("gcs_server", "raylet")
 """Processes of a private Ray whose death ends it; when one of its agents dies, the raylet follows at once. A run needs
@@ -42,7 +43,7 @@ class RayWatch:
         if dead := dead_processes():
             raise RayLost(dead)
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if is_private() or now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
         address = ray.get_runtime_context().gcs_address
@@ -86,6 +87,27 @@ def answers(address: str) -> bool:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
         return True
     return False
+
+
+def refuse_unreachable(address: str) -> None:
+    """ConfigError within seconds if no cluster is there, where Ray would try for minutes.
+
+    A cluster that is gone leaves its address behind, in RAY_ADDRESS or in a file that `auto` reads.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        where = canonicalize_bootstrap_address(address)
+    except (ConnectionError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+    else:
+        if where is not None and answers(where):
+            return
+        reason = f"nothing answers at {where}"
+    raise ConfigError(
+        f"run.address={address}: there is no Ray cluster to join ({reason}). Start it first, with `ray start` "
+        "(docs/cluster.md), or give the HOST:PORT of its head; without --address a private Ray is used"
+    )
 
 
 def shut_down() -> None:

@@ -158,6 +158,11 @@ class ResumeCommand(FrozenConfig):
     without_lost_games: bool = False
     """Go on without the games whose replay chunks are missing or damaged."""
 
+    def options(self) -> list[str]:
+        """Those given, but for `--without-lost-games`, as words of a command line."""
+        given = {name: getattr(self, name) for name in (*LIMITS.values(), "address")}
+        return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+
     def extended(self, config: Config) -> Config:
         """The run's configuration under the budget asked for here."""
         wanted = {name: getattr(self, option) for name, option in LIMITS.items()} | {"address": self.address}

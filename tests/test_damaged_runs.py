@@ -121,14 +121,14 @@ def test_lost_replay_is_named_with_the_command_that_goes_on(
     for path in chunks[:lost]:
         path.unlink()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert launch.main(["resume", str(run)]) == 1
+    assert launch.main(["resume", str(run), "--iterations", "42"]) == 1
     error = capsys.readouterr().err
     assert str(chunks[0]) in error
     assert re.search(r"\d+ games with \d+ of \d+ transitions of replay are lost", error)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     command = shlex.split(error[error.index("python launch.py") :])
     assert launch.main(command[2:]) == 0
-    assert load_checkpoint(run).step == 40
+    assert load_checkpoint(run).step == 42
     assert launch.main(["resume", str(run), "--iterations", "45"]) == 0
 
 

@@ -44,6 +44,9 @@ OTHERS = {
 }
 """First words of other command lines, and why they are not executed here."""
 
+MENTIONED = ("python launch.py", "python -m launch")
+"""The program itself, not a command."""
+
 STANDS_FOR = {
     "PRESET": "cartpole",
     "RUN": "runs/A",
@@ -102,14 +105,16 @@ def documented() -> dict[str, set[str]]:
     for path in [*MARKDOWN, *COMMENTED]:
         for line in snippets(path):
             line = re.sub(r"^(\w+=\S+ )+", "", line)
-            if match := re.match(r"(?:python |(?=\S+ \w+ [^-]))(?:\S*/)?launch\.py (.+)", line):
+            if match := re.match(
+                r"(?:python -m (?=launch )|python |(?=\S+ \w+ [^-]))(?:\S*/)?launch(?:\.py)? (.+)", line
+            ):
                 found["launch"].add(match[1])
             elif match := re.match(r"python -m ((?:benchmarks|chaos).*)", line):
                 found["module"].add(match[1])
             # "train --resume" speaks of an option; a sentence in a comment may begin with any word.
             elif re.match(rf"({'|'.join(COMMANDS)}) (?!--)[\w/.]+( --|$| [\w/.]+$)", line) and path in MARKDOWN:
                 found["launch"].add(line)
-            elif line.split(" ")[0] in (*OTHERS, "python") and " " in line and line != "python launch.py":
+            elif line.split(" ")[0] in (*OTHERS, "python") and " " in line and line not in MENTIONED:
                 found["other"].add(line)
     forms = {line.split("   ")[0].strip() for line in USAGE.splitlines() if line.startswith("  ")}
     found["launch"] |= forms - {"submit PRESET"}  # it says what else is needed

@@ -38,7 +38,9 @@ ELSEWHERE = {
     "muzero_ray.envs.open_spiel._pyspiel": "pip: installs a package (its name is checked below)",
     "actors.cluster.connect": "ray start: needs a cluster",
     "actors.cluster._join": "submit, ray start: need a cluster (tests/test_submit.py starts one)",
-    "actors.jobs.submit": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "actors.ray_watch.refuse_unreachable": "ray start: needs a cluster",
+    "actors.jobs._await_start": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "actors.jobs._reach": "ssh: needs a host of a cluster",
     "muzero_ray.runtime.tracking._WandbThread._start": "wandb sync: needs an account of W&B",
 }
@@ -172,6 +174,22 @@ def reported_too_early(person: Person) -> str:
     return person.types("report", f"runs/{person.name}", code=2)
 
 
+def resumed_without_a_replay_chunk(person: Person) -> str:
+    ended_by_steps(person)
+    for chunk in (person.folder / "runs" / person.name / "replay").rglob("*.*"):
+        chunk.unlink()
+    said = person.types("resume", f"runs/{person.name}", "--iterations", "9", code=1)
+    assert "--iterations 9" in said
+    return said
+
+
+def reported_with_a_damaged_score(person: Person) -> str:
+    ended_by_steps(person)
+    with (person.folder / "runs" / person.name / "scores.jsonl").open("a") as file:
+        file.write("[1, 2\n")
+    return person.types("report", f"runs/{person.name}", code=2)
+
+
 def left_without_its_final_evaluation(person: Person) -> str:
     def interrupted(_: SerialRunner) -> None:
         raise KeyboardInterrupt
@@ -207,6 +225,7 @@ def typed_a_word_too_many(person: Person) -> str:
 
 
 SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
+    "launch.go_on": [resumed_without_a_replay_chunk],
     "launch.run": [left_without_its_final_evaluation],
     "muzero_ray.cli._check_run": [named_no_run],
     "muzero_ray.cli._parse_train": [asked_for_help],
@@ -218,6 +237,7 @@ SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
         *(resumed_when_finished, given_a_spent_limit),
     ],
     "muzero_ray.runtime.run_folder.make_run_folder": [given_the_name_of_a_run],
+    "muzero_ray.runtime.scores.read_score": [reported_with_a_damaged_score],
     "muzero_ray.runtime.run_folder.way_on": [stopped, reported_too_early],
 }
 """Where command lines are made, and what makes the program print them."""

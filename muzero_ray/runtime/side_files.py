@@ -118,7 +118,7 @@ def keep_rows(path: Path, rows: int, step: int) -> dict[str, float]:
         return itertools.islice(early, rows)
 
     kept, last = _keep(file, select)
-    if kept < rows:
+    if kept < rows and not file.problems:
         logger.warning(
             "%s holds %d of the %d rows that the checkpoint counts: the curve has a gap, the run goes on",
             *(path, kept, rows),
