@@ -231,7 +231,7 @@ def train_one(command: TrainCommand, folder: Path) -> int:
     from muzero_ray.config_file import load_run_config
     from muzero_ray.runtime.build import probe
     from muzero_ray.runtime.checkpoint import list_checkpoints
-    from muzero_ray.runtime.run_folder import hold_run, make_run_folder, remove_if_unused, set_aside
+    from muzero_ray.runtime.run_folder import hold_run, kept_if_used, make_run_folder, set_aside
     from muzero_ray.runtime.run_lock import PATIENCE_SECONDS
     from muzero_ray.runtime.run_output import RunOutput
 
@@ -246,7 +246,7 @@ def train_one(command: TrainCommand, folder: Path) -> int:
         shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
         if lock is None:
             lock = held.enter_context(make_run_folder(folder))
-            held.callback(remove_if_unused, folder)
+            held.enter_context(kept_if_used(folder))
         else:
             set_aside(folder)
         return run(config, shape, RunOutput.create(config, folder, lock), None)

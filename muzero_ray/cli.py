@@ -167,7 +167,7 @@ def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> t
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            f"--seeds: must be different whole numbers from 0 to 2**64 - 1 (got {shown(seeds)}). Write such as "
+            f"--seeds: must be different whole numbers from 0 on, below 2**64 (got {shown(seeds)}). Write such as "
             "--seeds 0 1 2"
         )
     return seeds

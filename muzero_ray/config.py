@@ -50,8 +50,8 @@ __all__ = [
 
 
 Minutes = Annotated[float, Field(gt=0.0, le=1e9)]
-Count = Annotated[int, Field(ge=1, le=10_000)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
+Count = Annotated[int, Field(gt=0, le=10_000)]
+Threads = Annotated[int, Field(gt=0, le=1024)]
 Cpus = Annotated[float, Field(gt=0.0, le=1024.0)]
 
 
@@ -62,7 +62,7 @@ class ActorsConfig(FrozenConfig):
     """Self-play actors."""
     envs_per_actor: Count = 8
     """Environments each actor steps side by side; their searches share network batches."""
-    rollout_steps: Annotated[int, Field(ge=1, le=100_000)] = 400
+    rollout_steps: Annotated[int, Field(gt=0, le=100_000)] = 400
     """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
     engine: Literal["auto", "torch", "compiled"] = "auto"
     """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or

@@ -39,8 +39,8 @@ KwargValue = TypeAliasType(
 OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
 
 
-Width = Annotated[int, Field(ge=1, le=65_536)]
-Games = Annotated[int, Field(ge=1, le=1_000_000)]
+Width = Annotated[int, Field(gt=0, le=65_536)]
+Games = Annotated[int, Field(gt=0, le=1_000_000)]
 
 LARGEST, LARGEST_SEED = 2**63 - 1, 2**64 - 1
 """Whole numbers that numpy's integers hold, and seeds that torch takes."""
@@ -101,7 +101,7 @@ class EnvConfig(FrozenConfig):
     instances: PositiveInt | None = None
     """How many of this environment can exist at a time (none: any number). 1, for a game server: with --serial and
     --actors.envs-per-actor 1."""
-    frame_stack: Annotated[int, Field(ge=1, le=1024)] = 1
+    frame_stack: Annotated[int, Field(gt=0, le=1024)] = 1
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
     max_moves: PositiveInt | None = None
     """Truncate games after this many agent steps (none: the environment's own limit; evaluations of an environment
@@ -140,7 +140,7 @@ class NetworkConfig(FrozenConfig):
     """Hidden layer widths of h and g (mlp)."""
     channels: Width = 64
     """Feature planes of the latent (resnet)."""
-    blocks: Annotated[int, Field(ge=1, le=1024)] = 1
+    blocks: Annotated[int, Field(gt=0, le=1024)] = 1
     """Residual blocks in h and in g (resnet)."""
     downsample: Literal[1, 4, 16] = 16
     """How much smaller the latent image is than the observation (resnet): 96 -> 6 at 16, 24 at 4; 1 for boards."""
@@ -201,7 +201,7 @@ class SearchConfig(FrozenConfig):
 class ReplayConfig(FrozenConfig):
     """Sizes count transitions (agent steps), never frames or games."""
 
-    capacity: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    capacity: Annotated[int, Field(gt=0, le=1_000_000_000)] = 1_000_000
     """Transitions kept; the oldest games leave first."""
     capacity_bytes: PositiveInt = 4_000_000_000
     """Memory the stored games may take; whichever limit is reached first holds."""
@@ -250,7 +250,7 @@ class LearnerConfig(FrozenConfig):
     workers: PositiveInt = 1
     """Processes that train together, each on its share of every batch; gradients are averaged, so the update is that of
     the whole batch. Each gets `actors.learner_cpus` and `actors.learner_gpus`: for several GPUs."""
-    unroll_steps: Annotated[int, Field(ge=1, le=1000)] = 5
+    unroll_steps: Annotated[int, Field(gt=0, le=1000)] = 5
     """K: steps the dynamics is unrolled and trained on behind each position."""
     td_steps: PositiveInt = 10
     """n of the n-step value target, in agent steps."""

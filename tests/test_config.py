@@ -116,8 +116,8 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         "run": {
             "name": draw(st.none() | words),
             "runs_dir": draw(words),
-            "seed": draw(st.integers(0, 10**30)),
-            "minutes": draw(st.none() | positive),
+            "seed": draw(st.integers(0, 2**64 - 1)),
+            "minutes": draw(st.none() | st.floats(1e-300, 1e9)),
             "serial": draw(st.booleans()),
         },
         "env": {
@@ -128,7 +128,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
                 )
             ),
         },
-        "network": {"layers": tuple(draw(st.lists(st.integers(1, 10**9)))), "value": {"max": draw(positive)}},
+        "network": {"layers": tuple(draw(st.lists(st.integers(1, 65_536)))), "value": {"max": draw(positive)}},
         "search": {
             "value_bounds": draw(st.none() | st.just((-1.0, 1e-7))),
             "temperature": tuple(draw(st.tuples(fractions, fractions, positive))),

@@ -17,7 +17,7 @@ import launch
 from muzero_ray import standard_streams
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.progress import Progress
-from muzero_ray.standard_streams import QUEUED_WRITES, Display, printable
+from muzero_ray.standard_streams import QUEUED_WRITES, Display, printable_lines
 from tests.patience import PATIENCE
 from tests.runtime.small_runs import rows
 from tests.test_command_line_runs import ROOT, SMALL
@@ -124,7 +124,7 @@ def test_what_a_reader_left_behind_goes_nowhere() -> None:
 
 
 def test_messages_cannot_steer_a_terminal() -> None:
-    assert printable("a\x1b[31mb\nc\rd\N{LATIN SMALL LETTER E WITH ACUTE}\x9b") == "a\\x1b[31mb\nc\\rd\xe9\\x9b"
+    assert printable_lines("a\x1b[31mb\nc\rd\N{LATIN SMALL LETTER E WITH ACUTE}\x9b") == "a\\x1b[31mb\nc\\rd\xe9\\x9b"
 
 
 # --- programs ------------------------------------------------------------------------------------------------------

@@ -62,11 +62,16 @@ def make_run_folder(folder: Path) -> RunLock:
     return hold_run(folder)
 
 
-def remove_if_unused(folder: Path) -> None:
-    """Free the name of a new run that ended before there was anything to keep: a row, a game or a checkpoint."""
-    kept = (*folder.glob(METRICS_FILE), *folder.glob("checkpoints/*"), *(folder / "replay").rglob("*"))
-    if not any(path.is_dir() or path.stat().st_size for path in kept):
-        shutil.rmtree(folder, ignore_errors=True)
+@contextlib.contextmanager
+def kept_if_used(folder: Path) -> Iterator[None]:
+    """Around a new run: free its name if it fails before there is anything to keep: a row, a game or a checkpoint."""
+    try:
+        yield
+    except BaseException:
+        found = (*folder.glob(METRICS_FILE), *folder.glob("checkpoints/*"), *(folder / "replay").rglob("*"))
+        if not any(path.is_dir() or path.stat().st_size for path in found):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def set_aside(folder: Path) -> None:
