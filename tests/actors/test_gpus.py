@@ -70,6 +70,7 @@ def shape() -> TaskShape:
 def test_no_other_worker_sees_one(kind: str, shape: TaskShape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(os, "nice", lambda _: 0)
+    monkeypatch.setattr("actors.replay.restarted_by_ray", lambda: False)
     config, handle = configured(), None
     make: dict[str, Any] = {
         "self_play": lambda: SelfPlayWorker(config, shape, 0, 0, handle, handle, tmp_path / "note"),
