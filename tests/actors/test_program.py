@@ -210,8 +210,9 @@ def test_the_death_of_another_is_not_held_against_who_reports_it(
     monkeypatch.setattr(actors.program, "MAX_BLOCKED", 3)
     placed(program)
     slot = program.one("self_play")
-    other = spawn("replay", 0, 0)
-    assert isinstance(call(program, slot, "ask", other, "hang"), OtherLost)  # no answer
+    hung, other = spawn("replay", 0, 0), spawn("replay", 1, 0)
+    assert isinstance(call(program, slot, "ask", hung, "hang"), OtherLost)  # no answer
+    ray.kill(hung)
     assert isinstance(call(program, slot, "ask", other, "die"), OtherLost)
     assert isinstance(call(program, slot, "ask", other, "work"), OtherLost)  # it is dead
     assert (slot.failures, slot.restarts, slot.blocked) == (0, 0, 3)
