@@ -21,6 +21,7 @@ from muzero_ray import config_file
 from muzero_ray.cli import USAGE, parse_args
 from muzero_ray.cli_commands import ResumeCommand, SubmitCommand, TrainCommand
 from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.stop_signals import STOP_SIGNALS
 from tests.command_lines import make_run
 from tests.runtime.small_runs import run_serial, small_config
 
@@ -228,7 +229,7 @@ def trains() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _signals_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in launch.STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

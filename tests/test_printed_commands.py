@@ -19,6 +19,7 @@ import launch
 from muzero_ray.printed import launch_line
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.stop_signals import STOP_SIGNALS
 from tests.test_command_line_runs import SMALL
 from tests.test_layering import modules
 
@@ -93,7 +94,7 @@ def test_the_extras_that_messages_name_are_there() -> None:
 
 @pytest.fixture(autouse=True)
 def _signals_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in launch.STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

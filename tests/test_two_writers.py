@@ -16,6 +16,7 @@ import launch
 from muzero_ray.runtime import run_lock
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runtime.run_lock import RunLock
+from muzero_ray.stop_signals import STOP_SIGNALS
 from tests import patience
 from tests.runtime.small_runs import rows, run_serial, small_config
 from tests.test_command_line_runs import SMALL, start
@@ -25,7 +26,7 @@ ENDLESS = [*SMALL, "--iterations", "1000000", "--run.checkpoint-steps", "10"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _signals_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in launch.STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
