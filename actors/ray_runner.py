@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 import ray
 
 from actors.cluster import disconnect
-from actors.ray_watch import RayLost, is_private, loss
+from actors.ray_watch import RayLost, is_private, loss, retake_sigterm
 from actors.slots import backoff
 from actors.supervisor import Supervisor
 from muzero_ray.errors import MuZeroRayError
@@ -131,4 +130,4 @@ def own_sigterm() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = kept
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        retake_sigterm()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
+import threading
 import time
 
 import psutil
@@ -117,12 +119,23 @@ def shut_down() -> None:
     """
     node = ray._private.worker._global_node
     raylets = [str(info.process.pid) for info in node.all_processes.get("raylet", [])] if node is not None else []
+    if node is not None and dead_processes():
+        # Or `ray.shutdown` would do so only after it has put SIGTERM back to what ends the program.
+        node.kill_all_processes(check_alive=False)
     ray.shutdown()
+    retake_sigterm()
     workers = [process for process in psutil.process_iter() if _raylet_of(process) in raylets] if raylets else []
     for worker in workers:
         with contextlib.suppress(psutil.Error):
             worker.kill()
     psutil.wait_procs(workers, timeout=GONE_SECONDS)
+
+
+def retake_sigterm() -> None:
+    """Give SIGTERM back to who handles it in Python: Ray's C++ takes it in `ray.init`, and resets it at the end."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _raylet_of(process: psutil.Process) -> str | None:

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import safetensors.numpy
 
 from chaos.jobs import Broken, small_config
 from chaos.joined import Games, WitnessedRun
 from chaos.programs import Program, until
 from chaos.report import Outcome, largest, median
-from chaos.witness import Note, notes
+from chaos.witness import Note, acknowledged, notes
 from muzero_ray.config_file import dump_config
+from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.runtime.replay_archive import ARRAYS_FILE
+from muzero_ray.types import GameId
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,19 @@ RECENT = 2.0
 RANDOM_SECONDS = 5.0
 
 
+def train(folder: Path) -> Program:
+    """A run in `folder` / `run`. Its witnesses import Ray before it sets the mode itself."""
+    config = folder / "config.yaml"
+    config.write_text(dump_config(small_config(folder, name="run")))
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    return Program(folder / "log", "train", "--config", config, command=COMMAND, environment=environment)
+
+
 def kill_all(names: tuple[str, ...], tries: int, folder: Path) -> tuple[dict[str, list[float]], Games, list[str]]:
     """One run in which each is killed `tries` times, in turns: seconds until it was back, the games, what was wrong."""
     rng = random.Random(6)
     found: dict[str, list[float]] = {name: [] for name in names}
-    # Without a key for W&B or anything else: the small config of other kills.
-    (folder / "config.yaml").write_text(dump_config(small_config(folder, name="run")))
-    with Program(folder / "log", "train", "--config", folder / "config.yaml", command=COMMAND) as program:
+    with train(folder) as program:
         run = WitnessedRun(program, folder)
         try:
             for _ in range(tries):
@@ -87,6 +97,19 @@ def one(run: WitnessedRun, victim: Victim, rng: random.Random) -> float:
 
     run.wait(lambda: bool(after()), "a game after the kill", PATIENCE)
     return min(after()) - at
+
+
+def stop_during_restart(victim: Victim, folder: Path) -> tuple[int | None, int]:
+    """Kill it, and ask the run to stop while Ray is started anew: the exit code, and the acknowledged games lost."""
+    with train(folder) as program:
+        run = WitnessedRun(program, folder)
+        run.wait(lambda: time.monotonic() - newest(folder) < RECENT, "self-play", PATIENCE)
+        os.kill(find(program.pid, victim.sign), signal.SIGKILL)
+        run.wait(lambda: "starting Ray anew" in program.printed(), "the loss found", PATIENCE)
+        run.sleep(2.0)
+        code = program.stop(PATIENCE)
+    index = safetensors.numpy.load(load_checkpoint(folder / "run").files[ARRAYS_FILE])["index"]
+    return code, len(acknowledged(folder) - {GameId(*row) for row in index[:, :3].tolist()})
 
 
 def newest(runs: Path) -> float:

@@ -11,7 +11,7 @@ import pytest
 from actors import ray_runner
 from actors.ray_runner import MAX_LOSSES, RayRunner, own_sigterm
 from actors.ray_watch import RayLost
-from chaos.ray_processes import kill_all
+from chaos.ray_processes import VICTIMS, kill_all, stop_during_restart
 from muzero_ray.errors import ConfigError, MuZeroRayError
 
 
@@ -163,6 +163,11 @@ def test_a_new_ray_leaves_sigterm_to_the_run() -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.ray
+def test_a_stop_while_ray_is_started_anew_loses_no_acknowledged_game(tmp_path: Path) -> None:
+    assert stop_during_restart(VICTIMS["GCS"], tmp_path) == (130, 0)
 
 
 @pytest.mark.ray
