@@ -14,7 +14,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.memory_kills import REMEDY, MemoryKills
-from actors.ray_watch import RayLost, RayWatch, is_private
+from actors.ray_watch import RayLost, RayWatch, left_cluster
 from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
 from actors.start_up import placement, stuck
 from muzero_ray.envs.call_note import read_note
@@ -127,8 +127,8 @@ class Program:
         """
         self.watch.check()
         if is_gone(slot.node):
-            if is_private():
-                raise RayLost("Ray on this machine has ended")
+            if left := left_cluster():
+                raise RayLost(left)
             reason = "its node left"
         else:
             if self._notes is not None and (call := read_note(self._notes.path / slot.note)) is not None:

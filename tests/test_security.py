@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -177,15 +178,17 @@ def test_a_cluster_that_another_user_wrote_down_is_not_joined(tmp_path: Path, mo
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     file = tmp_path / "ray" / "ray_current_cluster"
     file.parent.mkdir()
-    file.write_text("127.0.0.1:9")
-    cluster.connect("auto", "muzero-x")
-    os.chown(file, 12345, 12345)
-    with pytest.raises(
-        ConfigError, match=r"run.address=auto: .*ray_current_cluster.* another user \(uid 12345\).*HOST:"
-    ):
+    with socket.create_server(("", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        file.write_text(address)
         cluster.connect("auto", "muzero-x")
-    cluster.connect("127.0.0.1:9", "muzero-x")
-    assert ray.arguments["address"] == "127.0.0.1:9"
+        os.chown(file, 12345, 12345)
+        with pytest.raises(
+            ConfigError, match=r"run.address=auto: .*ray_current_cluster.* another user \(uid 12345\).*HOST:"
+        ):
+            cluster.connect("auto", "muzero-x")
+        cluster.connect(address, "muzero-x")
+    assert ray.arguments["address"] == address
 
 
 @pytest.mark.parametrize("command", ["train", "resume"])

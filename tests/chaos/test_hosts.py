@@ -81,7 +81,7 @@ def test_a_run_is_seen_by_the_notes_of_its_actors(tmp_path: Path) -> None:
                 file.write(json.dumps(one) + "\n")
 
     b, c, nothing = SimpleNamespace(name="b"), SimpleNamespace(name="c"), Any
-    run = Run(nothing, [b, c], nothing, tmp_path)  # type: ignore[arg-type, list-item]
+    run = Run(nothing, tmp_path, nothing, [b, c])  # type: ignore[arg-type, list-item]
     write(note(0, 0, 1, at=5.0), note(0, 0, 2, at=9.0), note(1, 0, 1, host="c", at=7.0))
     assert [one.id.seq for one in run.answers(b, 6.0)] == [2]  # type: ignore[arg-type]
     assert not run.succeeded({(0, 0), (1, 0)})
