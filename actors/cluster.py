@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,10 @@ def connect(address: str | None, namespace: str) -> str | None:
 
 def disconnect() -> None:
     """End the private Ray, and remove what it kept, or leave the cluster that was joined."""
-    from actors.ray_watch import shut_down
+    if "ray" in sys.modules:  # otherwise a signal came while it was imported, and there is nothing to end
+        from actors.ray_watch import shut_down
 
-    shut_down()
+        shut_down()
     while _folders:
         _folders.pop().remove()
 

@@ -190,6 +190,7 @@ class Place:
         """The command run by somebody else, who may read everything and write nothing that is not theirs."""
         if os.geteuid() != 0:
             raise Unfit("another user can be had by root only")
+        self.folder.parent.chmod(0o755)
         user = f"--reuid={OTHER_USER}", f"--regid={OTHER_USER}", "--clear-groups"
         # The interpreter may be in a folder that only its owner can enter.
         reads = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
@@ -232,12 +233,9 @@ class Place:
         """Nothing is lost: the run's newest weights play, and it can be resumed."""
         run = run or self.run
         self.expect(self.launch("evaluate", run, "--episodes", 1), "return_mean=")
-        self.expect(self.launch("resume", run, *self.more(run)), "resuming at learner step [1-9]")
-
-    def more(self, run: Path) -> tuple[object, ...]:
-        """Options with which `resume` has something to do, and soon ends."""
         newest = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
-        return "--iterations", newest + 20, "--minutes", 60
+        more = ("--iterations", newest + 20, "--minutes", 60)
+        self.expect(self.launch("resume", run, *more), f"resuming at learner step {newest};")
 
     def holds(self, what: bool, otherwise: str) -> None:
         """Unexpected if not."""

@@ -165,7 +165,7 @@ def signal_in_final_evaluation(place: Place) -> None:
     time.sleep(1.0)
     os.kill(program.pid, signal.SIGINT)
     place.stops(program, "evaluat")
-    place.goes_on()
+    place.expect(place.launch("evaluate", place.run, "--episodes", 1), "return_mean=")
 
 
 @condition("SIGSTOP and SIGCONT (Ctrl-Z, fg)", "the run goes on to its end; exit code 0")

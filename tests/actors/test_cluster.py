@@ -213,3 +213,11 @@ def test_a_path_too_long_for_sockets_is_avoided_and_said(tmp_path: Path, monkeyp
     reason = r"TMPDIR=.*: its path of \d+ bytes is too long for sockets in it \(at most -\d+\). Set TMPDIR to another"
     with pytest.raises(ConfigError, match=reason):
         ray_folder.folder_for_sockets()
+
+
+def test_what_was_never_imported_is_not_ended() -> None:
+    """A signal while Ray is imported: importing the rest only to end it would fail, and hide why the program ends."""
+    code = "import sys; from actors import cluster; cluster.disconnect(); sys.exit('ray' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(cluster.__file__).parents[1], check=False).returncode == 0
+    )
