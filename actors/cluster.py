@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -46,6 +47,9 @@ EVALUATOR_CPUS = 0.1
 
 M_ARENA_MAX = -8
 """The name of a setting in glibc's malloc.h."""
+
+FEW = 1_024
+"""Open files, or processes and threads, with which Ray may not start."""
 
 LEAST_STORE_BYTES = 80 << 20
 """Of Ray's object store; with less it does not start."""
@@ -161,11 +165,18 @@ def start_private(namespace: str) -> str | None:
             )
     except Exception as error:  # Ray raises no narrower one here
         disconnect()
-        raise MuZeroRayError(
-            f"Ray did not start ({' '.join(str(error).split())[:300]}). If this machine is very busy, try again when "
-            "it is less so, or use --serial"
-        ) from error
+        raise MuZeroRayError(f"Ray did not start ({' '.join(str(error).split())[:300]}). {start_remedy()}") from error
     return notice
+
+
+def start_remedy() -> str:
+    """What to do when a private Ray did not start: each of its processes opens some hundred files and threads."""
+    limits = (("open files", resource.RLIMIT_NOFILE, "-n"), ("processes and threads", resource.RLIMIT_NPROC, "-u"))
+    for what, limit, option in limits:
+        allowed = resource.getrlimit(limit)[0]
+        if allowed != resource.RLIM_INFINITY and allowed < FEW:
+            return f"The limit of {what} is {allowed}: raise it (ulimit {option} 8192), or use --serial"
+    return "If this machine is very busy, try again when it is less so, or use --serial"
 
 
 def _join(address: str, namespace: str) -> None:

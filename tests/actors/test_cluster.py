@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import resource
 import socket
 import subprocess
 import sys
@@ -221,3 +223,19 @@ def test_what_was_never_imported_is_not_ended() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=Path(cluster.__file__).parents[1], check=False).returncode == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("files", "processes", "remedy"),
+    [
+        (40, -1, r"limit of open files is 40: raise it \(ulimit -n 8192\)"),
+        (1_024, 30, r"limit of processes and threads is 30: raise it \(ulimit -u 8192\)"),
+        (-1, 4_096, "very busy"),
+    ],
+)
+def test_a_ray_that_does_not_start_names_the_limit_that_is_too_low(
+    files: int, processes: int, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {resource.RLIMIT_NOFILE: (files, files), resource.RLIMIT_NPROC: (processes, processes)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    assert re.search(remedy, cluster.start_remedy())
