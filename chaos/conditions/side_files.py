@@ -46,22 +46,20 @@ def no_metrics(place: Place) -> None:
 @condition("terminal escapes and NaN in scores.jsonl", "`report` shows neither: one line of error, or clean text")
 def hostile_scores(place: Place) -> None:
     scores = place.trained() / "scores.jsonl"
-    scores.write_text(
-        scores.read_text().replace('"return_mean": ', '"return_mean": NaN, "x": ').replace("final", "final")
-    )
+    scores.write_text(scores.read_text().replace('"return_mean": ', '"return_mean": NaN, "x": '))
     insert(scores, 0, '{"kind": "\\u001b]0;owned\\u0007", "learner_step": "\\u001b[31m"}')
     for words in (("report", place.run), ("report", place.run, "--json")):
-        ended = place.expect(place.launch(*words), code=(0, 1), never="nan,")
+        ended = place.expect(place.launch(*words), code=(0, 1, 2), never="nan,")
         place.holds("\x1b" not in ended.said and "\x07" not in ended.said, "a terminal escape came through")
 
 
-@condition("metrics.jsonl of 6 GB", "`resume` and `report` in 2 GB of memory: it is bounded, and they go on or say so")
+@condition("metrics.jsonl of 6 GB", "`resume` and `report` with 12 GB of address space: they go on, or say so")
 def huge_metrics(place: Place) -> None:
     with (place.trained() / "metrics.jsonl").open("r+b") as file:
         file.truncate(6 << 30)
     small = ["prlimit", f"--as={12 << 30}"]
     ended = place.call([*small, *place.command("resume", place.run, "--iterations", 80)])
-    place.expect(ended, "metrics.jsonl", code=(0, 1))
+    place.expect(ended, "trained: " if ended.code == 0 else "metrics.jsonl", code=(0, 1))
     place.expect(place.call([*small, *place.command("report", place.run)]), code=(0, 1))
 
 
