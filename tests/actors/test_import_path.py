@@ -33,7 +33,7 @@ with connected(json.loads(os.environ["ADDRESS"]), "test"):
     class Worker:
         pass
 
-    seen = ray.get(ray.remote(Worker).options(num_cpus=0).remote().__ray_call__.remote(look), timeout=PATIENCE)
+    seen = ray.get(ray.remote(Worker).options(num_cpus=0).remote().__ray_call__.remote(look))
     print(json.dumps(seen | {"temporary": ray._private.worker._global_node.get_temp_dir_path()}))
 """
 
