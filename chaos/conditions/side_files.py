@@ -194,7 +194,8 @@ def killed(place: Place) -> None:
     place.waits_for(place.has_checkpoint, program, "a checkpoint")
     program.kill_group()
     again = place.started(*place.training("--resume", *LONG))
-    place.waits_for(lambda: "resuming" in again.printed(), again, "the resumed run")
+    place.waits_for(lambda: "learner steps/s" in again.printed(), again, "the resumed run")
+    place.holds("resuming at learner step" in again.printed(), "it began anew")
     os.kill(again.pid, signal.SIGTERM)
     place.stops(again, "checkpoint")
 
