@@ -77,7 +77,9 @@ def too_many_cpus(place: Place) -> None:
 @condition("`submit` where nobody listens", "exit code 2 in seconds; the address is named")
 def submit_to_nobody(place: Place) -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    ended = place.launch("submit", "cartpole", "--run.name", "job", "--address", address, seconds=60)
+    ended = place.launch(
+        "submit", "cartpole", "--runs-dir", "/runs", "--run.name", "job", "--address", address, seconds=60
+    )
     place.expect(ended, address, code=(1, 2))
 
 
