@@ -93,7 +93,7 @@ def broken_workers(place: Place) -> None:
     )
     environment = place.environment()
     environment["PYTHONPATH"] = f"{broken}:{environment['PYTHONPATH']}"
-    place.expect(place.train(serial=False, environment=environment, seconds=600), "worker|start", code=1)
+    place.expect(place.train(serial=False, environment=environment, seconds=900), "worker|start", code=1)
 
 
 @condition(
