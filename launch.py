@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -143,7 +142,6 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
     with connected(config.run.address, namespace) as notice:
-        handle_signals(leave)  # `ray.init` installs a handler of its own
         import ray
 
         from actors.ray_runner import RayRunner
@@ -280,10 +278,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        return INTERRUPTED
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:  # with which Ray answers that signal while it starts
-            raise
         return INTERRUPTED
 
 

@@ -7,6 +7,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import ray
@@ -129,6 +131,19 @@ def shut_down() -> None:
         with contextlib.suppress(psutil.Error):
             worker.kill()
     psutil.wait_procs(workers, timeout=GONE_SECONDS)
+
+
+@contextlib.contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Leave SIGTERM to who handles it now: `ray.init` takes it twice, at its beginning and inside its C++."""
+    utils: Any = ray._private.utils
+    kept = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = kept
+        retake_sigterm()
 
 
 def retake_sigterm() -> None:
