@@ -113,7 +113,7 @@ def disconnect() -> None:
     if "ray" in sys.modules:  # otherwise a signal came while it was imported, and there is nothing to end
         from actors.ray_watch import shut_down
 
-        shut_down()
+        shut_down([folder.path for folder in _folders])
     while _folders:
         _folders.pop().remove()
 
