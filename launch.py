@@ -18,7 +18,7 @@ from muzero_ray.caches import make_cache_writable
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import flush_standard_streams, open_standard_streams, print_error, print_result
-from muzero_ray.stop_signals import handle_signals, leave
+from muzero_ray.stop_signals import Leave, handle_signals, leave
 from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     """
     output.message(shape.seen(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
+    handle_signals(starting := Leave())
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
         def stop(*_: object) -> None:
@@ -186,6 +187,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
             output.message("stopping: writing a checkpoint (once more: leave at once)")
 
         handle_signals(stop)
+        starting.check()  # an exception in one of Ray's callbacks is lost
         if not runner.run():
             output.message(f"stopped; {output.way_on}")
             return INTERRUPTED
