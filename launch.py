@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 from muzero_ray.caches import make_cache_writable
-from muzero_ray.errors import MuZeroRayError, taking_over
+from muzero_ray.errors import MuZeroRayError
 from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import flush_standard_streams, open_standard_streams, print_error, print_result
-from muzero_ray.stop_signals import handle_signals, leave
-from muzero_ray.user_paths import check_current_directory, check_new_folder
+from muzero_ray.stop_signals import Leave, handle_signals, leave
+from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
     from actors.program import Program
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from muzero_ray.runtime.build import TaskShape
     from muzero_ray.runtime.checkpoint import Checkpoint
     from muzero_ray.runtime.run_book import RunBook
-    from muzero_ray.runtime.run_lock import RunLock
     from muzero_ray.runtime.run_output import RunOutput
 
 INTERRUPTED = 130
@@ -146,7 +142,6 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
         check_cpus(config, os.cpu_count() or 1, private=True)
     output.message("starting Ray" if private else f"joining the Ray cluster at {config.run.address}")
     with connected(config.run.address, namespace) as notice:
-        handle_signals(leave)  # `ray.init` installs a handler of its own
         import ray
 
         from actors.ray_runner import RayRunner
@@ -183,14 +178,16 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
     """
     output.message(shape.seen(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
+    handle_signals(starting := Leave())
     with output, make_runner(config, shape, output, checkpoint) as runner:
 
         def stop(*_: object) -> None:
             handle_signals(leave)
-            output.message("stopping: writing a checkpoint (once more: leave at once)")
             runner.request_stop()
+            output.message("stopping: writing a checkpoint (once more: leave at once)")
 
         handle_signals(stop)
+        starting.check()  # an exception in one of Ray's callbacks is lost
         if not runner.run():
             output.message(f"stopped; {output.way_on}")
             return INTERRUPTED
@@ -209,15 +206,16 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
 
 def train(command: TrainCommand) -> int:
     """One run, or one for each of `--seeds` and what they score together."""
+    from muzero_ray.runtime.run_start import started_run
+
     key, folders = os.environ.get("WANDB_API_KEY"), []
     for one in command.each_seed():
         if key is not None:
             os.environ["WANDB_API_KEY"] = key  # each run takes it out, so that no worker inherits it
-        run = one.config.run
-        name = run.name or one.default_name + ("" if one.resume else time.strftime("-%Y%m%d-%H%M%S"))
-        folders.append(Path(run.runs_dir) / name)
-        if code := train_one(one, folders[-1]):
-            return code
+        folders.append(one.new_folder())
+        with started_run(one, folders[-1]) as start:
+            if start is not None and (code := run(*start)):
+                return code
     if command.seeds:
         from muzero_ray.cli_commands import ReportCommand
         from muzero_ray.runtime.commands import report_runs
@@ -226,68 +224,12 @@ def train(command: TrainCommand) -> int:
     return 0
 
 
-def train_one(command: TrainCommand, folder: Path) -> int:
-    """A new run in `folder`; with `--resume` the one that is there."""
-    from muzero_ray.config_file import load_run_config
-    from muzero_ray.runtime.build import probe
-    from muzero_ray.runtime.checkpoint import list_checkpoints
-    from muzero_ray.runtime.run_folder import hold_run, kept_if_used, make_run_folder, set_aside
-    from muzero_ray.runtime.run_lock import PATIENCE_SECONDS
-    from muzero_ray.runtime.run_output import RunOutput
-
-    config = command.config
-    check_new_folder(folder)
-    with contextlib.ExitStack() as held:
-        lock = None
-        if command.resume and folder.exists():
-            lock = held.enter_context(hold_run(folder, PATIENCE_SECONDS))
-            if list_checkpoints(folder / "checkpoints"):
-                return go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
-        shape = probe(config, apart=not config.run.serial)  # what can not be built must leave no run behind
-        if lock is None:
-            lock = held.enter_context(make_run_folder(folder))
-            held.enter_context(kept_if_used(folder))
-        else:
-            set_aside(folder)
-        return run(config, shape, RunOutput.create(config, folder, lock), None)
-
-
 def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
-    from muzero_ray.runtime.run_folder import hold_run, run_folder
+    from muzero_ray.runtime.run_start import resumed_run
 
-    folder = run_folder(command.run)
-    with hold_run(folder) as lock:
-        return go_on(command, folder, lock)
-
-
-def go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> int:
-    """With the run in `folder`, which this process holds."""
-    from muzero_ray.runtime.build import probe
-    from muzero_ray.runtime.limits import describe_limits, open_limits
-    from muzero_ray.runtime.lost_games import check_games, open_resumed
-    from muzero_ray.runtime.run_output import RunOutput
-    from muzero_ray.runtime.scores import describe_finished
-
-    _, config, checkpoint = open_resumed(command.run)
-    given = {"training_steps": command.iterations, "episodes": command.episodes, "minutes": command.minutes}
-    with taking_over("the checkpoint's state.json"):
-        config = open_limits(command.extended(config), checkpoint.state["book"], given)
-    if (finished := describe_finished(folder, config, checkpoint)) is not None:
-        print_result(finished)
-        return 0
-    without = launch_line("resume", command.run, *command.options(), "--without-lost-games")
-    checkpoint = check_games(
-        checkpoint,
-        folder / "replay",
-        config,
-        go_on=command.without_lost_games,
-        remedy=f"Restore them from a backup, or go on without them: {without}",
-    )
-    shape = probe(config, apart=not config.run.serial)
-    output = RunOutput.reopen(config, folder, checkpoint, lock)
-    output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
-    return run(config, shape, output, checkpoint)
+    with resumed_run(command) as start:
+        return run(*start) if start is not None else 0
 
 
 def dispatch(command: Command) -> int:
@@ -338,10 +280,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        return INTERRUPTED
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:  # with which Ray answers that signal while it starts
-            raise
         return INTERRUPTED
 
 

@@ -87,11 +87,14 @@ def connect(address: str | None, namespace: str) -> str | None:
     # Only now: Ray reads these variables once, when it is first imported.
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
+    from actors.ray_watch import own_sigterm
+
     warning = None
-    if address is None:
-        warning = start_private(namespace)
-    else:
-        _join(address, namespace)
+    with own_sigterm():
+        if address is None:
+            warning = start_private(namespace)
+        else:
+            _join(address, namespace)
     if get_authentication_mode() == AuthenticationMode.TOKEN:
         return warning
     if address is None:
@@ -110,7 +113,7 @@ def disconnect() -> None:
     if "ray" in sys.modules:  # otherwise a signal came while it was imported, and there is nothing to end
         from actors.ray_watch import shut_down
 
-        shut_down()
+        shut_down([folder.path for folder in _folders])
     while _folders:
         _folders.pop().remove()
 

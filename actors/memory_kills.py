@@ -1,4 +1,4 @@
-"""Processes that were killed for lack of memory, by the kernel or by Ray, named as such."""
+"""Processes that the kernel killed for lack of memory, named as such."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 VMSTAT = Path("/proc/vmstat")
 
-REMEDY = "give it more, or lower --actors, replay.capacity or learner.batch_size"
+REMEDY = "Give the run more, or lower --actors, replay.capacity or learner.batch_size"
 
 
 class MemoryKills:

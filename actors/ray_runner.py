@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
-
-import ray
+from collections.abc import Callable
+from typing import TypeVar
 
 from actors.cluster import disconnect
-from actors.ray_watch import RayLost, is_private, loss, retake_sigterm
+from actors.ray_watch import RayLost, is_private, loss
 from actors.slots import backoff
 from actors.supervisor import Supervisor
 from muzero_ray.errors import MuZeroRayError
@@ -109,8 +106,7 @@ class RayRunner:
 
     def _restart(self) -> Supervisor:
         self._book.resumes += 1  # the new processes are others than all before
-        with own_sigterm():
-            self._connect()
+        self._connect()
         supervisor = self._supervisor = self._start(self._recover)
         if self._stop_requested:
             supervisor.request_stop()
@@ -118,16 +114,3 @@ class RayRunner:
         supervisor.restore()
         self._output.message(f"Ray is back; learner at step {self._book.learner_steps}, where the run was at {before}")
         return supervisor
-
-
-@contextlib.contextmanager
-def own_sigterm() -> Iterator[None]:
-    """Leave SIGTERM to who handles it now: `ray.init` takes it twice, at its beginning and inside its C++."""
-    utils: Any = ray._private.utils
-    kept = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda _: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = kept
-        retake_sigterm()

@@ -7,6 +7,9 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -112,23 +115,54 @@ def refuse_unreachable(address: str) -> None:
     )
 
 
-def shut_down() -> None:
-    """`ray.shutdown` of a Ray that may have lost processes: in the end none of its workers runs any more.
+def shut_down(folders: Sequence[Path]) -> None:
+    """`ray.shutdown` of a Ray that may have lost processes, or is not complete: in the end none of them runs any more.
 
-    Without their raylet workers live on for a while, and what they still wrote would be in nobody's books.
+    Without their raylet workers live on for a while, and what they still wrote would be in nobody's books. An agent
+    would make the folder anew that was removed behind it. folders: in which a private Ray of this process works.
     """
     node = ray._private.worker._global_node
-    raylets = [str(info.process.pid) for info in node.all_processes.get("raylet", [])] if node is not None else []
+    known = [info.process.pid for info in node.all_processes.get("raylet", [])] if node is not None else []
+    started = processes_in(folders)  # `ray.shutdown` does not know those of a `ray.init` that a signal ended
     if node is not None and dead_processes():
         # Or `ray.shutdown` would do so only after it has put SIGTERM back to what ends the program.
         node.kill_all_processes(check_alive=False)
     ray.shutdown()
     retake_sigterm()
-    workers = [process for process in psutil.process_iter() if _raylet_of(process) in raylets] if raylets else []
-    for worker in workers:
+    _kill(started)
+    raylets = {str(pid) for pid in (*known, *(process.pid for process in started))}
+    if raylets:  # looked for only now: no raylet starts any more of them
+        _kill([process for process in psutil.process_iter() if _raylet_of(process) in raylets])
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
         with contextlib.suppress(psutil.Error):
-            worker.kill()
-    psutil.wait_procs(workers, timeout=GONE_SECONDS)
+            process.kill()
+    psutil.wait_procs(processes, timeout=GONE_SECONDS)
+
+
+def processes_in(folders: Sequence[Path]) -> list[psutil.Process]:
+    """What this process, or a process that it started, has started with one of `folders` on its command line."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(str(folder) in " ".join(process.cmdline()) for folder in folders):
+                found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Leave SIGTERM to who handles it now: `ray.init` takes it twice, at its beginning and inside its C++."""
+    utils: Any = ray._private.utils
+    kept = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = kept
+        retake_sigterm()
 
 
 def retake_sigterm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,12 @@ class TrainCommand:
     def default_name(self) -> str:
         """Of the run, but for the date."""
         return f"{self.label}-s{self.config.run.seed}"
+
+    def new_folder(self) -> Path:
+        """Of the run. Without a name it is called after the time, unless the same command is to find it again."""
+        run = self.config.run
+        name = run.name or self.default_name + ("" if self.resume else time.strftime("-%Y%m%d-%H%M%S"))
+        return Path(run.runs_dir) / name
 
     def resumed(self, run: Path, made_with: Config) -> ResumeCommand:
         """How to go on with `run`, whose configuration is `made_with`: limits may differ, and where the cluster is.
@@ -158,6 +165,11 @@ class ResumeCommand(FrozenConfig):
     without_lost_games: bool = False
     """Go on without the games whose replay chunks are missing or damaged."""
 
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """Those of `run` as they are asked for here; None: as configured."""
+        return {name: getattr(self, option) for name, option in LIMITS.items()}
+
     def options(self) -> list[str]:
         """Those given, but for `--without-lost-games`, as words of a command line."""
         given = {name: getattr(self, name) for name in (*LIMITS.values(), "address")}
@@ -165,7 +177,7 @@ class ResumeCommand(FrozenConfig):
 
     def extended(self, config: Config) -> Config:
         """The run's configuration under the budget asked for here."""
-        wanted = {name: getattr(self, option) for name, option in LIMITS.items()} | {"address": self.address}
+        wanted = self.limits | {"address": self.address}
         data = config.model_dump()
         data["run"].update({name: value for name, value in wanted.items() if value is not None})
         return validate(Config, data, {})

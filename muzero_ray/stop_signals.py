@@ -22,6 +22,22 @@ def leave(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+class Leave:
+    """A handler as `leave`, for a time in which libraries may swallow what it raises: it remembers the signal."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, *_: object) -> None:
+        self._asked = True
+        leave()
+
+    def check(self) -> None:
+        """Leave now if there was a signal."""
+        if self._asked:
+            leave()
+
+
 @contextlib.contextmanager
 def not_for_children(*signals: signal.Signals) -> Iterator[None]:
     """Processes that are started in this context never see these signals, which a terminal sends to all at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -246,6 +247,23 @@ def test_the_second_interrupt_leaves_at_once(tmp_path: Path, monkeypatch: pytest
     name = ["--runs-dir", str(tmp_path), "--run.name", "run"]
     assert launch.main(["train", "cartpole", *name, *SMALL]) == launch.INTERRUPTED
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_signal_that_a_library_swallows_during_the_start_ends_the_program_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def swallowing(*_: object) -> Iterator[None]:
+        handler = signal.getsignal(signal.SIGTERM)
+        assert callable(handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            handler(signal.SIGTERM, None)
+        yield None  # there is nothing to train with
+
+    monkeypatch.setattr(launch, "serial_runner", swallowing)
+    name = ["--runs-dir", str(tmp_path), "--run.name", "run"]
+    assert launch.main(["train", "cartpole", *name, *SMALL]) == launch.INTERRUPTED
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_board_game_is_scored_from_both_seats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

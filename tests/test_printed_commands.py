@@ -226,7 +226,6 @@ def typed_a_word_too_many(person: Person) -> str:
 
 
 SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
-    "launch.go_on": [resumed_without_a_replay_chunk],
     "launch.run": [left_without_its_final_evaluation],
     "muzero_ray.cli._check_run": [named_no_run],
     "muzero_ray.cli._parse_train": [asked_for_help],
@@ -238,6 +237,7 @@ SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
         *(resumed_when_finished, given_a_spent_limit),
     ],
     "muzero_ray.runtime.run_folder.make_run_folder": [given_the_name_of_a_run],
+    "muzero_ray.runtime.run_start._go_on": [resumed_without_a_replay_chunk],
     "muzero_ray.runtime.scores.read_score": [reported_with_a_damaged_score],
     "muzero_ray.runtime.run_folder.way_on": [stopped, reported_too_early],
 }

@@ -21,6 +21,7 @@ from muzero_ray.config import Config
 from muzero_ray.config_check import leaf_paths
 from muzero_ray.errors import ConfigError
 from muzero_ray.stop_signals import STOP_SIGNALS, handle_signals, leave
+from muzero_ray.user_paths import check_new_folder
 from tests.command_lines import make_run, refused, train
 from tests.patience import PATIENCE
 from tests.runtime.small_runs import run_serial, small_config
@@ -316,4 +317,4 @@ def test_a_bug_still_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(FileNotFoundError):
         launch.main(["presets"])
     with pytest.raises(ConfigError):
-        launch.check_new_folder(Path("/dev/null/x"))
+        check_new_folder(Path("/dev/null/x"))

@@ -110,6 +110,7 @@ def terminal_gone(place: Place) -> None:
         stdout=theirs,
         stderr=theirs,
         env=place.environment(),
+        cwd=place.folder,  # where nohup makes its file
         start_new_session=True,
     )
     os.close(theirs)

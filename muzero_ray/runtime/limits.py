@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from muzero_ray.cli_commands import LIMITS
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
 from muzero_ray.runtime.run_book import RunBook
-
-OPTIONS = {"training_steps": "--iterations", "episodes": "--episodes", "minutes": "--minutes"}
-"""Limits of a run, and the options of `resume` that raise them."""
 
 
 def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, float | None]) -> Config:
@@ -31,7 +29,7 @@ def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, flo
         if name == "training_steps" or given[name] is not None:
             raise ConfigError(
                 f"resume: run.{name}={getattr(run, name)} is reached already, so there is nothing to do. Give "
-                f"{OPTIONS[name]} more, such as {raised_limit(config, book, name)}"
+                f"--{LIMITS[name]} more, such as {raised_limit(config, book, name)}"
             )
     return config.model_copy(update={"run": run.model_copy(update=dict.fromkeys(reached))})
 
@@ -56,7 +54,7 @@ def raised_limit(config: Config, book: Mapping[str, Any], name: str) -> str:
         # Rounded up, so that it is above what is spent.
         "minutes": math.ceil(200 * max(run.minutes or 0.0, book["seconds"] / 60, 0.01)) / 100,
     }
-    return f"{OPTIONS[name]} {doubled[name]}"
+    return f"--{LIMITS[name]} {doubled[name]}"
 
 
 def describe_limits(config: Config) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from actors import ray_runner
-from actors.ray_runner import MAX_LOSSES, RayRunner, own_sigterm
-from actors.ray_watch import RayLost
+from actors.ray_runner import MAX_LOSSES, RayRunner
+from actors.ray_watch import RayLost, own_sigterm
 from chaos.ray_processes import VICTIMS, kill_all, stop_during_restart
 from muzero_ray.errors import ConfigError, MuZeroRayError
 
