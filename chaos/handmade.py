@@ -16,7 +16,8 @@ import numpy as np
 import safetensors.numpy
 
 from chaos.mutations import PICKLE, Mutation, sign
-from muzero_ray.runtime.checkpoint import MANIFEST, list_checkpoints
+from muzero_ray.runtime.checkpoint import list_checkpoints
+from muzero_ray.runtime.manifest import MANIFEST
 
 
 def _newest(run: Path) -> Path:

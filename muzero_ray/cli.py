@@ -28,8 +28,9 @@ from muzero_ray.cli_commands import (
 )
 from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_options, split
 from muzero_ray.config import OPPONENT, Config
+from muzero_ray.config_base import LARGEST_SEED
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
-from muzero_ray.config_learning import LARGEST_SEED
+from muzero_ray.config_yaml import read_yaml
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import print_result
@@ -141,7 +142,7 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
             )
         preset = DEFAULT_ATARI_PRESET
     path = file if preset is None else config_file.preset_path(preset)
-    loaded = config_file.read_yaml(path)
+    loaded = read_yaml(path)
     validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
     # The items of a list that is given anew are not those of the file.
     kept = {key: place for key, place in loaded.where.items() if not any(key[: len(new)] == new for new in where)}

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Union, get_ar
 from pydantic import BaseModel
 
 from muzero_ray.config_check import KeyPath, raise_all
-from muzero_ray.config_file import Scalar, parse_scalar, parse_value
+from muzero_ray.config_yaml import Scalar, parse_scalar, parse_value
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import printing_result

@@ -9,20 +9,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from muzero_ray.config_learning import (
+from muzero_ray.config_base import (
     OPPONENT,
-    AtariConfig,
-    EnvConfig,
+    Count,
+    Cpus,
     FrozenConfig,
     Games,
     KwargValue,
+    Minutes,
+    OpponentName,
+    Simulations,
+    Threads,
+)
+from muzero_ray.config_learning import (
+    AtariConfig,
+    EnvConfig,
     LearnerConfig,
     NetworkConfig,
-    OpponentName,
     ReanalyzeConfig,
     ReplayConfig,
     SearchConfig,
-    Simulations,
     SupportConfig,
 )
 from muzero_ray.config_rules import check_across
@@ -47,12 +53,6 @@ __all__ = [
     "Simulations",
     "SupportConfig",
 ]
-
-
-Minutes = Annotated[float, Field(gt=0.0, le=1e9)]
-Count = Annotated[int, Field(gt=0, le=10_000)]
-Threads = Annotated[int, Field(gt=0, le=1024)]
-Cpus = Annotated[float, Field(gt=0.0, le=1024.0)]
 
 
 class ActorsConfig(FrozenConfig):

@@ -6,63 +6,11 @@ Every field's docstring is its help text on the command line. Only literals, num
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
-from typing_extensions import TypeAliasType
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
-"""Whoever plays board games without being trained."""
-
-Simulations = Annotated[int, Field(ge=1, le=10_000)]
-
-KwargValue = TypeAliasType(
-    "KwargValue", "bool | int | float | str | tuple[KwargValue, ...] | dict[str, KwargValue] | None"
-)
-"""What YAML can say of a keyword argument."""
-
-OpponentName = Annotated[str, Field(pattern=f"^({OPPONENT.pattern})$")]
-
-
-Width = Annotated[int, Field(gt=0, le=65_536)]
-Games = Annotated[int, Field(gt=0, le=1_000_000)]
-
-LARGEST, LARGEST_SEED = 2**63 - 1, 2**64 - 1
-"""Whole numbers that numpy's integers hold, and seeds that torch takes."""
-
-
-class FrozenConfig(BaseModel):
-    """Immutable; unknown keys, NaN, infinities, and numbers too large for numpy and torch are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @field_validator("*")
-    @classmethod
-    def _not_too_large(cls, value: Any, info: ValidationInfo) -> Any:
-        limit = LARGEST_SEED if info.field_name == "seed" else LARGEST
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int) and number > limit:
-                raise PydanticCustomError("less_than_equal", "too large", {"le": limit})
-        return value
-
-    def overridden(self, **values: object) -> Self:
-        """A copy with these values, already validated; those that are None stay as they are."""
-        return self.model_copy(update={name: value for name, value in values.items() if value is not None})
+from muzero_ray.config_base import Fraction, FrozenConfig, KwargValue, Simulations, Width
 
 
 class AtariConfig(FrozenConfig):
@@ -91,7 +39,7 @@ class EnvConfig(FrozenConfig):
     """Adapter. `gymnasium` takes any id, `my_pkg:MyEnv-v0` included; `atari` an ALE game; `openspiel` a board game."""
     id: Annotated[str, Field(min_length=1)] = "CartPole-v1"
     """Gymnasium id, ALE game name (Breakout), or OpenSpiel game string (tic_tac_toe)."""
-    kwargs: dict[str, KwargValue] = {}
+    kwargs: dict[str, KwargValue] = {}  # noqa: RUF012 (pydantic copies it)
     """Extra keyword arguments of the environment; lists, dicts and null, too: 'config={lanes: 3}' 'sizes=[1, 2]'."""
     channels: Literal["auto", "first", "last"] = "auto"
     """Which of three axes of an image are its channels. `auto`: the first if it is the shortest, else the last."""

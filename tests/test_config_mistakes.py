@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import launch
-from muzero_ray import config_file
+from muzero_ray import config_file, config_yaml
 from muzero_ray.errors import ConfigError
 
 # (file, what stands before the reason, reason and got, remedy): each file holds one mistake.
@@ -325,11 +325,11 @@ def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
     ],
 )
 def test_words_mean_what_people_expect(text: str, value: Any, tmp_path: Path) -> None:
-    assert config_file.parse_scalar(text) == value
-    assert type(config_file.parse_scalar(text)) is type(value)
+    assert config_yaml.parse_scalar(text) == value
+    assert type(config_yaml.parse_scalar(text)) is type(value)
     file = tmp_path / "mine.yaml"
     file.write_text(f"env:\n  kwargs:\n    word: {text}\n    quoted: '{text}'\n")
-    kwargs = config_file.read_yaml(file).data["env"]["kwargs"]
+    kwargs = config_yaml.read_yaml(file).data["env"]["kwargs"]
     assert kwargs == {"word": value, "quoted": text}
 
 

@@ -14,8 +14,8 @@ PACKAGES = ("muzero_ray", "actors", "learner")
 # Lower layers first: a package imports those before it, never those after.
 LAYERS = (
     *("errors", "standard_streams", "printed", "private_folder", "caches", "stop_signals", "user_paths"),
-    *("types", "config_learning", "config_rules", "config"),
-    *("config_check", "config_file", "cli_commands", "cli_options", "cli"),
+    *("types", "config_base", "config_learning", "config_rules", "config"),
+    *("config_check", "config_yaml", "config_file", "cli_commands", "cli_options", "cli"),
     *("envs", "networks", "search", "replay", "training", "runtime"),
 )
 

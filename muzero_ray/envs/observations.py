@@ -69,7 +69,7 @@ class ObservationReader:
         scaling: Literal["bounds", "bytes"] = "bounds",
     ) -> None:
         """channels: which axis of three they are; `auto`: the first if it is the shortest, else the last."""
-        self._space = space
+        self._space, self._low, self._high = space, space.low.min(), space.high.max()
         axes = space.shape
         shortest_first = len(axes) == 3 and axes[0] < min(axes[1:])
         self._channels_first = len(axes) == 3 and (channels == "first" or (channels == "auto" and shortest_first))
@@ -97,9 +97,8 @@ class ObservationReader:
             return np.ascontiguousarray(self._scaled(planes))
         if self._table is None:
             return planes.astype(np.uint8, order="C")
-        low, high = self._space.low.min(), self._space.high.max()
-        if raw.min() < low or raw.max() > high:
-            wanted = f"numbers from {low} to {high} as its space says (or set env.scaling=bytes)"
+        if raw.min() < self._low or raw.max() > self._high:
+            wanted = f"numbers from {self._low} to {self._high} as its space says (or set env.scaling=bytes)"
             raise BrokenContract("wrong observation", expected=wanted, got=f"{raw.min()} to {raw.max()}")
         return np.take(self._table, planes)
 
@@ -125,7 +124,7 @@ class ObservationReader:
         space = self._space
         if space.dtype == np.bool_:
             return "bool"
-        note = f"{space.dtype} {space.low.min():g}..{space.high.max():g}, {self._scale.text}"
+        note = f"{space.dtype} {self._low:g}..{self._high:g}, {self._scale.text}"
         if unclear:
             note += f" (the shape {space.shape} does not tell which axis is the channels: if it is the first, set "
             note += "--env.channels first)"

@@ -28,25 +28,13 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime.files import (
-    PLAIN_NAME,
-    check_entry,
-    parse_object,
-    read_regular,
-    read_verified,
-    remove,
-    sync_folder,
-    write_synced,
-)
+from muzero_ray.runtime.files import PLAIN_NAME, parse_object, read_verified, remove, sync_folder, write_synced
+from muzero_ray.runtime.manifest import CORE_FILES, FORMAT, MANIFEST, manifest_bytes, read_manifest
 from muzero_ray.types import Array
 from muzero_ray.user_paths import reading
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-MANIFEST = "MANIFEST.json"
-_CORE_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
-_MAX_MANIFEST_BYTES = 1 << 20
 _MAX_STATE_BYTES = 64 << 20
 # A header holds about 100 bytes per tensor; the limit keeps a forged one from costing memory before it is refused.
 _MAX_HEADER_BYTES = 8 << 20
@@ -101,7 +89,7 @@ def save_checkpoint(
         raise ValueError(f"checkpoint step={step}, keep={keep}: step must be in [0, 10**18) and keep at least 1")
     score = float(best) if best is not None and math.isfinite(best) else None
     entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
-    files[MANIFEST] = _manifest_bytes({"format": FORMAT, "step": step, "score": score, "files": entries})
+    files[MANIFEST] = manifest_bytes({"format": FORMAT, "step": step, "score": score, "files": entries})
     temporary = root / f".tmp-{step}-{secrets.token_hex(6)}"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -128,10 +116,10 @@ def label_checkpoint(root: Path, step: int, score: float) -> None:
     if not path.is_dir() or not math.isfinite(score):
         return
     try:
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         del manifest["sha256"]
         temporary = path / f".tmp-{secrets.token_hex(6)}"
-        write_synced(temporary, _manifest_bytes({**manifest, "score": float(score)}))
+        write_synced(temporary, manifest_bytes({**manifest, "score": float(score)}))
         temporary.replace(path / MANIFEST)
         sync_folder(path)
     except (CheckpointError, OSError) as error:
@@ -216,34 +204,6 @@ def list_checkpoints(root: Path) -> list[Path]:
     return [entry for _, _, entry in sorted(found, reverse=True)]
 
 
-def has_checkpoint_file(path: Path, name: str) -> bool:
-    """Whether the checkpoint folder `path` lists a file of that name. Raises CheckpointError."""
-    return name in _read_manifest(path)["files"]
-
-
-def read_checkpoint_file(path: Path, name: str) -> bytes:
-    """One verified file of the checkpoint folder `path`, without the others. Raises CheckpointError."""
-    entries = _read_manifest(path)["files"]
-    if name not in entries:
-        raise CheckpointError(f"{path} has no file {name!r}; it lists {', '.join(entries)}")
-    return read_verified(path / name, entries[name]["bytes"], entries[name]["sha256"])
-
-
-def rng_state(rng: np.random.Generator) -> dict[str, Any]:
-    """JSON-able state of a `np.random.default_rng` generator; its 128-bit integers are exact in JSON."""
-    return dict(rng.bit_generator.state)
-
-
-def restore_rng(state: Mapping[str, Any]) -> np.random.Generator:
-    """A generator that goes on exactly where `rng_state` was taken. Raises CheckpointError for anything else."""
-    bit_generator: np.random.BitGenerator = np.random.PCG64()
-    try:
-        bit_generator.state = dict(state)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"random generator state can not be restored: {error!r}") from error
-    return np.random.Generator(bit_generator)
-
-
 def _dump_tensors(tensors: Mapping[str, Array]) -> bytes:
     # order="C", because safetensors writes the memory of a transposed view as it lies.
     return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in tensors.items()})
@@ -261,13 +221,13 @@ def load_tensors(content: bytes, path: Path) -> dict[str, Array]:
 
 
 def _read_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest["files"]["state.json"]["bytes"] > _MAX_STATE_BYTES:
         raise CheckpointError(f"{path}/state.json is larger than {_MAX_STATE_BYTES} bytes")
     contents = {
         name: read_verified(path / name, entry["bytes"], entry["sha256"])
         for name, entry in manifest["files"].items()
-        if name in _CORE_FILES or not core_only
+        if name in CORE_FILES or not core_only
     }
     state = parse_object(contents["state.json"], path / "state.json")
     return Checkpoint(
@@ -277,35 +237,8 @@ def _read_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:
         model=load_tensors(contents["model.safetensors"], path / "model.safetensors"),
         optimizer=load_tensors(contents["optimizer.safetensors"], path / "optimizer.safetensors"),
         state=state,
-        files={name: content for name, content in contents.items() if name not in _CORE_FILES},
+        files={name: content for name, content in contents.items() if name not in CORE_FILES},
     )
-
-
-def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
-    """Canonical JSON with a hash over itself, so that a flipped bit in a step or score is found too."""
-    body = json.dumps({**manifest, "sha256": ""}, sort_keys=True, indent=1)
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": digest}, sort_keys=True, indent=1).encode()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    content = read_regular(file, _MAX_MANIFEST_BYTES)
-    manifest = parse_object(content, file)
-    if set(manifest) != {"format", "step", "score", "files", "sha256"} or manifest["format"] != FORMAT:
-        raise CheckpointError(f"{file} is no manifest of format {FORMAT}: the checkpoint is of another program version")
-    if content != _manifest_bytes({key: value for key, value in manifest.items() if key != "sha256"}):
-        raise CheckpointError(f"{file} does not match its own SHA-256: it is damaged")
-    step, score, files = manifest["step"], manifest["score"], manifest["files"]
-    if type(step) is not int or step < 0 or not (score is None or type(score) is float):
-        raise CheckpointError(f"{file}: step={str(step)[:50]!r}, score={str(score)[:50]!r} are not numbers")
-    if not isinstance(files, dict) or not set(_CORE_FILES) <= set(files):
-        raise CheckpointError(f"{file} does not list {', '.join(_CORE_FILES)}")
-    for name, entry in files.items():
-        if not isinstance(entry, dict) or set(entry) != {"sha256", "bytes"}:
-            raise CheckpointError(f"{file}: entry of {name[:200]!r} is not sha256 and bytes")
-        check_entry(name, entry["sha256"], entry["bytes"], str(file))
-    return manifest
 
 
 def _step_of(folder: Path) -> int:
@@ -329,7 +262,7 @@ def _prune(root: Path, keep: int) -> None:
     scores: dict[Path, float] = {}
     for folder in folders:
         try:
-            score = _read_manifest(folder)["score"]
+            score = read_manifest(folder)["score"]
         except CheckpointError as error:
             logger.warning("checkpoint without a good manifest: %s", error)
             continue

@@ -40,7 +40,7 @@ def _message(kind: str, support: SupportConfig, share: float, largest: float) ->
     unit = ""
     if support.transform:
         limit, fits = h_inverse(support.max), h_transform(wanted)
-        unit = f" (in units of h(x): {limit:.4g})"
+        unit = f", which is h({limit:.4g}),"
     percent = f"{100 * share:.0f}" if share >= 0.01 else f"{100 * share:.1g}"
     return (
         f"{setting}={support.max:g}{unit} is below {percent} % of the {kind}s trained on (largest {largest:.4g}): they "

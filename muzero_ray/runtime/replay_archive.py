@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import decode_game, encode_game
-from muzero_ray.runtime.checkpoint import has_checkpoint_file, list_checkpoints, read_checkpoint_file
+from muzero_ray.runtime.checkpoint import list_checkpoints
 from muzero_ray.runtime.files import parse_object, read_regular
+from muzero_ray.runtime.manifest import has_checkpoint_file, read_checkpoint_file
 from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, unpack_records, write_records
 from muzero_ray.types import GameHistory, GameId
 

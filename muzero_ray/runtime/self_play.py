@@ -16,8 +16,8 @@ from muzero_ray.envs.renewal import Renewal
 from muzero_ray.errors import EnvironmentFault, taking_over
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
-from muzero_ray.runtime.checkpoint import restore_rng, rng_state
 from muzero_ray.runtime.frame_stacker import FrameStacker
+from muzero_ray.runtime.generator_state import restore_rng, rng_state
 from muzero_ray.runtime.play_stats import Episode, PlayInterrupted, PlayStats, PlayTally
 from muzero_ray.runtime.recorder import GameRecorder
 from muzero_ray.search.policies import SearchFunction

@@ -17,6 +17,7 @@ from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.evaluation import Evaluator
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import learner_state
+from tests.patience import PATIENCE
 from tests.actors.programs import messages, pid_of, ray_config, running
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -71,7 +72,7 @@ def test_the_end_of_the_time_ends_an_evaluation_on_the_way(tmp_path: Path, monke
         assert supervisor.run()
         said = messages(output)
         supervisor._end_evaluation()
-        assert ray.get(program.one("evaluator").handle.__ray_call__.remote(lambda _: 7), timeout=120) == 7
+        assert ray.get(program.one("evaluator").handle.__ray_call__.remote(lambda _: 7), timeout=PATIENCE) == 7
     moves = [
         int(re.fullmatch(r"evaluation: 0 of 2 episodes, ([\d,]+) moves", one)[1].replace(",", "")) for one in shown[:2]
     ]

@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.runtime.checkpoint import (
-    MANIFEST,
-    list_checkpoints,
-    save_checkpoint,
-)
+from muzero_ray.runtime.checkpoint import list_checkpoints, save_checkpoint
+from muzero_ray.runtime.manifest import MANIFEST
 
 EXTRA = {"replay_index.json": b'{"chunks": []}', "selfplay.npz": bytes(range(256))}
 FILES = ["model.safetensors", "optimizer.safetensors", "state.json", *EXTRA, MANIFEST]

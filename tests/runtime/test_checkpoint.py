@@ -17,14 +17,9 @@ import pytest
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runtime import checkpoint as module
-from muzero_ray.runtime.checkpoint import (
-    MANIFEST,
-    list_checkpoints,
-    load_checkpoint,
-    restore_rng,
-    rng_state,
-    save_checkpoint,
-)
+from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from muzero_ray.runtime.generator_state import restore_rng, rng_state
+from muzero_ray.runtime.manifest import MANIFEST
 from tests.runtime.checkpoints import EXTRA, FILES, save, steps
 
 # Round trip.

@@ -16,13 +16,8 @@ import pytest
 import safetensors.numpy
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime import checkpoint as module
-from muzero_ray.runtime.checkpoint import (
-    MANIFEST,
-    load_checkpoint,
-    read_checkpoint_file,
-    save_checkpoint,
-)
+from muzero_ray.runtime.checkpoint import load_checkpoint, save_checkpoint
+from muzero_ray.runtime.manifest import MANIFEST, manifest_bytes, read_checkpoint_file
 from tests.runtime.checkpoints import EXTRA, FILES, save
 
 
@@ -33,7 +28,7 @@ def _forge(folder: Path, contents: dict[str, bytes], entries: dict[str, Any] | N
         (folder / name).write_bytes(content)
     listed = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in contents.items()}
     manifest = {"format": 1, "step": 1, "score": None, "files": {**listed, **(entries or {})}, **fields}
-    (folder / MANIFEST).write_bytes(module._manifest_bytes(manifest))
+    (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
 
 
 def _good_files() -> dict[str, bytes]:

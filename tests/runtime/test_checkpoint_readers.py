@@ -70,7 +70,7 @@ def test_what_is_damaged_and_stays_is_read_once(
         (save(root, step) / "state.json").write_text("{}")
     calls: list[Path] = []
     real = module._read_checkpoint
-    monkeypatch.setattr(module, "_read_checkpoint", lambda path: (calls.append(path), real(path))[1])
+    monkeypatch.setattr(module, "_read_checkpoint", lambda path, **given: (calls.append(path), real(path, **given))[1])
     with pytest.raises(CheckpointError, match="no good checkpoint"):
         load_checkpoint(tmp_path)
     assert [path.name for path in calls] == ["20", "10"]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
+from muzero_ray.runtime.checkpoint import load_checkpoint, save_checkpoint
 from muzero_ray.runtime.files import read_verified
+from muzero_ray.runtime.manifest import MANIFEST
 from muzero_ray.runtime.replay_archive import INDEX_FILE
 
 

@@ -125,7 +125,7 @@ def row(kind: str, share: float, largest: float) -> dict[str, float]:
             {"max": 5},
             0.2,
             100.0,  # h(200) = sqrt(201) - 1 + 0.2 = 13.38
-            "network.value.max=5 (in units of h(x): 34.59) is below 20 % of the values trained on (largest 100): they "
+            "network.value.max=5, which is h(34.59), is below 20 % of the values trained on (largest 100): they "
             "are learned as 34.59. Set --network.value.max 15",
         ),
     ],
