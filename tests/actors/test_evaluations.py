@@ -17,8 +17,8 @@ from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.evaluation import Evaluator
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_output import learner_state
-from tests.patience import PATIENCE
 from tests.actors.programs import messages, pid_of, ray_config, running
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
