@@ -23,6 +23,9 @@ from muzero_ray.types import FloatArray, IntArray, LongArray
 
 WIDTH_BLOCK, ROW_BLOCK = 8, 4
 
+# Only `evaluate` is stored, and its parts are inlined into it. As functions of their own, they were linked differently
+# after compiling than when read from numba's cache: the first run on a machine rounded differently from later ones.
+
 # Without `nnan` and `ninf`: the NaN of a broken network must reach its outputs, where the search looks for it.
 _FAST = {"reassoc", "arcp", "contract", "nsz"}
 _ZERO, _ONE, _INF = np.float32(0.0), np.float32(1.0), np.float32(np.inf)
@@ -38,12 +41,12 @@ PARTS = 5
 REPRESENT, DYNAMICS, REWARD_HEAD, POLICY_HEAD, VALUE_HEAD = range(PARTS)
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _padded(width: int) -> int:
     return (width + WIDTH_BLOCK - 1) // WIDTH_BLOCK * WIDTH_BLOCK
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _multiply(weights: FloatArray, x: FloatArray, y: FloatArray) -> None:
     """`y = x @ weights.T` for x `[R, >= I]`, y `[R, >= O]`, weights `[O, I]`; R and O multiples of 4."""
     for r in range(0, x.shape[0], 4):
@@ -66,7 +69,7 @@ def _multiply(weights: FloatArray, x: FloatArray, y: FloatArray) -> None:
             y3[o], y3[o + 1], y3[o + 2], y3[o + 3] = s30, s31, s32, s33
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _normalise(y: FloatArray, scale: FloatArray, shift: FloatArray) -> None:
     """LayerNorm of y `[O]` in place, then ReLU."""
     total = _ZERO
@@ -82,7 +85,7 @@ def _normalise(y: FloatArray, scale: FloatArray, shift: FloatArray) -> None:
         y[j] = _ZERO if z < _ZERO else z  # so written, NaN stays NaN
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _run(
     weights: FloatArray, plan: LongArray, part: int, space: FloatArray, source: int, target: int, actions: IntArray
 ) -> None:
@@ -107,7 +110,7 @@ def _run(
         source = goal
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _scale(x: FloatArray, y: FloatArray) -> None:
     """`scale_to_unit` of one latent."""
     low, high = _INF, -_INF
@@ -118,7 +121,7 @@ def _scale(x: FloatArray, y: FloatArray) -> None:
         y[j] = (x[j] - low) / span
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(forceinline=True, fastmath={"contract"})
 def _exp(x: np.float32) -> np.float32:
     """exp of x <= 0 to 2 ulp, NaN of NaN: unlike the C library's, a loop over it becomes vector instructions.
 
@@ -135,7 +138,7 @@ def _exp(x: np.float32) -> np.float32:
     return result
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _expect(logits: FloatArray, points: FloatArray, transform: int) -> np.float32:
     """`Support.decode` of one row."""
     high = -_INF
@@ -154,7 +157,7 @@ def _expect(logits: FloatArray, points: FloatArray, transform: int) -> np.float3
     return np.float32(y * slope * (abs(y) * slope + 2.0))
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _decode(
     weights: FloatArray, plan: LongArray, part: int, space: FloatArray, source: int, actions: IntArray, out: FloatArray
 ) -> None:
@@ -165,7 +168,7 @@ def _decode(
         out[b] = _expect(space[_BINS, b, :bins], weights[points : points + bins], transform)
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(forceinline=True, fastmath=_FAST)
 def _copy_rows(sheet: FloatArray, out: FloatArray) -> None:
     for b in range(out.shape[0]):
         for j in range(out.shape[1]):
