@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -61,7 +62,10 @@ def test_nothing_measured_meets_no_bar() -> None:
 def test_every_fault_has_an_experiment(name: str) -> None:
     fault = chaos.FAULTS[name]
     module, _, function = fault.function.partition(":")
-    source = (ROOT / "chaos" / f"{module}.py").read_text()
+    spec = importlib.util.find_spec(f"chaos.{module}")
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin).read_text()
     assert f"def {function}(tries: int, folder: Path) -> Iterator[Outcome]:" in source
     assert 1 <= fault.quick <= fault.full
 

@@ -25,7 +25,8 @@ def test_only_what_is_refused_is_refused() -> None:
     assert (found.tried, found.refused, found.worked) == (2, 1, ["works"])
 
 
-def test_an_open_folder_is_listed_planted_in_and_replaced(tmp_path: Path) -> None:
+def test_an_open_folder_is_listed_planted_in_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the attack leaves for another directory
     logs, precious = tmp_path / "logs", tmp_path / "precious"
     logs.mkdir()
     precious.mkdir(mode=0o700)
