@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 PROGRAM = """
 import hashlib
 import numpy as np
@@ -28,7 +30,7 @@ def said_by_a_new_process(cache: Path) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=600,
+        timeout=PATIENCE,
     )
     return done.stdout
 
