@@ -97,7 +97,7 @@ class FakeRay:
         monkeypatch.setattr("ray._raylet.get_authentication_mode", lambda: answer)
         monkeypatch.setattr("ray.init", self.init)
         monkeypatch.setattr("ray.shutdown", self.shutdown)
-        monkeypatch.setattr("actors.ray_watch.refuse_unreachable", lambda address: None)
+        monkeypatch.setattr("actors.ray_watch.refuse_unreachable", lambda _: None)
 
     def init(self, **arguments: Any) -> None:
         self.arguments, self.environment = arguments, dict(os.environ)
