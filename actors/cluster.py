@@ -48,6 +48,8 @@ EVALUATOR_CPUS = 0.1
 M_ARENA_MAX = -8
 """The name of a setting in glibc's malloc.h."""
 
+LEAST_THREADS = 200
+
 FEW = 1_024
 """Open files, or processes and threads, with which Ray may not start."""
 
@@ -149,6 +151,7 @@ def start_private(namespace: str) -> str | None:
     """
     import ray
 
+    refuse_few_threads()
     for name in UNSEEN:
         os.environ.setdefault(name, "0")
     os.environ.setdefault(*CONNECT_SECONDS)
@@ -170,6 +173,16 @@ def start_private(namespace: str) -> str | None:
         disconnect()
         raise MuZeroRayError(f"Ray did not start ({' '.join(str(error).split())[:300]}). {start_remedy()}") from error
     return notice
+
+
+def refuse_few_threads() -> None:
+    """MuZeroRayError where Ray's C++ would end this process without a word: it makes a hundred threads and more.
+
+    The limit is of a user's threads altogether, and holds for everybody but root.
+    """
+    allowed = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if os.geteuid() != 0 and allowed != resource.RLIM_INFINITY and allowed < LEAST_THREADS:
+        raise MuZeroRayError(f"Ray cannot start. {start_remedy()}")
 
 
 def start_remedy() -> str:

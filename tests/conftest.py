@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+from muzero_ray.stop_signals import STOP_SIGNALS
 
 # Read when torch is first imported, here and in the programs that tests start: results then do not depend on cores.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -51,6 +54,15 @@ def ray_cluster() -> Iterator[None]:
                 raise
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _signals_as_they_were() -> Iterator[None]:
+    """Commands that run inside this process set handlers; give them back."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

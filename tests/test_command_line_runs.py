@@ -23,7 +23,6 @@ import launch
 from muzero_ray.config_file import load_config
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.serial import SerialRunner
-from muzero_ray.stop_signals import STOP_SIGNALS
 from tests.patience import PATIENCE, until
 from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
 
@@ -57,15 +56,6 @@ def launch_program(*arguments: object) -> subprocess.CompletedProcess[str]:
     finally:
         process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _signals_as_they_were() -> Iterator[None]:
-    """Commands run inside this process set handlers; give them back."""
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

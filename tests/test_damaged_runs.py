@@ -6,9 +6,8 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,7 @@ import pytest
 import launch
 from muzero_ray.config_file import CONFIG_COPY
 from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.stop_signals import STOP_SIGNALS
 from tests.runtime.small_runs import rows, run_serial, small_config
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _signals_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,7 @@ import argparse
 import re
 import runpy
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +19,6 @@ from muzero_ray import config_file
 from muzero_ray.cli import USAGE, parse_args
 from muzero_ray.cli_commands import ResumeCommand, SubmitCommand, TrainCommand
 from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.stop_signals import STOP_SIGNALS
 from tests.command_lines import make_run
 from tests.runtime.small_runs import run_serial, small_config
 
@@ -225,14 +222,6 @@ def trains() -> list[str]:
         if words[0] == "train" and not {"--address", "--help"} & set(words):  # a cluster is needed for the one
             found[re.sub(r" --serial| --(seed|iterations|minutes|simulations) \S+", "", shlex.join(words))] = line
     return sorted(found)
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("line", trains())

@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,6 @@ import launch
 from muzero_ray.printed import launch_line
 from muzero_ray.runtime.checkpoint import load_checkpoint
 from muzero_ray.runtime.serial import SerialRunner
-from muzero_ray.stop_signals import STOP_SIGNALS
 from tests.test_command_line_runs import SMALL
 from tests.test_layering import modules
 
@@ -90,14 +89,6 @@ def test_the_extras_that_messages_name_are_there() -> None:
 
 
 # --- what they say -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 class Person:

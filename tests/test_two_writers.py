@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,23 +12,14 @@ from pathlib import Path
 import pytest
 
 import launch
-from muzero_ray.runtime import run_lock
+from muzero_ray.runtime import run_start
 from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runtime.run_lock import RunLock
-from muzero_ray.stop_signals import STOP_SIGNALS
 from tests import patience
 from tests.runtime.small_runs import rows, run_serial, small_config
 from tests.test_command_line_runs import SMALL, start
 
 ENDLESS = [*SMALL, "--iterations", "1000000", "--run.checkpoint-steps", "10"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _signals_as_they_were() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -64,7 +54,7 @@ def test_every_command_that_would_write_is_refused_and_every_reader_works(
 ) -> None:
     folder, process = live
     before = as_it_is(folder)
-    monkeypatch.setattr(run_lock, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(run_start, "PATIENCE_SECONDS", 0.1)
     name = ["--runs-dir", str(folder.parent), "--run.name", folder.name]
     for words in (
         ["resume", str(folder)],
@@ -92,7 +82,7 @@ def test_a_second_train_resume_before_the_first_checkpoint_leaves_the_run_where_
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text("of the first\n")
-    monkeypatch.setattr(run_lock, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(run_start, "PATIENCE_SECONDS", 0.1)
     command = ["train", "cartpole", *SMALL, "--iterations", "5", "--runs-dir", str(tmp_path), "--run.name", "run"]
     with RunLock.acquire(folder) as lock:
         assert launch.main([*command, "--resume"]) == 2

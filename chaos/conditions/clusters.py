@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 
 from chaos.conditions.place import LONG, Place, condition
 from chaos.programs import until
+from chaos.ray_processes import VICTIMS, find
 
 
 def free_port() -> int:
@@ -113,14 +116,12 @@ def foreign_address_file(place: Place) -> None:
     "Ray is started anew; the run goes on to its end",
 )
 def lost_ray_process(place: Place) -> None:
-    for name in ("runtime_env_agent", "raylet", "gcs_server"):
+    for name in ("agent", "raylet", "GCS"):
         program = place.started(*place.training("--iterations", 3000, serial=False, name=name))
         run = place.run.with_name(name)
         place.waits_for(lambda run=run: place.has_checkpoint(run), program, "a checkpoint")  # type: ignore[misc]
-        found = [one for one in program.left() if any(name in word for word in [one.name(), *one.cmdline()[:3]])]
-        place.holds(bool(found), f"there is no process {name}")
-        found[0].kill()
-        place.stops(program, "trained: ", code=0)
+        os.kill(find(program.pid, VICTIMS[name].sign), signal.SIGKILL)
+        place.stops(program, "starting Ray anew", "trained: ", code=0)
 
 
 @condition("the driver is killed (kill -9)", "all of its processes are gone within 60 s; `resume` goes on")

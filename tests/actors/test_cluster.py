@@ -17,7 +17,7 @@ import pytest
 
 from actors import cluster, ray_folder
 from muzero_ray.config import Config
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import ConfigError, MuZeroRayError
 
 
 def config(count: int, *, reanalyze: float = 0.0, learners: int = 1) -> Config:
@@ -239,3 +239,12 @@ def test_a_ray_that_does_not_start_names_the_limit_that_is_too_low(
     limits = {resource.RLIMIT_NOFILE: (files, files), resource.RLIMIT_NPROC: (processes, processes)}
     monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
     assert re.search(remedy, cluster.start_remedy())
+
+
+def test_so_few_threads_that_ray_would_abort_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (30, 30))
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    with pytest.raises(MuZeroRayError, match=r"Ray cannot start. The limit of .* is 30: raise it"):
+        cluster.refuse_few_threads()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # limits do not hold for root
+    cluster.refuse_few_threads()
