@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import resource
 import secrets
 import shutil
 import signal
@@ -21,6 +20,7 @@ import psutil
 from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
 from actors.ray_folder import folder_for_sockets, refuse_others_address
 from actors.tokens import forget_blank_token, holds_token
+from actors.user_limits import refuse_few_threads, start_remedy
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.private_folder import PrivateFolder, shared_folder
@@ -48,11 +48,6 @@ EVALUATOR_CPUS = 0.1
 M_ARENA_MAX = -8
 """The name of a setting in glibc's malloc.h."""
 
-LEAST_THREADS = 200
-
-FEW = 1_024
-"""Open files, or processes and threads, with which Ray may not start."""
-
 LEAST_STORE_BYTES = 80 << 20
 """Of Ray's object store; with less it does not start."""
 
@@ -73,8 +68,8 @@ def connected(address: str | None, namespace: str) -> Iterator[str | None]:
 def connect(address: str | None, namespace: str) -> str | None:
     """Start a private Ray (address None), or join the cluster at `address` (`auto` or `HOST:PORT`) from a node of it.
 
-    `disconnect` ends it. Returns what a person should be warned of. Raises ConfigError for an address that can not be
-    joined or a temporary folder that can not be used, MuZeroRayError if a private Ray would let in whoever knows no
+    `disconnect` ends it. Returns what a person should be warned of. Raises ConfigError for an address that cannot be
+    joined or a temporary folder that cannot be used, MuZeroRayError if a private Ray would let in whoever knows no
     token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -173,26 +168,6 @@ def start_private(namespace: str) -> str | None:
         disconnect()
         raise MuZeroRayError(f"Ray did not start ({' '.join(str(error).split())[:300]}). {start_remedy()}") from error
     return notice
-
-
-def refuse_few_threads() -> None:
-    """MuZeroRayError where Ray's C++ would end this process without a word: it makes a hundred threads and more.
-
-    The limit is of a user's threads altogether, and holds for everybody but root.
-    """
-    allowed = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if os.geteuid() != 0 and allowed != resource.RLIM_INFINITY and allowed < LEAST_THREADS:
-        raise MuZeroRayError(f"Ray cannot start. {start_remedy()}")
-
-
-def start_remedy() -> str:
-    """What to do when a private Ray did not start: each of its processes opens some hundred files and threads."""
-    limits = (("open files", resource.RLIMIT_NOFILE, "-n"), ("processes and threads", resource.RLIMIT_NPROC, "-u"))
-    for what, limit, option in limits:
-        allowed = resource.getrlimit(limit)[0]
-        if allowed != resource.RLIM_INFINITY and allowed < FEW:
-            return f"The limit of {what} is {allowed}: raise it (ulimit {option} 8192), or use --serial"
-    return "If this machine is very busy, try again when it is less so, or use --serial"
 
 
 def _join(address: str, namespace: str) -> None:

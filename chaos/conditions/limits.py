@@ -38,6 +38,15 @@ def under_memory(place: Place, megabytes: int, command: list[str]) -> list[str]:
     return ["bash", "-c", f"echo $$ > {group}/cgroup.procs; exec {shlex.join(command)}"]
 
 
+def small_disk(place: Place, option: str) -> Path:
+    """A file system in memory for all runs of this place, with that option of `mount`."""
+    disk = place.folder / "runs"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", disk], check=True)
+    place.afterwards(lambda: subprocess.run(["umount", "--lazy", disk], check=False))
+    return disk
+
+
 @condition("a container of 600 MB (Ray)", "exit code 1; memory is named, and what to lower")
 def small_container(place: Place) -> None:
     command = under_memory(place, 600, place.training(serial=False))
@@ -84,10 +93,7 @@ def small_files(place: Place) -> None:
 
 @condition("a full disk", "exit code 1; the file and the reason are named; `resume` works when there is room")
 def full_disk(place: Place) -> None:
-    disk = place.folder / "runs"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
-    place.afterwards(lambda: subprocess.run(["umount", "--lazy", disk], check=False))
+    disk = small_disk(place, "size=1m")
     place.expect(place.train("--network.hidden", 128, *LONG), "(not written|failed).*space", code=1)
     subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
     place.goes_on()
@@ -95,10 +101,7 @@ def full_disk(place: Place) -> None:
 
 @condition("a disk without inodes", "exit code 1; the file and the reason are named")
 def no_inodes(place: Place) -> None:
-    disk = place.folder / "runs"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=12", "tmpfs", disk], check=True)
-    place.afterwards(lambda: subprocess.run(["umount", "--lazy", disk], check=False))
+    small_disk(place, "nr_inodes=12")
     place.expect(place.train(*LONG), "(not written|failed).*space", code=1)
 
 

@@ -94,7 +94,7 @@ def flipped_bit(place: Place) -> None:
 )
 def lost_chunk(place: Place) -> None:
     chunks = sorted((place.trained() / "replay").rglob("*.*"))
-    place.holds(bool(chunks), "there is no chunk")
+    place.holds(bool(chunks), "the run has no chunk of replay")
     for chunk in chunks[:1]:
         chunk.unlink()
     place.expect(place.launch("evaluate", place.run, "--episodes", 1), "return_mean=")

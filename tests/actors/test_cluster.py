@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import cluster, ray_folder
+from actors import cluster, ray_folder, user_limits
 from muzero_ray.config import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 
@@ -238,13 +238,13 @@ def test_a_ray_that_does_not_start_names_the_limit_that_is_too_low(
 ) -> None:
     limits = {resource.RLIMIT_NOFILE: (files, files), resource.RLIMIT_NPROC: (processes, processes)}
     monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
-    assert re.search(remedy, cluster.start_remedy())
+    assert re.search(remedy, user_limits.start_remedy())
 
 
 def test_so_few_threads_that_ray_would_abort_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (30, 30))
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)
     with pytest.raises(MuZeroRayError, match=r"Ray cannot start. The limit of .* is 30: raise it"):
-        cluster.refuse_few_threads()
+        user_limits.refuse_few_threads()
     monkeypatch.setattr(os, "geteuid", lambda: 0)  # limits do not hold for root
-    cluster.refuse_few_threads()
+    user_limits.refuse_few_threads()
