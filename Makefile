@@ -13,8 +13,9 @@ DEV_STAMP := $(VENV)/.dev
 train: $(RUN_STAMP)
 	$(BIN)/python launch.py train breakout $(ARGS)
 
+# Two processes, whatever the machine: many tests wait for Ray, and each process starts one of its own.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # Three and a half hours in full; `make chaos ARGS=--quick` takes half an hour.
 chaos: $(RUN_STAMP)

@@ -22,7 +22,7 @@ from actors.ray_folder import folder_for_sockets, refuse_others_address
 from actors.tokens import forget_blank_token, holds_token
 from actors.user_limits import refuse_few_threads, start_remedy
 from muzero_ray.config import Config
-from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line
 from muzero_ray.private_folder import PrivateFolder, shared_folder
 from muzero_ray.stop_signals import not_for_children
 
@@ -166,7 +166,7 @@ def start_private(namespace: str) -> str | None:
             )
     except Exception as error:  # Ray raises no narrower one here
         disconnect()
-        raise MuZeroRayError(f"Ray did not start ({' '.join(str(error).split())[:300]}). {start_remedy()}") from error
+        raise MuZeroRayError(f"Ray did not start ({in_one_line(error)}). {start_remedy()}") from error
     return notice
 
 
@@ -202,9 +202,8 @@ def _join(address: str, namespace: str) -> None:
             job_config=job_config([]),
         )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"run.address={address}: can not join that cluster ({reason[:300]}). Start it first, with "
+            f"run.address={address}: can not join that cluster ({in_one_line(error)}). Start it first, with "
             "`ray start`, and under the same token (docs/cluster.md); without --address a private Ray is used"
         ) from error
 

@@ -16,7 +16,7 @@ from actors.import_path import CODE, folder_of
 from actors.tokens import forget_blank_token
 from muzero_ray.cli_commands import SubmitCommand
 from muzero_ray.config_file import dump_config
-from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line
 from muzero_ray.private_folder import PrivateFolder
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def submit(command: SubmitCommand) -> str:
         started = _await_start(client, job)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise MuZeroRayError(
-            f"submit: the dashboard at {command.address} refused ({' '.join(str(error).split())[:300]}). If it is "
+            f"submit: the dashboard at {command.address} refused ({in_one_line(error)}). If it is "
             "about a token: RAY_AUTH_TOKEN must hold the cluster's (docs/cluster.md)"
         ) from error
     state = f"trains in {command.folder}" if started else f"has not started yet; it will train in {command.folder}"

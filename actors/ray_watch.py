@@ -15,7 +15,7 @@ import psutil
 import ray
 
 from actors.slots import is_gone
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import ConfigError, in_one_line
 
 ESSENTIAL = ("gcs_server", "raylet")
 """Processes of a private Ray whose death ends it; when one of its agents dies, the raylet follows at once. A run needs
@@ -104,7 +104,7 @@ def refuse_unreachable(address: str) -> None:
     try:
         where = canonicalize_bootstrap_address(address)
     except (ConnectionError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
     else:
         if where is not None and answers(where):
             return

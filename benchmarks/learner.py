@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import torch
+
 from benchmarks.engines import changed
 from benchmarks.measure import Effort, Row, Trial, make_row, milliseconds, take_turns
 from benchmarks.replay import fill, record_games
 from muzero_ray.config import Config
 from muzero_ray.config_file import load_preset
+from muzero_ray.networks.precision import has_bf16
 from muzero_ray.runtime.build import TaskShape, build_buffer, build_learner, probe
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import Batch
@@ -36,7 +39,7 @@ def learner(effort: Effort) -> Iterator[Row]:
     samples = take_turns(trials, effort.repeats)
     for precision in PRECISIONS:
         samples[f"{precision} rate"] = [1000.0 / time for time in samples[precision]]
-    name, used = f"learner/breakout/B{batch_size}", preset.learner.precision
+    name, used = f"learner/breakout/B{batch_size}", "bf16" if has_bf16(torch.device("cpu")) else "float32"
     yield make_row(f"{name}/float32", "steps/s", samples, "float32 rate")
     yield make_row(f"{name}/bf16", "steps/s", samples, "bf16 rate", "float32 rate", "the step in float32")
     yield make_row(f"{name}/batch", "ms", samples, "batch", used, f"the step in {used}")

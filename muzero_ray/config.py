@@ -67,8 +67,8 @@ class ActorsConfig(FrozenConfig):
     engine: Literal["auto", "torch", "compiled"] = "auto"
     """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or
     torch where OpenVINO is not installed."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the convolutional networks that act; `bf16` pays on CPUs with AMX or AVX512-BF16."""
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    """Of the convolutional networks that act. `auto`: bf16 on CPUs that have instructions for it (AVX512-BF16, AMX)."""
     num_cpus: Cpus = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
     learner_cpus: Cpus = 0.5

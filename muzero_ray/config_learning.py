@@ -191,8 +191,9 @@ class LearnerConfig(FrozenConfig):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """`auto`: cuda if there is one, else cpu. With several workers, or on a cluster, only GPUs count that
     `actors.learner_gpus` reserves."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """`bf16` runs forward passes under autocast; weights stay float32."""
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    """`bf16` runs forward passes under autocast; weights stay float32. `auto`: bf16 where the CPU or GPU has
+    instructions for it."""
     batch_size: PositiveInt = 128
     """Positions per learner step."""
     workers: PositiveInt = 1

@@ -39,6 +39,11 @@ class CheckpointError(MuZeroRayError):
     """A checkpoint is missing, damaged, or belongs to another network."""
 
 
+def in_one_line(error: object) -> str:
+    """The text of a library's error in one line of at most 300 characters, to be quoted in a message."""
+    return " ".join(str(error).split())[:300]
+
+
 @contextmanager
 def taking_over(what: str) -> Iterator[None]:
     """CheckpointError for whatever a damaged or forged `what` sets off in the code that takes it over.

@@ -56,7 +56,7 @@ def test_the_atari_preset_has_the_overview_numbers() -> None:
 def test_the_atari_preset_plays_with_what_is_cheapest_on_cpus() -> None:
     """Measured: half the CPU time of float32 in bf16; no less with more rows in a batch."""
     config = config_file.load_preset("atari")
-    assert (config.actors.precision, config.actors.threads, config.actors.envs_per_actor) == ("bf16", 1, 4)
+    assert (config.actors.precision, config.actors.threads, config.actors.envs_per_actor) == ("auto", 1, 4)
     # Reanalyze is one process, and a position searched again costs as much as a move of one of the actors.
     assert config.reanalyze.share <= 1 / config.actors.count
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from functools import lru_cache
 from typing import Literal
 
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.engine import InferenceEngine, TorchEngine
 from muzero_ray.networks.model import MuZeroNetwork
-
-logger = logging.getLogger(__name__)
+from muzero_ray.networks.notes import say_once
 
 REMEDY = "pip install 'muzero-ray[openvino]'"
 
@@ -38,15 +35,9 @@ def make_engine(
                 f"actors.engine=compiled: convolutional networks need OpenVINO, which can not be imported ({error}). "
                 f"Install it with: {REMEDY}, or use actors.engine=torch"
             ) from error
-        _say_once(
+        say_once(
             f"actors.engine=auto: torch acts, since OpenVINO can not be imported ({error}). It is several times as "
             f"fast on one CPU core: {REMEDY}"
         )
         return TorchEngine(network, bf16=bf16)
     return OpenVinoEngine(network, bf16=bf16, threads=threads)
-
-
-@lru_cache
-def _say_once(message: str) -> None:
-    """Every part of a run makes its own engine."""
-    logger.warning(message)

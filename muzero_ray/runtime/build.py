@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from muzero_ray.config import Config, EnvConfig
 from muzero_ray.config_check import shown
@@ -19,6 +20,7 @@ from muzero_ray.networks.build import make_network
 from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.engines import make_engine
 from muzero_ray.networks.model import MuZeroNetwork
+from muzero_ray.networks.precision import use_bf16
 from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.runtime.self_play import SelfPlay
 from muzero_ray.search.policies import SearchFunction, make_search
@@ -75,7 +77,8 @@ def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
     """A network for acting. Its weights mean nothing until the first `load`."""
     network = build_network(config, shape)
     actors = config.actors
-    return make_engine(network, engine=actors.engine, bf16=actors.precision == "bf16", threads=actors.threads)
+    bf16 = use_bf16(actors.precision, torch.device("cpu"), "actors.precision")
+    return make_engine(network, engine=actors.engine, bf16=bf16, threads=actors.threads)
 
 
 def build_search(

@@ -11,6 +11,7 @@ import torch
 from muzero_ray.config import Config, LearnerConfig
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.build import make_network
+from muzero_ray.networks.precision import use_bf16
 from muzero_ray.training.augmentation import augment
 from muzero_ray.training.group import Group
 from muzero_ray.training.learner import Learner
@@ -101,7 +102,7 @@ def make_learner(
             total=cfg.run.training_steps,
         ),
         device=device,
-        bf16=settings.precision == "bf16",
+        bf16=use_bf16(settings.precision, device, "learner.precision"),
         value_weight=settings.value_weight,
         reward_weight=settings.reward_weight,
         consistency_weight=settings.consistency_weight,

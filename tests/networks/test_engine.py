@@ -14,9 +14,10 @@ import torch
 from muzero_ray.config import NetworkConfig, SearchConfig
 from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.networks.engine import InferenceEngine, TorchEngine
-from muzero_ray.networks.engines import _say_once, make_engine
+from muzero_ray.networks.engines import make_engine
 from muzero_ray.networks.mlp_engine import CompiledMlpEngine
 from muzero_ray.networks.model import MuZeroNetwork
+from muzero_ray.networks.notes import say_once
 from muzero_ray.networks.openvino_engine import OpenVinoEngine, padded_size
 from muzero_ray.search.policies import make_search
 from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
@@ -253,7 +254,7 @@ def test_without_openvino(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
 
     monkeypatch.setattr(builtins, "__import__", missing)
     net = build(RESNET, (2, 32, 32))
-    _say_once.cache_clear()
+    say_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert type(make_engine(net, engine="auto", bf16=False, threads=1)) is TorchEngine
