@@ -30,7 +30,7 @@ from muzero_ray.cli_options import SHORT_FORMS, flag, one_option, setting_option
 from muzero_ray.config import OPPONENT, Config
 from muzero_ray.config_base import LARGEST_SEED
 from muzero_ray.config_check import leaf_paths, nearest, shown, validate
-from muzero_ray.config_yaml import read_yaml
+from muzero_ray.config_file import merged, without_items
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import print_result
@@ -142,13 +142,11 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
             )
         preset = DEFAULT_ATARI_PRESET
     path = file if preset is None else config_file.preset_path(preset)
-    loaded = read_yaml(path)
+    loaded = config_file.read_config(path)
     validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
-    # The items of a list that is given anew are not those of the file.
-    kept = {key: place for key, place in loaded.where.items() if not any(key[: len(new)] == new for new in where)}
     goes_on = resume or name == "submit"
     base = loaded.data if goes_on or not _is_of_a_run(path) else _without_name(loaded.data)
-    data, places = _merged(base, given), {**kept, **where}
+    data, places = merged(base, given), {**without_items(loaded.where, where), **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
@@ -211,7 +209,7 @@ def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, 
             f"--game: {path.stem} is no Atari configuration (got {game} with env.kind={kind}). "
             f"Use {DEFAULT_ATARI_PRESET}, another with env.kind=atari, or leave --game out"
         )
-    return _merged(data, {"env": {"id": resolved}}), resolved
+    return merged(data, {"env": {"id": resolved}}), resolved
 
 
 def _parse_run(name: str, model: type[BaseModel], argv: list[str]) -> Any:
@@ -282,12 +280,3 @@ def _without_name(data: Mapping[str, Any]) -> dict[str, Any]:
     """The name in a run's own file is that run's: a new one that starts from the file gets a name of its own."""
     run = data.get("run")
     return {**data, "run": {key: value for key, value in run.items() if key != "name"}} if run else dict(data)
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged; a value of the same name, `env.kwargs` included, is replaced."""
-    result = dict(base)
-    for key, value in changes.items():
-        section = isinstance(value, dict) and key != "kwargs"
-        result[key] = _merged(result.get(key, {}), value) if section else value
-    return result

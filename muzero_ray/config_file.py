@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from muzero_ray.config import Config
-from muzero_ray.config_check import nearest, validate
-from muzero_ray.config_yaml import dump_yaml, read_yaml
+from muzero_ray.config_check import KeyPath, leaf_paths, nearest, shown, validate
+from muzero_ray.config_yaml import Loaded, dump_yaml, read_yaml
 from muzero_ray.errors import ConfigError
+
+BASE = "base"
+"""The key of a config file that names the preset it builds on."""
 
 CONFIG_COPY = "run_config.yaml"
 """In each checkpoint: the `config.yaml` of its run."""
@@ -32,9 +36,48 @@ class Preset:
         return match[1].strip() if match else ""
 
 
+def read_config(path: Path) -> Loaded:
+    """The settings of a config file: its own, and where it is silent those of the preset that its `base` names.
+
+    Raises ConfigError for a base that is not there, or that builds on itself.
+    """
+    return _read_on_base(path, ())
+
+
+def _read_on_base(path: Path, above: tuple[str, ...]) -> Loaded:
+    """above: presets that build on this file, one on the other."""
+    own, where = read_yaml(path)
+    if BASE not in own:
+        return Loaded(own, where)
+    name, place = own.pop(BASE), where.pop((BASE,))
+    names = [preset.name for preset in list_presets()]
+    if name not in names:
+        remedy = nearest(str(name), names)
+        raise ConfigError(f"{place}: {BASE}: there is no preset of that name (got {shown(name)}). {remedy}")
+    if name in above:
+        raise ConfigError(f"{place}: {BASE}: {' builds on '.join([*above, name])}. Leave one of these out")
+    data, places = _read_on_base(preset_path(name), (*above, name))
+    replaced = [path for path in leaf_paths(Config) if path in where]
+    return Loaded(merged(data, own), {**without_items(places, replaced), **where})
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections are merged; a value of the same name, `env.kwargs` included, is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        section = isinstance(value, dict) and key != "kwargs"
+        result[key] = merged(result.get(key, {}), value) if section else value
+    return result
+
+
+def without_items(places: Mapping[KeyPath, str], given: Collection[KeyPath]) -> dict[KeyPath, str]:
+    """`places` but for those below one that is `given` anew: the items of a list are then not those of before."""
+    return {key: place for key, place in places.items() if not any(key[: len(new)] == new for new in given)}
+
+
 def load_config(path: Path) -> Config:
     """A config file of any origin: a preset, a user's, or a run's `config.yaml`."""
-    return validate(Config, *read_yaml(path))
+    return validate(Config, *read_config(path))
 
 
 def load_run_config(folder: Path) -> Config:
