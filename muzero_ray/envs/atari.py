@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import ale_py
 import cv2
@@ -33,6 +33,14 @@ SETTINGS = {
 FIXED = ("game", "continuous", "continuous_action_threshold", "render_mode", "sound_obs")
 CONTINUE = -1  # in the action log: a reset that went on with the same game after a lost life
 STICKY_DRAWS = "adapter"  # in a snapshot: who drew the sticky actions; older snapshots do not say, it was the emulator
+
+
+class Position(NamedTuple):
+    """A game as it stands. held: the button that may stick. fire_due: FIRE stands in for the next action."""
+
+    emulator: Any
+    held: Any
+    fire_due: bool
 
 
 class AtariEnvironment:
@@ -133,6 +141,23 @@ class AtariEnvironment:
             else:
                 self._advance(self._action_set[action])
         return self._frame()
+
+    def lives(self) -> int:
+        """That are left."""
+        return int(self._ale.lives())
+
+    def position(self) -> Position:
+        """The game as it stands, for `go_on_from`; 0.05 ms."""
+        return Position(self._ale.cloneState(), self._held, self._fire_due)
+
+    def go_on_from(self, position: Position) -> None:
+        """Continue from there, in this or another environment of the same game and settings.
+
+        Chance to come is this environment's. `snapshot` and `restore` know nothing of it.
+        """
+        self._ale.restoreState(position.emulator)
+        self._held, self._fire_due = position.held, position.fire_due
+        self._lost_a_life = False
 
     def close(self) -> None:
         """See Environment."""

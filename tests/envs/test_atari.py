@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.config import AtariConfig, EnvConfig
+from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import CheckedEnvironment
 from muzero_ray.envs.registry import atari_games, make_environment, resolve_game
 from muzero_ray.errors import ConfigError, EnvironmentFault
@@ -181,6 +182,31 @@ def lose_a_life(env: CheckedEnvironment) -> EnvStep:
         if step.terminated:
             return step
     raise AssertionError("no life was lost")
+
+
+def test_a_game_goes_on_from_a_position_in_another_environment() -> None:
+    """Frame by frame, the serve of the ball and the lives included."""
+    first = make("Breakout", fire_to_start=True, sticky_actions=0.0)
+    second = make("Breakout", fire_to_start=True, sticky_actions=0.0)
+    first.reset(1)
+    second.reset(2)
+    inner, other = first.inner, second.inner
+    assert isinstance(inner, AtariEnvironment)
+    assert isinstance(other, AtariEnvironment)
+    actions = np.random.default_rng(0).integers(inner.spec.num_actions, size=400).tolist()
+    positions = []
+    steps = []
+    for action in actions:
+        positions.append(inner.position())
+        steps.append(first.step(action))
+        if steps[-1].terminated:
+            break
+    for begin in (0, 7, len(steps) // 2):
+        other.go_on_from(positions[begin])
+        for action, step in zip(actions[begin:], steps[begin:], strict=False):
+            again = other.step(action)
+            assert np.array_equal(again.observation, step.observation)
+            assert (again.reward, again.terminated) == (step.reward, step.terminated)
 
 
 def test_a_lost_life_ends_the_targets_and_not_the_game() -> None:
