@@ -3,7 +3,9 @@
 docs/performance.md says what each part measures, against which limit, and how to read the table.
 Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
 `python -m benchmarks.board_exact RUN` (how exact is a board agent), `python -m benchmarks.ablation PRESET` (which parts
-of the recipe pay), `python -m benchmarks.curves` (learning curves) and `python -m benchmarks.page FILE` (results into
+of the recipe pay), `python -m benchmarks.diagnose RUN` (does looking ahead help), `python -m benchmarks.offline RUN`
+(what other settings learn from the same games), `python -m benchmarks.learning PRESET` (does it still learn as well),
+`python -m benchmarks.curves` (learning curves) and `python -m benchmarks.page FILE` (results into
 docs/performance.md).
 """
 

@@ -233,12 +233,13 @@ def diagnose(run: Path, chosen: argparse.Namespace) -> None:
                 played = play(config, shape, player.engine, choose, chosen.episodes)
                 alone = played if count == 0 else alone
                 how = f"{count} simulations over the true game" if true else f"{count} simulations"
-                print(f"{checkpoint.path} | {name} | {how} | {_score(played.returns)}", flush=True)
+                print(f"{checkpoint.path} | {name} | {how} | {score_text(played.returns)}", flush=True)
         if alone is not None:
             print(f"{checkpoint.path} | {name} | {_values(alone)}", flush=True)
 
 
-def _score(returns: FloatArray) -> str:
+def score_text(returns: FloatArray) -> str:
+    """Mean and standard error, for people."""
     error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
     return f"{returns.mean():.2f} +- {error:.2f} (standard error, {len(returns)} games)"
 

@@ -7,11 +7,12 @@ they came with. Of the machine, or of the whole run: all after the last checkpoi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from muzero_ray.runtime.checkpoint import list_checkpoints
 from muzero_ray.runtime.files import parse_object, read_regular
 from muzero_ray.runtime.manifest import has_checkpoint_file, read_checkpoint_file
 from muzero_ray.runtime.replay_store import ChunkRef, ReplayStore, unpack_records, write_records
-from muzero_ray.types import GameHistory, GameId
+from muzero_ray.types import Array, GameHistory, GameId
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,16 @@ class _Chunk(NamedTuple):
     name: str
     entry: str
     newest: int
+
+
+class _Saved(NamedTuple):
+    """A replay as it was saved. counts: of games up to the end of each chunk."""
+
+    arrays: dict[str, Array]
+    buffer: dict[str, Any]
+    games: list[GameHistory]
+    chunks: list[tuple[ChunkRef, list[GameId]]]
+    counts: list[int]
 
 
 class ReplayArchive:
@@ -152,8 +163,25 @@ class ReplayArchive:
         except OSError as error:
             raise CheckpointError(f"{path} was not written: {error}. Free space there") from error
 
+    def games(self, files: Mapping[str, bytes]) -> list[GameHistory]:
+        """The games that `files` keep, as they came in, oldest first; nothing is written.
+
+        Raises CheckpointError if a part is missing or damaged.
+        """
+        return self._read(files[INDEX_FILE], files[ARRAYS_FILE]).games
+
     def _restore(self, buffer: ReplayBuffer, index_json: bytes, arrays_file: bytes) -> None:
-        try:
+        saved = self._read(index_json, arrays_file)
+        with _damage():
+            buffer.load_state(saved.arrays, saved.buffer, saved.games)
+        before = buffer.game_numbers.start - 1
+        self._chunks = deque(
+            _Chunk(ref.name, _entry(ref, ids), before + count)
+            for (ref, ids), count in zip(saved.chunks, saved.counts, strict=True)
+        )
+
+    def _read(self, index_json: bytes, arrays_file: bytes) -> _Saved:
+        with _damage():
             index = parse_object(index_json, Path(INDEX_FILE))
             arrays = safetensors.numpy.load(arrays_file)
             kept = {GameId(*row[:3]) for row in arrays["index"].tolist()}
@@ -167,15 +195,17 @@ class ReplayArchive:
                         kept.remove(game_id)  # should two processes ever have written it, once is enough
                         games.append(decode_game(data))
                 counts.append(len(games))
-            buffer.load_state(arrays, index["buffer"], games)
-            before = buffer.game_numbers.start - 1
-            self._chunks = deque(
-                _Chunk(ref.name, _entry(ref, ids), before + count)
-                for (ref, ids), count in zip(chunks, counts, strict=True)
-            )
-        # Everything that a forged index can set off in the JSON and array layers; programming errors mostly pass.
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
-            raise CheckpointError(f"{INDEX_FILE} and {ARRAYS_FILE} are damaged: {error!r}") from error
+            return _Saved(arrays, index["buffer"], games, chunks, counts)
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """CheckpointError for everything that a forged index can set off in the JSON and array layers; programming errors
+    mostly pass."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+        raise CheckpointError(f"{INDEX_FILE} and {ARRAYS_FILE} are damaged: {error!r}") from error
 
 
 def _entry(ref: ChunkRef, ids: Sequence[GameId]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -75,21 +76,50 @@ def test_values_are_told_beside_what_was_earned() -> None:
     assert half.startswith("values explain 0.00 ")
 
 
-def test_the_command_on_a_run(tmp_path: Any) -> None:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of CartPole that is over."""
+    folder = tmp_path_factory.mktemp("runs")
     options = (
-        "--iterations 4 --max-moves 20 --simulations 3 --network.hidden 16 --replay.min-size 64 --replay.capacity 500 "
-        "--replay.segment-length 10 --learner.batch-size 16 --learner.td-steps 4 --actors.envs-per-actor 4 "
-        "--actors.rollout-steps 40 --evaluation.final-episodes 2 --run.wandb disabled --run.name small --serial"
+        "--iterations 8 --max-moves 20 --simulations 3 --network.hidden 16 --replay.min-size 300 --replay.capacity 900 "
+        "--replay.segment-length 10 --replay.holdout 0.2 --learner.batch-size 16 --learner.td-steps 4 "
+        "--actors.envs-per-actor 4 --actors.rollout-steps 40 --evaluation.final-episodes 2 --run.wandb disabled "
+        "--run.name small --serial"
     )
-    train = [sys.executable, "launch.py", "train", "cartpole", "--runs-dir", str(tmp_path), *options.split()]
+    train = [sys.executable, "launch.py", "train", "cartpole", "--runs-dir", str(folder), *options.split()]
     subprocess.run(train, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
-    asked = ["--simulations", "0", "3", "--true", "2", "--episodes", "2", "--averaged"]
-    command = [sys.executable, "-m", "benchmarks.diagnose", str(tmp_path / "small"), *asked]
+    return folder / "small"
+
+
+def lines_of(module: str, *asked: str) -> list[str]:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *asked]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
-    told = [line.split(" | ")[1:3] for line in result.stdout.splitlines()]
+    return result.stdout.splitlines()
+
+
+def test_a_run_is_diagnosed_with_both_its_weights(run: Path) -> None:
+    asked = ["--simulations", "0", "3", "--true", "2", "--episodes", "2", "--averaged"]
+    told = [line.split(" | ")[1:3] for line in lines_of("diagnose", str(run), *asked)]
     ways = ["0 simulations", "3 simulations", "2 simulations over the true game"]
     for weights, lines in (("newest weights", told[:4]), ("averaged weights", told[4:])):
         assert [name for name, _ in lines] == [weights] * 4
         assert [how for _, how in lines[:3]] == ways
         assert lines[3][1].startswith("values explain ")
+
+
+def test_networks_are_trained_on_the_games_of_a_run(run: Path) -> None:
+    """The same settings give the same figures, others do not; and the run is as it was."""
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    variants = ["as it was=", "again=", "slower=--learner.lr 1e-4"]
+    asked = ["--variants", *variants, "--steps", "4", "--every", "2", "--episodes", "2", "--simulations", "0"]
+    first, *told = lines_of("offline", str(run), *asked)
+    assert int(first.split()[0]) > 10
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in told[2:8]]
+    assert [(name, steps) for name, steps, *_ in rows] == [
+        (variant.split("=")[0], steps) for variant in variants for steps in ("2", "4")
+    ]
+    as_it_was, again, slower = ([row[3:] for row in rows[i : i + 2]] for i in (0, 2, 4))
+    assert as_it_was == again != slower
+    assert [line.split(":")[0] for line in told[8:]] == [f"{v.split('=')[0]}, 0 simulations" for v in variants]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
