@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from chaos.hangups import hear_hangups
 from chaos.report import Experiment, Row, as_json, perform, table
 
 
@@ -74,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in FAULTS:
             parser.error(f"there is no fault {name!r}. Choose from: {' '.join(FAULTS)}")
     os.environ.update(ENVIRONMENT)
+    hear_hangups()
     rows: list[Row] = []
     for name in chosen.faults or FAULTS:
         fault = FAULTS[name]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from chaos.hangups import hear_hangups
 from muzero_ray.stop_signals import STOP_SIGNALS
 
 # Read when torch is first imported, here and in the programs that tests start: results then do not depend on cores.
@@ -15,6 +16,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Ray gives a worker 60 s to start, and a question to its control process as long; a busy machine needs more.
 os.environ.update({"RAY_worker_register_timeout_seconds": "600", "RAY_gcs_server_request_timeout_seconds": "600"})
+
+hear_hangups()
 
 FACTOR = "TEST_TIMEOUT_FACTOR"
 """An environment variable: how many times as long as usual a test may take, for machines with much else to do."""

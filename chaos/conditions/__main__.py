@@ -9,11 +9,13 @@ from pathlib import Path
 
 from chaos.__main__ import ENVIRONMENT
 from chaos.conditions import all_conditions, outcomes
+from chaos.hangups import hear_hangups
 
 
 def main(words: list[str]) -> int:
     """Returns 1 if an answer was not the expected one."""
     os.environ.update(ENVIRONMENT)
+    hear_hangups()
     chosen = [one for one in all_conditions() if any(word in f"{one.group} {one.function.__name__}" for word in words)]
     bad = 0
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
