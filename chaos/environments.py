@@ -133,7 +133,7 @@ def faults(tries: int, folder: Path, packages: Path) -> Outcome:
 
 def crashing(folder: Path, packages: Path) -> Outcome:
     """The preset `cartpole`, with an environment that crashes in every fifth game or so."""
-    options = ("--env.id", "chaos_envs:Crashing-v0", "--run.wandb", "disabled", "--iterations", 6_000)
+    options = ("--env.id", "chaos_envs:Crashing-v0", "--run.wandb", "disabled", "--minutes", 60)
     with Program(folder / "log", "train", "cartpole", *options, "--runs-dir", folder, paths=[packages]) as program:
         code = program.wait(3_600)
         printed, said = program.printed(), program.error()

@@ -25,7 +25,7 @@ SCORE = 475.0
 FULL = 10
 """From so many tries on the run is that of the preset, and has to learn too."""
 
-PRESET = ("--iterations", 6_000, "--run.checkpoint-steps", 100, "--evaluation.final-episodes", 20, "--minutes", 60)
+PRESET = ("--run.checkpoint-steps", 100, "--evaluation.final-episodes", 20, "--minutes", 60)
 SMALL = (
     *("--iterations", 1_000, "--run.checkpoint-steps", 50, "--simulations", 4, "--max-moves", 100),
     *("--replay.min-size", 128, "--learner.batch-size", 32, "--actors", 1, "--evaluation.final-episodes", 2),

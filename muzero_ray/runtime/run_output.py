@@ -29,7 +29,7 @@ from muzero_ray.runtime.replay_archive import prune_chunks
 from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.runtime.run_folder import hold_run, make_run_folder, run_folder, way_on, writing
 from muzero_ray.runtime.run_lock import RunLock
-from muzero_ray.runtime.side_files import keep_rows, keep_scores
+from muzero_ray.runtime.side_files import is_count, keep_rows, keep_scores
 from muzero_ray.runtime.tracking import METRICS_FILE, MetricsWriter
 from muzero_ray.types import FloatArray
 
@@ -99,10 +99,12 @@ class RunOutput:
         Rows and scores that cannot be read are left out with a warning: the run does not depend on them.
         lock: of the run, if this process holds it already.
         """
-        lock = lock or hold_run(folder)
         with taking_over("the checkpoint's state.json"):
-            rows, seconds = int(checkpoint.state["metrics_rows"]), float(checkpoint.state["book"]["seconds"])
+            rows, seconds = checkpoint.state["metrics_rows"], float(checkpoint.state["book"]["seconds"])
+            if not is_count(rows):
+                raise ValueError(f"metrics_rows={rows}")
             wandb_id = checkpoint.state["wandb_id"]
+        lock = lock or hold_run(folder)
         with writing(folder):
             abandon_later(folder / "checkpoints", checkpoint.step)
             replace_text(folder / "config.yaml", dump_config(config))

@@ -255,9 +255,10 @@ def test_whatever_happens_to_the_bytes_a_run_goes_on(
     assert name == SCORES_FILE or found_scores == [20, 30, 40]
 
 
-def test_a_damaged_checkpoint_is_still_called_by_its_name(run: tuple[Path, Checkpoint]) -> None:
+@pytest.mark.parametrize("rows", ["x", None, -1, 1 << 70, 2.5, True])
+def test_a_damaged_checkpoint_is_still_called_by_its_name(run: tuple[Path, Checkpoint], rows: object) -> None:
     folder, checkpoint = run
-    state = {**checkpoint.state, "metrics_rows": "x"}
+    state = {**checkpoint.state, "metrics_rows": rows}
     with pytest.raises(side_files.CheckpointError, match=r"state\.json is damaged"):
         RunOutput.reopen(small_config(), folder, Checkpoint(**{**vars(checkpoint), "state": state}))
 
