@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -36,12 +37,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(factor * limit), append=False)
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A private local cluster. One for the session: starting one takes longer than most tests."""
+@pytest.fixture(scope="module")
+def ray_cluster() -> None:
+    """A private local cluster. It stays for the next module that needs one, unless a test shut Ray down meanwhile:
+    starting one takes longer than most tests."""
     import ray
 
     for start in range(1, RAY_STARTS + 1):
+        if ray.is_initialized():
+            return
         try:
             ray.init(
                 address="local",
@@ -50,13 +54,16 @@ def ray_cluster() -> Iterator[None]:
                 object_store_memory=200 * 1024 * 1024,
                 log_to_driver=False,
             )
-            break
         except Exception:  # Ray raises no narrower one here
             ray.shutdown()
             if start == RAY_STARTS:
                 raise
-    yield
-    ray.shutdown()
+
+
+def pytest_sessionfinish() -> None:
+    """Leave no cluster behind."""
+    if ray := sys.modules.get("ray"):
+        ray.shutdown()
 
 
 @pytest.fixture(autouse=True, scope="module")
