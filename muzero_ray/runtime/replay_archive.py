@@ -168,7 +168,9 @@ class ReplayArchive:
 
         Raises CheckpointError if a part is missing or damaged.
         """
-        return self._read(files[INDEX_FILE], files[ARRAYS_FILE]).games
+        with _damage():
+            index, arrays = files[INDEX_FILE], files[ARRAYS_FILE]
+        return self._read(index, arrays).games
 
     def _restore(self, buffer: ReplayBuffer, index_json: bytes, arrays_file: bytes) -> None:
         saved = self._read(index_json, arrays_file)
