@@ -23,12 +23,12 @@ from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
     from actors.program import Program
-    from muzero_ray.cli_commands import Command, ResumeCommand, TrainCommand
-    from muzero_ray.config import Config
-    from muzero_ray.runtime.build import TaskShape
-    from muzero_ray.runtime.checkpoint import Checkpoint
-    from muzero_ray.runtime.run_book import RunBook
-    from muzero_ray.runtime.run_output import RunOutput
+    from muzero_ray.acting.build import TaskShape
+    from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
+    from muzero_ray.config.schema import Config
+    from muzero_ray.control.run_book import RunBook
+    from muzero_ray.runs.checkpoint import Checkpoint
+    from muzero_ray.runs.output import RunOutput
 
 INTERRUPTED = 130
 
@@ -132,7 +132,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
     from actors.cluster import check_cpus, connect, connected, settle_heap
-    from muzero_ray.runtime.run_book import RunBook
+    from muzero_ray.control.run_book import RunBook
 
     book = RunBook(config)
     if checkpoint is not None:
@@ -165,7 +165,7 @@ def serial_runner(
     config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None
 ) -> Iterator[Runner]:
     """The same parts in this process."""
-    from muzero_ray.runtime.serial import SerialRunner
+    from muzero_ray.control.serial import SerialRunner
 
     yield SerialRunner(config, shape, output, checkpoint)
 
@@ -206,7 +206,7 @@ def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpo
 
 def train(command: TrainCommand) -> int:
     """One run, or one for each of `--seeds` and what they score together."""
-    from muzero_ray.runtime.run_start import started_run
+    from muzero_ray.cli.start import started_run
 
     key, folders = os.environ.get("WANDB_API_KEY"), []
     for one in command.each_seed():
@@ -217,8 +217,8 @@ def train(command: TrainCommand) -> int:
             if start is not None and (code := run(*start)):
                 return code
     if command.seeds:
-        from muzero_ray.cli_commands import ReportCommand
-        from muzero_ray.runtime.commands import report_runs
+        from muzero_ray.cli.commands import ReportCommand
+        from muzero_ray.cli.finished_runs import report_runs
 
         report_runs(ReportCommand(runs=tuple(folders)))
     return 0
@@ -226,7 +226,7 @@ def train(command: TrainCommand) -> int:
 
 def resume(command: ResumeCommand) -> int:
     """An old run, from its newest good checkpoint."""
-    from muzero_ray.runtime.run_start import resumed_run
+    from muzero_ray.cli.start import resumed_run
 
     with resumed_run(command) as start:
         return run(*start) if start is not None else 0
@@ -234,8 +234,7 @@ def resume(command: ResumeCommand) -> int:
 
 def dispatch(command: Command) -> int:
     """Runs a command. Each imports its own heavy parts, so that help and mistakes are answered at once."""
-    from muzero_ray.cli import presets_table
-    from muzero_ray.cli_commands import (
+    from muzero_ray.cli.commands import (
         ArenaCommand,
         EvaluateCommand,
         PlayCommand,
@@ -245,6 +244,7 @@ def dispatch(command: Command) -> int:
         SubmitCommand,
         TrainCommand,
     )
+    from muzero_ray.cli.parse import presets_table
 
     match command:
         case PresetsCommand():
@@ -261,7 +261,7 @@ def dispatch(command: Command) -> int:
             print_result(submit(command))
             return 0
         case EvaluateCommand() | ArenaCommand() | ReportCommand() | PlayCommand():
-            from muzero_ray.runtime.commands import look
+            from muzero_ray.cli.finished_runs import look
 
             look(command)
             return 0
@@ -270,7 +270,7 @@ def dispatch(command: Command) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses and runs; returns the exit code. Errors a user can act on are one message without a traceback."""
     try:
-        from muzero_ray.cli import parse_args
+        from muzero_ray.cli.parse import parse_args
 
         check_current_directory()
         command = parse_args(sys.argv[1:] if argv is None else argv)

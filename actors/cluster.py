@@ -21,7 +21,7 @@ from actors.import_path import CODE, added_path, driver_path, folder_of, job_con
 from actors.ray_folder import folder_for_sockets, refuse_others_address
 from actors.tokens import forget_blank_token, holds_token
 from actors.user_limits import refuse_few_threads, start_remedy
-from muzero_ray.config import Config
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line
 from muzero_ray.private_folder import PrivateFolder, shared_folder
 from muzero_ray.stop_signals import not_for_children

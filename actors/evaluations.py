@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from actors.slots import Slot
-from muzero_ray.runtime.episodes import EpisodesProgress
-from muzero_ray.runtime.run_output import RunOutput
+from muzero_ray.evaluation.episodes import EpisodesProgress
+from muzero_ray.runs.output import RunOutput
 
 SLICE_SECONDS = 5.0
 """How long one call plays."""

@@ -9,11 +9,11 @@ from ray.actor import ActorHandle
 
 from actors.process import call_note, limit_threads
 from actors.weights_client import WeightsClient
-from muzero_ray.config import Config
-from muzero_ray.runtime.build import TaskShape
-from muzero_ray.runtime.chance import seed_generators
-from muzero_ray.runtime.episodes import Episodes, EpisodesProgress
-from muzero_ray.runtime.evaluation import Evaluation, Evaluator
+from muzero_ray.acting.build import TaskShape
+from muzero_ray.config.schema import Config
+from muzero_ray.envs.chance import seed_generators
+from muzero_ray.evaluation.episodes import Episodes, EpisodesProgress
+from muzero_ray.evaluation.evaluator import Evaluation, Evaluator
 from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 

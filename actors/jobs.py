@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from actors.cluster import token_file, use_token
 from actors.import_path import CODE, folder_of
 from actors.tokens import forget_blank_token
-from muzero_ray.cli_commands import SubmitCommand
-from muzero_ray.config_file import dump_config
+from muzero_ray.cli.commands import SubmitCommand
+from muzero_ray.config.files import dump_config
 from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line
 from muzero_ray.private_folder import PrivateFolder
 

@@ -20,7 +20,7 @@ from actors.start_up import placement, stuck
 from muzero_ray.envs.call_note import read_note
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
 from muzero_ray.private_folder import PrivateFolder
-from muzero_ray.runtime.run_output import RunOutput
+from muzero_ray.runs.output import RunOutput
 
 SERVICES = ("replay", "params")
 

@@ -10,9 +10,9 @@ from actors.cluster import disconnect
 from actors.ray_watch import RayLost, is_private, loss
 from actors.slots import backoff
 from actors.supervisor import Supervisor
+from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import MuZeroRayError
-from muzero_ray.runtime.run_book import RunBook
-from muzero_ray.runtime.run_output import RunOutput
+from muzero_ray.runs.output import RunOutput
 
 MAX_LOSSES = 5
 """Times that a run survives the loss of its Ray without getting further in between: one more ends it."""

@@ -6,13 +6,13 @@ import secrets
 from pathlib import Path
 
 from actors.process import restarted_by_ray
-from muzero_ray.config import Config
+from muzero_ray.acting.build import TaskShape, build_buffer
+from muzero_ray.config.schema import Config
+from muzero_ray.control.run_book import replay_metrics
 from muzero_ray.replay.buffer import Draw, ReplayBuffer
 from muzero_ray.replay.encoding import decode_game
 from muzero_ray.replay.stored_game import StaleGame
-from muzero_ray.runtime.build import TaskShape, build_buffer
-from muzero_ray.runtime.replay_archive import ReplayArchive, shard_folder
-from muzero_ray.runtime.run_book import replay_metrics
+from muzero_ray.runs.replay_archive import ReplayArchive, shard_folder
 from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Batch, FloatArray, GameId, ItemKeys, WeightsVersion
 

@@ -17,13 +17,13 @@ from actors.evaluations import Evaluations
 from actors.jobs import STARTED
 from actors.program import TIMEOUT, Program
 from actors.slots import OtherLost, ProcessLost, Slot, answer
-from muzero_ray.config import Config
+from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.config.schema import Config
+from muzero_ray.control.limits import left_unfinished
+from muzero_ray.control.run_book import RunBook, joint_replay_metrics
 from muzero_ray.errors import NumericsError
-from muzero_ray.runtime.limits import left_unfinished
-from muzero_ray.runtime.play_stats import PlayStats
-from muzero_ray.runtime.replay_archive import join_shards, split_shards
-from muzero_ray.runtime.run_book import RunBook, joint_replay_metrics
-from muzero_ray.runtime.run_output import RunOutput, learner_state
+from muzero_ray.runs.output import RunOutput, learner_state
+from muzero_ray.runs.replay_archive import join_shards, split_shards
 
 CALL_SECONDS = 5.0
 """How long a rollout or a train call may take before it reports."""

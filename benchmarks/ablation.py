@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from muzero_ray.cli import parse_args
-from muzero_ray.cli_commands import TrainCommand
+from muzero_ray.cli.commands import TrainCommand
+from muzero_ray.cli.parse import parse_args
 from muzero_ray.errors import ConfigError
-from muzero_ray.runtime.scores import RunScore, aggregate, check_comparable, read_score
+from muzero_ray.runs.scores import RunScore, aggregate, check_comparable, read_score
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -25,12 +25,12 @@ from benchmarks.measure import Effort, Row, Samples, make_row
 from benchmarks.replay import record_games
 from benchmarks.self_play import play
 from benchmarks.stubs import NETWORK_SECONDS, UPDATE_SECONDS, SleepingLearner, SleepingSelfPlay
-from muzero_ray.config import Config
-from muzero_ray.config_file import load_preset
+from muzero_ray.acting.build import probe
+from muzero_ray.config.files import load_preset
+from muzero_ray.config.schema import Config
+from muzero_ray.control.rate_limiter import RateLimiter
+from muzero_ray.control.run_book import RunBook
 from muzero_ray.replay.encoding import encode_game
-from muzero_ray.replay.rate_limiter import RateLimiter
-from muzero_ray.runtime.build import probe
-from muzero_ray.runtime.run_book import RunBook
 from muzero_ray.types import GameHistory, GameId
 
 SEED = 0

@@ -22,16 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from muzero_ray.config import Config
+from muzero_ray.acting.build import TaskShape, build_engine, build_learner, build_search, environment_factory, probe
+from muzero_ray.acting.frame_stacker import FrameStacker
+from muzero_ray.config.schema import Config
 from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import CheckedEnvironment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
-from muzero_ray.networks.engine import InferenceEngine
-from muzero_ray.runtime.build import TaskShape, build_engine, build_learner, build_search, environment_factory, probe
-from muzero_ray.runtime.frame_stacker import FrameStacker
-from muzero_ray.runtime.protocol import evaluation_protocol
-from muzero_ray.runtime.run_output import learner_state, open_run
+from muzero_ray.evaluation.protocol import evaluation_protocol
+from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.runs.output import learner_state, open_run
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput
 
 SEED = 1_000

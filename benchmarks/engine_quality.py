@@ -18,14 +18,14 @@ import torch
 from benchmarks.bars import judge
 from benchmarks.engines import engines_for
 from benchmarks.measure import FULL, Effort, Row, Samples, make_row, table
-from muzero_ray.config import Config
-from muzero_ray.networks.engine import InferenceEngine
+from muzero_ray.acting.build import TaskShape, build_learner, build_network, build_search, environment_factory, probe
+from muzero_ray.config.schema import Config
+from muzero_ray.evaluation.evaluator import play_episodes
+from muzero_ray.evaluation.opponents import make_opponent
+from muzero_ray.evaluation.protocol import evaluation_protocol
+from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.networks.flat import load_flat
-from muzero_ray.runtime.build import TaskShape, build_learner, build_network, build_search, environment_factory, probe
-from muzero_ray.runtime.evaluation import play_episodes
-from muzero_ray.runtime.opponents import make_opponent
-from muzero_ray.runtime.protocol import evaluation_protocol
-from muzero_ray.runtime.run_output import learner_state, open_run
+from muzero_ray.runs.output import learner_state, open_run
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
 
 SEED = 0

@@ -25,10 +25,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from benchmarks.measure import machine
-from muzero_ray.config_file import load_run_config, preset_path
+from muzero_ray.config.files import load_run_config, preset_path
 from muzero_ray.errors import ConfigError
-from muzero_ray.runtime.run_output import SCORES_FILE
-from muzero_ray.runtime.side_files import SideFile, score_problem
+from muzero_ray.runs.output import SCORES_FILE
+from muzero_ray.runs.side_files import SideFile, score_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 CURVES = ROOT / "docs" / "curves"

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from benchmarks.diagnose import Player, play, score_text
-from muzero_ray.cli import parse_args
-from muzero_ray.cli_commands import TrainCommand
-from muzero_ray.config import Config
+from muzero_ray.acting.build import TaskShape, build_buffer, build_engine, build_learner, probe
+from muzero_ray.cli.commands import TrainCommand
+from muzero_ray.cli.parse import parse_args
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError
-from muzero_ray.runtime.build import TaskShape, build_buffer, build_engine, build_learner, probe
-from muzero_ray.runtime.replay_archive import ReplayArchive, shard_folder, split_shards
-from muzero_ray.runtime.run_output import open_run
+from muzero_ray.runs.output import open_run
+from muzero_ray.runs.replay_archive import ReplayArchive, shard_folder, split_shards
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import GameHistory
 

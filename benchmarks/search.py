@@ -15,9 +15,9 @@ from torch import nn
 
 from benchmarks.engines import CONV_ENGINES, MLP_ENGINES, Engines
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
-from muzero_ray.config import NetworkConfig, SearchConfig, SupportConfig
+from muzero_ray.config.schema import NetworkConfig, SearchConfig, SupportConfig
+from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.networks.build import make_network
-from muzero_ray.networks.engine import InferenceEngine
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.search.policies import SearchFunction, make_search
 from muzero_ray.search.search import RecurrentFunction

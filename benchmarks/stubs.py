@@ -10,8 +10,8 @@ import numpy as np
 
 from actors.self_play import SelfPlayWorker
 from learner.learner import LearnerWorker
-from muzero_ray.runtime import build
-from muzero_ray.runtime.play_stats import PlayStats
+from muzero_ray.acting import build
+from muzero_ray.acting.play_stats import PlayStats
 from muzero_ray.training.learner import Learner, TrainResult
 from muzero_ray.types import Array, Batch, FloatArray, IntArray, NetworkOutput
 

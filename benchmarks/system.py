@@ -13,8 +13,8 @@ import ray
 from benchmarks.cluster import RunningProgram, WatchedBook, cpu_seconds, private_ray, running_program
 from benchmarks.engines import changed
 from benchmarks.measure import Effort, Row, Samples, make_row
-from muzero_ray.config import Config
-from muzero_ray.config_file import load_preset
+from muzero_ray.config.files import load_preset
+from muzero_ray.config.schema import Config
 
 USEFUL = ("self_play", "learner", "replay", "reanalyze", "evaluator")
 """Kinds of workers that search or train, with replay, which builds the learner's batches beside it; what they spend on

@@ -22,13 +22,13 @@ from chaos.handmade import HANDMADE
 from chaos.mutations import DAMAGE, FORGERY, Mutation
 from chaos.report import Outcome
 from chaos.witness import digest
-from muzero_ray.config import Config
+from muzero_ray.acting.build import TaskShape, probe
+from muzero_ray.config.schema import Config
+from muzero_ray.control.limits import open_limits
+from muzero_ray.control.serial import SerialRunner
 from muzero_ray.errors import MuZeroRayError, taking_over
-from muzero_ray.runtime.build import TaskShape, probe
-from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
-from muzero_ray.runtime.limits import open_limits
-from muzero_ray.runtime.run_output import RunOutput, learner_state, open_run
-from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
+from muzero_ray.runs.output import RunOutput, learner_state, open_run
 
 LIMIT = 5.0
 """Seconds to restore or refuse."""

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from chaos.programs import Program, until
 from chaos.report import Outcome, report, reported
-from muzero_ray.config import Config
+from muzero_ray.acting.build import probe
+from muzero_ray.config.schema import Config
+from muzero_ray.control.serial import SerialRunner
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime.build import probe
-from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
-from muzero_ray.runtime.run_output import RunOutput
-from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
+from muzero_ray.runs.output import RunOutput
 
 PARTS = ("", "checkpoints", "replay", "wandb", "videos")
 """Folders of a run, its own first, each on a disk of its own."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos.programs import Program, until
 from chaos.report import Outcome, largest
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
+from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 
 SPAN = 15.0
 """Seconds from the start of a part in which it is killed at random: it starts within the first half."""

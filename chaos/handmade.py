@@ -16,8 +16,8 @@ import numpy as np
 import safetensors.numpy
 
 from chaos.mutations import PICKLE, Mutation, sign
-from muzero_ray.runtime.checkpoint import list_checkpoints
-from muzero_ray.runtime.manifest import MANIFEST
+from muzero_ray.runs.checkpoint import list_checkpoints
+from muzero_ray.runs.manifest import MANIFEST
 
 
 def _newest(run: Path) -> Path:

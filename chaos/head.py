@@ -14,7 +14,7 @@ from chaos.hosts import Host, apart, make_bridge
 from chaos.jobs import Broken
 from chaos.joined import Run
 from chaos.report import Outcome, largest, report
-from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
+from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 
 LEAVE_SECONDS = 600.0
 """Ray gives up a head after 60 s. After a power cut no connection is closed, and it takes minutes to find that out."""

@@ -17,8 +17,8 @@ from chaos.jobs import Broken
 from chaos.programs import Program, until
 from chaos.witness import TARGET, Note, acknowledged, notes, refused
 from muzero_ray.errors import CheckpointError
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
+from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE
 from muzero_ray.types import GameId
 
 RECENT = 15.0

@@ -21,9 +21,9 @@ from chaos.jobs import INTERVAL, Job, pid_of, run_job
 from chaos.report import Outcome, largest, median
 from chaos.witness import RESTORED, acknowledged, digest
 from muzero_ray.errors import MuZeroRayError
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
-from muzero_ray.runtime.run_output import learner_state
+from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.output import learner_state
+from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE
 from muzero_ray.types import GameId
 
 WORKERS: tuple[Kind, ...] = ("self_play", "reanalyze", "evaluator", "params")

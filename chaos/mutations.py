@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from muzero_ray.runtime.checkpoint import list_checkpoints
-from muzero_ray.runtime.manifest import MANIFEST
+from muzero_ray.runs.checkpoint import list_checkpoints
+from muzero_ray.runs.manifest import MANIFEST
 
 Mutation = Callable[[random.Random, Path], str]
 """Changes the run in the folder; says what it did."""

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from chaos.report import Outcome
-from muzero_ray.config import Config
+from muzero_ray.acting.build import probe
+from muzero_ray.config.schema import Config
+from muzero_ray.control.serial import SerialRunner
 from muzero_ray.errors import MuZeroRayError
-from muzero_ray.runtime.build import probe
-from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
-from muzero_ray.runtime.run_output import RunOutput
-from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
+from muzero_ray.runs.output import RunOutput
 from muzero_ray.types import Array
 
 STEPS = 24

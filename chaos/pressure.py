@@ -20,7 +20,7 @@ from chaos.jobs import Broken, Job, pid_of, run_job, small_config
 from chaos.report import Outcome, largest, median
 from chaos.soak import folder_mb, named_processes
 from chaos.witness import WitnessedReplay, WitnessedSelfPlay
-from muzero_ray.config import Config
+from muzero_ray.config.schema import Config
 from muzero_ray.types import GameHistory
 
 STORE = 80 << 20

@@ -20,9 +20,9 @@ from chaos.joined import Games, WitnessedRun
 from chaos.programs import Program, until
 from chaos.report import Outcome, largest, median
 from chaos.witness import Note, acknowledged, notes
-from muzero_ray.config_file import dump_config
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.runtime.replay_archive import ARRAYS_FILE
+from muzero_ray.config.files import dump_config
+from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.replay_archive import ARRAYS_FILE
 from muzero_ray.types import GameId
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from chaos.report import Outcome
-from muzero_ray.config_file import dump_config, list_presets, load_config, load_preset
+from muzero_ray.config.files import dump_config, list_presets, load_config, load_preset
 from muzero_ray.errors import ConfigError
 
 VALUES: tuple[Any, ...] = (

@@ -18,7 +18,7 @@ from chaos.jobs import CLASSES
 from chaos.programs import Program, until
 from chaos.report import Outcome, largest
 from chaos.trend import Slope, floors, theil_sen
-from muzero_ray.runtime.checkpoint import list_checkpoints
+from muzero_ray.runs.checkpoint import list_checkpoints
 
 CAPACITY = 5_000
 """Transitions that replay holds: full within the first minute."""

@@ -21,9 +21,9 @@ import numpy as np
 from actors.replay import ReplayWorker
 from actors.self_play import SelfPlayWorker
 from learner.learner import LearnerWorker
-from muzero_ray.config import Config
+from muzero_ray.config.schema import Config
 from muzero_ray.replay.encoding import decode_game
-from muzero_ray.runtime.run_output import LearnerState
+from muzero_ray.runs.output import LearnerState
 from muzero_ray.types import GameHistory, GameId
 
 ACKNOWLEDGED = "acknowledged-{}-{}.txt"

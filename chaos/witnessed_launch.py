@@ -12,8 +12,8 @@ from unittest import mock
 import launch
 from actors import cluster
 from chaos.witness import TARGET, witnessed
-from muzero_ray.config import Config
-from muzero_ray.runtime import run_book
+from muzero_ray.config.schema import Config
+from muzero_ray.control import run_book
 
 
 class TargetBook(run_book.RunBook):

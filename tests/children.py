@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from muzero_ray.networks.engine import InferenceEngine
+from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.types import IntArray, NetworkOutput
 
 

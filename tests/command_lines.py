@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from muzero_ray import config_file
-from muzero_ray.cli import parse_args
-from muzero_ray.cli_commands import TrainCommand
+from muzero_ray.cli.commands import TrainCommand
+from muzero_ray.cli.parse import parse_args
+from muzero_ray.config import files as config_file
 from muzero_ray.errors import ConfigError
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 import launch
-from muzero_ray.config_file import load_config
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.config.files import load_config
+from muzero_ray.control.serial import SerialRunner
+from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.patience import PATIENCE, until
-from tests.runtime.small_runs import assert_same_run, rows, run_serial, small_config
+from tests.small_runs import assert_same_run, rows, run_serial, small_config
 
 ROOT = Path(launch.__file__).parent
 LAST_LINE = re.compile(r"return_mean=(-?\d+\.\d+) return_std=(\d+\.\d+) episodes=(\d+) env_steps=(\d+)")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import launch
-from muzero_ray.config_file import CONFIG_COPY
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from tests.runtime.small_runs import rows, run_serial, small_config
+from muzero_ray.config.files import CONFIG_COPY
+from muzero_ray.runs.checkpoint import load_checkpoint
+from tests.small_runs import rows, run_serial, small_config
 
 
 @pytest.fixture(scope="module")

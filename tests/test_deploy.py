@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from muzero_ray.cli import parse_args
-from muzero_ray.cli_commands import SubmitCommand, TrainCommand
+from muzero_ray.cli.commands import SubmitCommand, TrainCommand
+from muzero_ray.cli.parse import parse_args
 from tests.patience import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 import launch
-from muzero_ray import config_file
-from muzero_ray.cli import USAGE, parse_args
-from muzero_ray.cli_commands import ResumeCommand, SubmitCommand, TrainCommand
-from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.cli.commands import ResumeCommand, SubmitCommand, TrainCommand
+from muzero_ray.cli.parse import USAGE, parse_args
+from muzero_ray.config import files as config_file
+from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.command_lines import make_run
-from tests.runtime.small_runs import run_serial, small_config
+from tests.small_runs import run_serial, small_config
 
 ROOT = Path(launch.__file__).parent
 MARKDOWN = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from muzero_ray.runtime.checkpoint import load_checkpoint
+from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.patience import PATIENCE
-from tests.runtime.small_runs import rows
+from tests.small_runs import rows
 
 ROOT = Path(__file__).resolve().parents[1]
 MOVES = 8

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from muzero_ray import config_file
-from muzero_ray.cli import parse_args
-from muzero_ray.cli_commands import TrainCommand
-from muzero_ray.config import EnvConfig
+from muzero_ray.cli.commands import TrainCommand
+from muzero_ray.cli.parse import parse_args
+from muzero_ray.config import files as config_file
+from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
 from tests.command_lines import refused

@@ -100,5 +100,5 @@ def test_no_import_cycles() -> None:
 
 
 def test_the_core_works_without_ray() -> None:
-    code = "import sys; sys.modules['ray'] = None; import muzero_ray.runtime.serial"
+    code = "import sys; sys.modules['ray'] = None; import muzero_ray.control.serial"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 import launch
+from muzero_ray.control.serial import SerialRunner
 from muzero_ray.printed import launch_line
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.runtime.serial import SerialRunner
+from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.test_command_line_runs import SMALL
 from tests.test_layering import modules
 
@@ -31,8 +31,8 @@ COMMAND = re.compile(r"python (?:'[^']*launch\.py'|\S*launch\.py) [^`\n]*")
 """One of this program's in what was printed: to the end of the line, or of what stands in backticks."""
 
 ELSEWHERE = {
-    "muzero_ray.cli": "the forms of the commands, which tests/test_documented_commands.py parses",
-    "muzero_ray.networks.engines": "pip: installs a package (its name is checked below)",
+    "muzero_ray.cli.parse": "the forms of the commands, which tests/test_documented_commands.py parses",
+    "muzero_ray.inference.build": "pip: installs a package (its name is checked below)",
     "muzero_ray.envs.gymnasium_env._register_plugins": "pip: installs a package (its name is checked below)",
     "muzero_ray.envs.gymnasium_env._remedy": "pip: installs a package",
     "muzero_ray.envs.open_spiel._pyspiel": "pip: installs a package (its name is checked below)",
@@ -42,7 +42,7 @@ ELSEWHERE = {
     "actors.jobs._await_start": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "actors.jobs._reach": "ssh: needs a host of a cluster",
-    "muzero_ray.runtime.tracking._WandbThread._start": "wandb sync: needs an account of W&B",
+    "muzero_ray.runs.tracking._WandbThread._start": "wandb sync: needs an account of W&B",
 }
 """Printed command lines that no test executes, by where they are made, and why."""
 
@@ -218,19 +218,19 @@ def typed_a_word_too_many(person: Person) -> str:
 
 SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
     "launch.run": [left_without_its_final_evaluation],
-    "muzero_ray.cli._check_run": [named_no_run],
-    "muzero_ray.cli._parse_train": [asked_for_help],
-    "muzero_ray.cli.presets_table": [asked_for_presets],
-    "muzero_ray.cli_options._nearest_flag": [typed_an_unknown_option],
-    "muzero_ray.cli_options.split": [typed_an_option_without_its_value, typed_a_word_too_many],
-    "muzero_ray.runtime.limits.end_lines": [
+    "muzero_ray.cli.parse._check_run": [named_no_run],
+    "muzero_ray.cli.parse._parse_train": [asked_for_help],
+    "muzero_ray.cli.parse.presets_table": [asked_for_presets],
+    "muzero_ray.cli.options._nearest_flag": [typed_an_unknown_option],
+    "muzero_ray.cli.options.split": [typed_an_option_without_its_value, typed_a_word_too_many],
+    "muzero_ray.control.limits.end_lines": [
         *(ended_by_steps, ended_by_episodes, ended_by_minutes),
         *(resumed_when_finished, given_a_spent_limit),
     ],
-    "muzero_ray.runtime.run_folder.make_run_folder": [given_the_name_of_a_run],
-    "muzero_ray.runtime.run_start._go_on": [resumed_without_a_replay_chunk],
-    "muzero_ray.runtime.scores.read_score": [reported_with_a_damaged_score],
-    "muzero_ray.runtime.run_folder.way_on": [stopped, reported_too_early],
+    "muzero_ray.runs.folder.make_run_folder": [given_the_name_of_a_run],
+    "muzero_ray.cli.start._go_on": [resumed_without_a_replay_chunk],
+    "muzero_ray.runs.scores.read_score": [reported_with_a_damaged_score],
+    "muzero_ray.runs.folder.way_on": [stopped, reported_too_early],
 }
 """Where command lines are made, and what makes the program print them."""
 

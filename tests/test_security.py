@@ -22,7 +22,7 @@ from actors import cluster
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from tests.actors.programs import on_progress, ray_config, running
 from tests.patience import PATIENCE
-from tests.runtime.small_runs import run_serial, small_config
+from tests.small_runs import run_serial, small_config
 from tests.test_layering import modules
 
 CANARY = "canary0123456789abcdef0123456789abcdef01"

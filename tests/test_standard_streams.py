@@ -15,11 +15,11 @@ import pytest
 
 import launch
 from muzero_ray import standard_streams
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.runtime.progress import Progress
+from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.progress import Progress
 from muzero_ray.standard_streams import QUEUED_WRITES, Display, printable_lines
 from tests.patience import PATIENCE
-from tests.runtime.small_runs import rows
+from tests.small_runs import rows
 from tests.test_command_line_runs import ROOT, SMALL
 
 Output = Callable[[], "contextlib.AbstractContextManager[int]"]

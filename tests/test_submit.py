@@ -16,12 +16,12 @@ import pytest
 
 import launch
 from actors import jobs
-from muzero_ray.cli import parse_args
-from muzero_ray.cli_commands import ResumeCommand, SubmitCommand, TrainCommand
-from muzero_ray.config import Config
+from muzero_ray.cli.commands import ResumeCommand, SubmitCommand, TrainCommand
+from muzero_ray.cli.parse import parse_args
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from tests.runtime.small_runs import run_serial, small_config
+from muzero_ray.runs.checkpoint import load_checkpoint
+from tests.small_runs import run_serial, small_config
 
 # --- words ---------------------------------------------------------------------------------------------------------
 

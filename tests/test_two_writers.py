@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import launch
-from muzero_ray.runtime import run_start
-from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
-from muzero_ray.runtime.run_lock import RunLock
+from muzero_ray.cli import start as run_start
+from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
+from muzero_ray.runs.lock import RunLock
 from tests import patience
-from tests.runtime.small_runs import rows, run_serial, small_config
+from tests.small_runs import rows, run_serial, small_config
 from tests.test_command_line_runs import SMALL, start
 
 ENDLESS = [*SMALL, "--iterations", "1000000", "--run.checkpoint-steps", "10"]

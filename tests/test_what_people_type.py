@@ -17,14 +17,14 @@ import pytest
 
 import launch
 from muzero_ray import caches
-from muzero_ray.config import Config
-from muzero_ray.config_check import leaf_paths
+from muzero_ray.config.schema import Config
+from muzero_ray.config.validation import leaf_paths
 from muzero_ray.errors import ConfigError
 from muzero_ray.stop_signals import STOP_SIGNALS, handle_signals, leave
 from muzero_ray.user_paths import check_new_folder
 from tests.command_lines import make_run, refused, train
 from tests.patience import PATIENCE
-from tests.runtime.small_runs import run_serial, small_config
+from tests.small_runs import run_serial, small_config
 from tests.test_command_line_runs import ROOT, SMALL
 
 
@@ -266,7 +266,7 @@ def test_a_list_is_blamed_as_it_was_typed(words: list[str]) -> None:
 
 STARTING = """
 import os, signal, sys, time
-import launch, actors.cluster, muzero_ray.cli
+import launch, actors.cluster, muzero_ray.cli.parse
 
 def interrupted(*_):
     os.kill(os.getpid(), number)
@@ -281,7 +281,7 @@ sys.exit(launch.program())
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-@pytest.mark.parametrize("place", ["muzero_ray.cli:parse_args", "actors.cluster:connect"])
+@pytest.mark.parametrize("place", ["muzero_ray.cli.parse:parse_args", "actors.cluster:connect"])
 def test_a_signal_during_the_start_leaves_nothing_behind(place: str, number: signal.Signals, tmp_path: Path) -> None:
     words = [word for word in SMALL if word != "--serial"]
     where = ["--runs-dir", str(tmp_path), "--run.name", "x"]

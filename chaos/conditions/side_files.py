@@ -205,7 +205,7 @@ def evaluated_meanwhile(place: Place) -> None:
     program = place.started(*place.training(*LONG, "--run.checkpoint-steps", 1))
     place.waits_for(place.has_checkpoint, program, "a checkpoint")
     script = (
-        "import sys; from pathlib import Path; from muzero_ray.runtime.checkpoint import load_checkpoint\n"
+        "import sys; from pathlib import Path; from muzero_ray.runs.checkpoint import load_checkpoint\n"
         "for _ in range(500): load_checkpoint(Path(sys.argv[1]))\n"
     )
     python = place.command()[0]

@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 from multiprocessing.connection import Connection
 
-from muzero_ray.config import EnvConfig
+from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.envs.renewal import Renewal
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from ale_py import roms
 
-from muzero_ray.config import AtariConfig
+from muzero_ray.config.schema import AtariConfig
 from muzero_ray.envs.environment import BrokenContract
 from muzero_ray.errors import ConfigError
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep

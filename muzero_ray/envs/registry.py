@@ -6,7 +6,7 @@ import difflib
 import functools
 from typing import Any
 
-from muzero_ray.config import EnvConfig, KwargValue
+from muzero_ray.config.schema import EnvConfig, KwargValue
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import CheckedEnvironment, Environment
 from muzero_ray.errors import ConfigError

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from muzero_ray.config import NetworkConfig, SupportConfig
+from muzero_ray.config.schema import NetworkConfig, SupportConfig
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.mlp import VectorDynamics, VectorRepresentation, mlp
 from muzero_ray.networks.model import MuZeroNetwork, Projection

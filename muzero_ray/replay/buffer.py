@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from muzero_ray.config import Config
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay import snapshot
 from muzero_ray.replay.batches import build_batch

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from muzero_ray.config import SearchConfig
+from muzero_ray.config.schema import SearchConfig
 from muzero_ray.search.search import RecurrentFunction, gumbel_search, puct_search
 from muzero_ray.search.workspace import WorkspaceCache
 from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from muzero_ray.config import Config, LearnerConfig
+from muzero_ray.config.schema import Config, LearnerConfig
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.precision import use_bf16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from muzero_ray.networks.engine import InferenceEngine
+from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.search.policies import SearchFunction
 from muzero_ray.types import Array, BoolArray, FloatArray
 

@@ -14,13 +14,13 @@ from actors.program import Program
 from actors.slots import Slot
 from actors.supervisor import Supervisor
 from launch import build_program
-from muzero_ray.config import Config
-from muzero_ray.runtime.build import probe
-from muzero_ray.runtime.checkpoint import load_checkpoint
-from muzero_ray.runtime.run_book import RunBook
-from muzero_ray.runtime.run_output import RunOutput
+from muzero_ray.acting.build import probe
+from muzero_ray.config.schema import Config
+from muzero_ray.control.run_book import RunBook
+from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.output import RunOutput
 from tests.patience import PATIENCE
-from tests.runtime.small_runs import small_config
+from tests.small_runs import small_config
 
 
 def ray_config(**sections: dict[str, Any]) -> Config:

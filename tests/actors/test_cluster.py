@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from actors import cluster, ray_folder, user_limits
-from muzero_ray.config import Config
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 
 

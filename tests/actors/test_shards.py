@@ -12,13 +12,13 @@ import pytest
 import ray
 import safetensors.numpy
 
-from muzero_ray.config import Config
-from muzero_ray.runtime.checkpoint import Checkpoint, load_checkpoint
-from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE, split_shards
-from muzero_ray.runtime.run_book import RunBook
+from muzero_ray.config.schema import Config
+from muzero_ray.control.run_book import RunBook
+from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
+from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE, split_shards
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
 from tests.patience import PATIENCE
-from tests.runtime.small_runs import rows
+from tests.small_runs import rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

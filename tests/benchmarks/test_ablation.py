@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.ablation import ROOT, VARIANTS, options_of
-from muzero_ray.cli import parse_args
-from muzero_ray.cli_commands import TrainCommand
+from muzero_ray.cli.commands import TrainCommand
+from muzero_ray.cli.parse import parse_args
 from tests.patience import PATIENCE
 
 

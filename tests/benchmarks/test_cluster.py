@@ -8,7 +8,7 @@ import pytest
 from benchmarks.coordination import coordinate
 from benchmarks.system import USEFUL, whole_system
 from tests.benchmarks.rows import SMALL, check
-from tests.runtime.small_runs import small_config
+from tests.small_runs import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

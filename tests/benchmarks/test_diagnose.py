@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.ablation import ROOT
 from benchmarks.diagnose import Played, Player, _earned, _values, play
-from muzero_ray.config import Config
-from muzero_ray.runtime.build import build_engine, probe
+from muzero_ray.acting.build import build_engine, probe
+from muzero_ray.config.schema import Config
 from tests.patience import PATIENCE
 
 LENGTH = 3

@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks.engine_quality import collect, quality, root_policies
 from benchmarks.engines import MLP_ENGINES
+from muzero_ray.acting.build import probe
+from muzero_ray.inference.engine import TorchEngine
 from muzero_ray.networks.build import make_network
-from muzero_ray.networks.engine import TorchEngine
-from muzero_ray.runtime.build import probe
 from tests.benchmarks.rows import SMALL, check
-from tests.runtime.small_runs import run_serial, small_config
+from tests.small_runs import run_serial, small_config
 
 
 def test_a_run_is_played_and_every_engine_compared(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.learning import Curve, common_steps, judge, load_curves, main, read_curve
-from muzero_ray.config import Config
-from muzero_ray.config_file import dump_config
+from muzero_ray.config.files import dump_config
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError
 
 KEPT = [Curve(seed, True, "p", [10, 20], [100, 200], [score - 1, score + 1], [5, 5]) for seed, score in

@@ -17,7 +17,7 @@ from chaos.joined import Games, Run, compare
 from chaos.report import ROOT
 from chaos.witness import ACKNOWLEDGED, REFUSED, TARGET, Note
 from chaos.witnessed_launch import TargetBook
-from muzero_ray.config import Config
+from muzero_ray.config.schema import Config
 from muzero_ray.types import GameId
 from tests.patience import PATIENCE
 

@@ -17,8 +17,8 @@ from chaos.group import Tally, half_written, resumes
 from chaos.jobs import Broken, Job, WatchedBook, small_config
 from chaos.programs import Program, until
 from chaos.witness import ACKNOWLEDGED, Note, acknowledged, digest, notes
-from muzero_ray.runtime.checkpoint import save_checkpoint
-from muzero_ray.runtime.replay_archive import ARRAYS_FILE, INDEX_FILE
+from muzero_ray.runs.checkpoint import save_checkpoint
+from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE
 from muzero_ray.types import GameId
 from tests.patience import PATIENCE
 

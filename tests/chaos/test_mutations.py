@@ -19,8 +19,8 @@ from chaos.checkpoints import CodeRun, Late, Original, Verdict, Watch, make_orig
 from chaos.handmade import HANDMADE
 from chaos.mutations import DAMAGE, FORGERY, PICKLE, Mutation, edit_json, sign
 from chaos.numbers import PLACES, points, run_with
-from muzero_ray.runtime.checkpoint import list_checkpoints, load_checkpoint
-from muzero_ray.runtime.manifest import MANIFEST
+from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
+from muzero_ray.runs.manifest import MANIFEST
 from tests.patience import PATIENCE
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import chaos.settings
 from chaos.settings import settings, verdict
-from muzero_ray.config_file import dump_config, load_preset
+from muzero_ray.config.files import dump_config, load_preset
 
 
 def test_edits_are_taken_or_refused(tmp_path: Path) -> None:

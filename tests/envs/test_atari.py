@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from muzero_ray.config import AtariConfig, EnvConfig
+from muzero_ray.config.schema import AtariConfig, EnvConfig
 from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import CheckedEnvironment
 from muzero_ray.envs.registry import atari_games, make_environment, resolve_game

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from muzero_ray.config import EnvConfig
+from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.environment import CheckedEnvironment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import EnvironmentFault

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from muzero_ray.config import EnvConfig
+from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError, EnvironmentFault
 

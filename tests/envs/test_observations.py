@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from muzero_ray.config import EnvConfig
+from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.environment import BrokenContract, CheckedEnvironment
 from muzero_ray.envs.observations import ObservationReader
 from muzero_ray.envs.registry import make_environment

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from muzero_ray.config import EnvConfig
+from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs import open_spiel
 from muzero_ray.envs.environment import CheckedEnvironment
 from muzero_ray.envs.registry import make_environment

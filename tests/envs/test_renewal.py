@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import muzero_ray.envs.apart as apart
-from muzero_ray.config import EnvConfig
+from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.call_note import CallNote, read_note
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from muzero_ray.config import NetworkConfig, SupportConfig
+from muzero_ray.config.schema import NetworkConfig, SupportConfig
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.flat import flatten_state

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muzero_ray.config import Config
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay.buffer import ReplayBuffer, make_replay
 from muzero_ray.types import Batch, GameHistory, ItemKeys, WeightsVersion

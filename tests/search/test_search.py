@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muzero_ray.config import SearchConfig
+from muzero_ray.config.schema import SearchConfig
 from muzero_ray.errors import NumericsError
 from muzero_ray.search.policies import make_search
 from muzero_ray.search.tree import plant

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from muzero_ray.config import Config, LearnerConfig, ReplayConfig, RunConfig
+from muzero_ray.config.schema import Config, LearnerConfig, ReplayConfig, RunConfig
 from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
+from muzero_ray.inference.engine import TorchEngine
 from muzero_ray.networks.build import make_network
-from muzero_ray.networks.engine import TorchEngine
 from muzero_ray.training.build import make_learner
 from muzero_ray.training.group import Group
 from muzero_ray.training.learner import Learner

@@ -16,7 +16,7 @@ from muzero_ray.training.losses import (
     project_unrolled,
     unroll,
 )
-from tests.networks.test_flat_engine import KINDS, some_observations, trained_like
+from tests.inference.test_flat_engine import KINDS, some_observations, trained_like
 from tests.networks.test_model import build
 from tests.networks.test_supports import slow_two_hot
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.networks.engine import TorchEngine
+from muzero_ray.inference.engine import TorchEngine
 from muzero_ray.training.reanalyze import reanalyze_games
 from muzero_ray.types import NetworkOutput, SearchResult
 from tests.children import child_of
-from tests.networks.test_flat_engine import trained_like
+from tests.inference.test_flat_engine import trained_like
 from tests.networks.test_model import MLP, build
 
 

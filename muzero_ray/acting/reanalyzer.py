@@ -1,0 +1,49 @@
+"""Refreshes the targets of old games with newer weights. Plain; `learner/reanalyze_worker.py` puts it behind Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from muzero_ray.acting.build import TaskShape, build_engine, build_search
+from muzero_ray.config.schema import Config
+from muzero_ray.replay.stored_game import StaleGame
+from muzero_ray.training.reanalyze import reanalyze_games
+from muzero_ray.types import FloatArray, Weights, WeightsVersion
+
+BATCH_SIZE = 64
+"""Positions searched at once."""
+
+
+class FreshTargets(NamedTuple):
+    """Arguments of `ReplayBuffer.replace_targets`."""
+
+    game: int
+    policies: FloatArray
+    root_values: FloatArray
+    version: WeightsVersion
+
+
+class Reanalyzer:
+    """Searches stale games again with the target weights."""
+
+    def __init__(self, config: Config, shape: TaskShape) -> None:
+        self._engine = build_engine(config, shape)
+        self._search = build_search(config, shape, simulations=config.reanalyze.simulations)
+        self._rng = np.random.default_rng(0)  # noise-free searches draw nothing from it
+        self._version = WeightsVersion(-1, -1)
+
+    def set_weights(self, weights: Weights) -> None:
+        self._engine.load(weights.flat)
+        self._version = weights.version
+
+    def refresh(self, games: Sequence[StaleGame]) -> Iterator[FreshTargets]:
+        """New targets, game by game, for those whose targets are not from these weights already."""
+        for game in games:
+            if game.version != self._version:
+                policies, values = reanalyze_games(
+                    game.observations, game.legal, self._engine, self._search, self._rng, batch_size=BATCH_SIZE
+                )
+                yield FreshTargets(game.game, policies, values, self._version)

@@ -1,0 +1,334 @@
+"""Self-play: K environments side by side, one batched search per move, finished segments out.
+
+A plain class; `actors/self_play.py` puts it behind Ray, `control/serial.py` drives it in process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from muzero_ray.acting.frame_stacker import FrameStacker
+from muzero_ray.acting.generator_state import restore_rng, rng_state
+from muzero_ray.acting.play_stats import Episode, PlayInterrupted, PlayStats, PlayTally
+from muzero_ray.acting.recorder import GameRecorder
+from muzero_ray.envs.environment import Environment
+from muzero_ray.envs.renewal import Renewal
+from muzero_ray.errors import EnvironmentFault, taking_over
+from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.replay.encoding import decode_game, encode_game
+from muzero_ray.search.policies import SearchFunction
+from muzero_ray.types import (
+    Array,
+    EnvStep,
+    FloatArray,
+    GameHistory,
+    GameId,
+    Weights,
+    WeightsVersion,
+)
+
+
+class PreparedWeights(NamedTuple):
+    """Weights as the engine will serve them."""
+
+    version: WeightsVersion
+    prepared: Any
+
+
+class SelfPlay:
+    """Plays `environments` with `engine` and `search`; every finished or cut segment goes to `play`'s `emit`.
+
+    renew: makes an environment in place of one that broke; None: the first fault is raised.
+    actor, incarnation: identity, stamped on every segment's id. seed: of action sampling, search noise and resets.
+    temperature_moves: from this move of a game on actions are greedy (PUCT on boards), or None.
+    """
+
+    def __init__(
+        self,
+        environments: Sequence[Environment],
+        engine: InferenceEngine,
+        search: SearchFunction,
+        *,
+        actor: int,
+        incarnation: int,
+        seed: int,
+        frame_stack: int,
+        segment_length: int,
+        overlap: int,
+        simulations: int,
+        temperature_moves: int | None,
+        renew: Callable[[], Environment] | None = None,
+    ) -> None:
+        self._places = [Renewal(environment, renew) for environment in environments]
+        self._engine = engine
+        self._search = search
+        self._actor, self._incarnation = actor, incarnation
+        self._rng = np.random.default_rng([seed, actor, incarnation])
+        self._simulations = simulations
+        self._temperature_moves = temperature_moves
+        self._seq = 0
+        self._version: WeightsVersion | None = None
+        spec = environments[0].spec
+        lanes = len(environments)
+        self._stacker = FrameStacker(lanes, spec.observation_shape, spec.observation_dtype, frame_stack)
+        self._legal = np.ones((lanes, spec.num_actions), np.bool_)
+        self._moves = np.zeros(lanes, np.int64)
+        self._scores = np.zeros(lanes)
+        self._recorders = [
+            GameRecorder(segment_length=segment_length, overlap=overlap, frame_stack=frame_stack) for _ in range(lanes)
+        ]
+        self._frame_stack = frame_stack
+        self._started = False
+        self._resting: list[dict[str, Any]] = []
+        self._faults: list[str] = []
+        """Not yet reported."""
+        self._interrupted: PlayTally | None = None
+        """Of a call that was interrupted: the next one goes on with it."""
+        self.first_move_at: float | None = None
+        """Monotonic time at which this process had made its first move; None before."""
+        self.begun_anew: list[str] = []
+        """Why games in flight could not be brought back; whoever tells of it empties the list."""
+
+    @property
+    def where(self) -> str:
+        """What the first environment plays, for messages."""
+        environment = self._places[0].environment
+        return str(getattr(environment, "where", environment.spec.name))
+
+    @property
+    def version(self) -> WeightsVersion | None:
+        """Of the weights in use; None before the first `set_weights`."""
+        return self._version
+
+    def set_weights(self, weights: Weights) -> None:
+        self._adopt(self.prepare(weights))
+
+    def prepare(self, weights: Weights) -> PreparedWeights:
+        """The costly part of `set_weights`, for `play`'s `newer`; may run in another thread meanwhile."""
+        return PreparedWeights(weights.version, self._engine.prepare(weights.flat))
+
+    def _adopt(self, weights: PreparedWeights) -> None:
+        self._engine.adopt(weights.prepared)
+        self._version = weights.version
+
+    def play(
+        self,
+        transitions: int,
+        *,
+        temperature: float,
+        emit: Callable[[GameHistory], None],
+        seconds: float | None = None,
+        newer: Callable[[], PreparedWeights | None] | None = None,
+        go_on: Callable[[], bool] | None = None,
+    ) -> PlayStats:
+        """Make moves in all environments until `transitions` are played (rounded up to a whole round of moves).
+
+        seconds: leave after the round in which this much time has passed. newer: asked before each round for weights to
+        go on with; it must not wait, but for the first ones. go_on: asked before each round whether to play it. If not,
+        PlayInterrupted: the next call, also one after `load_state`, then goes on with what this one has played.
+        """
+        if self._version is None and newer is None:
+            raise RuntimeError("set_weights must come before play")
+        if not self._started:
+            for lane in range(len(self._places)):
+                self._start_game(lane)
+            self._started = True
+        tally, self._interrupted = self._interrupted or PlayTally(), None
+        begin = time.monotonic()
+
+        def hand_out(game: GameHistory) -> None:
+            tally.inserted += game.owned
+            emit(game)
+
+        while tally.transitions < transitions and (seconds is None or time.monotonic() - begin < seconds):
+            if go_on is not None and not go_on():
+                self._interrupted = tally
+                raise PlayInterrupted
+            if newer is not None and (weights := newer()) is not None:
+                self._adopt(weights)
+            self._round(temperature, hand_out, tally)
+            tally.rounds += 1
+            if self.first_move_at is None:
+                self.first_move_at = time.monotonic()
+        assert self._version is not None
+        faults, self._faults = tuple(self._faults), []
+        now = time.monotonic()
+        return tally.stats(
+            seconds=now - begin,
+            simulations=tally.rounds * self._simulations * len(self._places),
+            version=self._version,
+            faults=faults,
+            playing_for=now - self.first_move_at if self.first_move_at is not None else 0.0,
+        )
+
+    def _round(self, temperature: float, emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
+        """One move in every environment."""
+        search_begin = time.monotonic()
+        root = self._engine.initial(self._stacker.stacked)
+        temperatures = np.full(len(self._places), temperature, np.float32)
+        if self._temperature_moves is not None:
+            temperatures[self._moves >= self._temperature_moves] = 0.0
+        result = self._search(
+            root, self._engine.recurrent, self._legal, self._rng, explore=True, temperature=temperatures
+        )
+        tally.searched(time.monotonic() - search_begin, root, result, self._legal)
+        moves = zip(result.action.tolist(), result.policy_target, result.root_value.tolist(), strict=True)
+        self._moves += 1
+        steps = {lane: step for lane, move in enumerate(moves) if (step := self._move(lane, *move)) is not None}
+        tally.transitions += len(steps)
+        for lane, step in steps.items():
+            if not (step.terminated or step.truncated) and self._recorders[lane].segment_ready():
+                self._places[lane].was_useful()
+                emit(self._recorders[lane].cut(self._next_id()))
+        self._end_games(steps, emit, tally)
+
+    def _move(self, lane: int, action: int, policy: FloatArray, root_value: float) -> EnvStep | None:
+        """Play one environment's chosen action and record it; None if it broke, and another has begun a game."""
+        assert self._version is not None
+        environment = self._places[lane].environment
+        player = environment.to_play()
+        try:
+            step = environment.step(action)
+        except EnvironmentFault as fault:
+            self._broke(lane, fault)
+            self._start_game(lane)
+            return None
+        legal = environment.legal_actions()
+        self._recorders[lane].record(
+            action=action,
+            reward=step.reward,
+            policy=policy,
+            root_value=root_value,
+            version=self._version,
+            frame=step.observation,
+            to_play=environment.to_play(),
+            legal=legal,
+        )
+        self._stacker.push(lane, step.observation)
+        self._scores[lane] += step.reward if player == 0 else -step.reward
+        self._legal[lane] = legal
+        return step
+
+    def _broke(self, lane: int, fault: EnvironmentFault) -> None:
+        """Its game is lost. Raises the fault if there were too many in a row."""
+        self._faults.append(str(fault))
+        self._places[lane].broke(fault)
+
+    def _end_games(self, steps: Mapping[int, EnvStep], emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
+        """Hand out games that ended this round and start the next ones."""
+        ended = [lane for lane, step in steps.items() if step.terminated or step.truncated]
+        # A truncated game still has value: its last state is bootstrapped by the network's own estimate.
+        bootstrap = any(not steps[lane].terminated for lane in ended)
+        last_values = self._engine.initial(self._stacker.stacked).value if bootstrap else np.zeros(len(self._places))
+        for lane in ended:
+            terminated = steps[lane].terminated
+            self._places[lane].was_useful()
+            emit(
+                self._recorders[lane].finish(
+                    self._next_id(),
+                    last_value=0.0 if terminated else float(last_values[lane]),
+                    terminated=terminated,
+                    truncated=not terminated,
+                )
+            )
+            self._start_game(lane, tally)
+
+    def _start_game(self, lane: int, tally: PlayTally | None = None) -> None:
+        """Reset; an episode that is over is entered in `tally`. After a lost life the same game goes on."""
+        place = self._places[lane]
+        goes_on = place.environment.goes_on
+        tally = None if goes_on else tally
+        while True:
+            try:
+                frame = place.environment.reset(int(self._rng.integers(2**31)))
+                break
+            except EnvironmentFault as fault:
+                self._broke(lane, fault)
+                goes_on = False
+        self._legal[lane] = place.environment.legal_actions()
+        self._recorders[lane].start(frame, place.environment.to_play(), self._legal[lane].copy())
+        self._stacker.start(lane, frame)
+        if goes_on:
+            return
+        if tally is not None:
+            tally.episodes.append(Episode(float(self._scores[lane]), int(self._moves[lane])))
+        self._moves[lane] = 0
+        self._scores[lane] = 0.0
+
+    def _next_id(self) -> GameId:
+        self._seq += 1
+        return GameId(self._actor, self._incarnation, self._seq)
+
+    def state(self) -> tuple[list[bytes], dict[str, Any]]:
+        """Games in flight and random state, for an exact resume: encoded partial games, and a JSON-able dict."""
+        games = [encode_game(recorder.partial()) if len(recorder) else b"" for recorder in self._recorders]
+        return games, {
+            "rng": rng_state(self._rng),
+            "incarnation": self._incarnation,
+            "seq": self._seq,
+            "started": self._started,
+            "versions": [recorder.versions if len(recorder) else [] for recorder in self._recorders],
+            "environments": [place.environment.snapshot() for place in self._places] if self._started else [],
+            "moves": self._moves.tolist(),
+            "scores": self._scores.tolist(),
+            "faults": self._faults,
+            "interrupted": self._interrupted.state() if self._interrupted is not None else None,
+        }
+
+    @taking_over("the state of self-play")
+    def load_state(self, games: Sequence[bytes], state: dict[str, Any]) -> None:
+        """Inverse of `state`; environments are brought back by replaying their seed and actions.
+
+        A game that replaying does not bring back, as it took another course, begins anew: see `begun_anew`.
+        """
+        self._rng = restore_rng(state["rng"])
+        self._incarnation = int(state["incarnation"])
+        self._seq = int(state["seq"])
+        self._started = bool(state["started"])
+        self._moves[:] = state["moves"]
+        self._scores[:] = state["scores"]
+        self._faults = list(state.get("faults", []))
+        if state.get("interrupted") is not None:
+            self._interrupted = PlayTally.restored(state["interrupted"])
+        for lane, snapshot in enumerate(state["environments"]):
+            environment, recorder = self._places[lane].environment, self._recorders[lane]
+            if (frame := self._brought_back(lane, snapshot)) is None:
+                continue
+            self._legal[lane] = environment.legal_actions()
+            if games[lane]:
+                game = decode_game(games[lane])
+                recorder.resume(game, [WeightsVersion(*version) for version in state["versions"][lane]])
+                self._stacker.restore(lane, game.observations[-self._frame_stack :])
+            else:
+                recorder.start(frame, environment.to_play(), self._legal[lane].copy())
+                self._stacker.start(lane, frame)
+
+    def rest(self) -> None:
+        """Close the environments until `wake`: of some, only so many can exist at a time."""
+        self._resting = [place.environment.snapshot() for place in self._places] if self._started else []
+        self.close()
+
+    def wake(self) -> None:
+        """Make them again, and bring their games back; those that cannot be brought back begin anew: `begun_anew`."""
+        for lane, place in enumerate(self._places):
+            place.renew()
+            if self._resting:
+                self._brought_back(lane, self._resting[lane])
+
+    def _brought_back(self, lane: int, snapshot: dict[str, Any]) -> Array | None:
+        """The present frame of the game in `snapshot`, replayed; None if that failed, and another game has begun."""
+        try:
+            return self._places[lane].environment.restore(snapshot)
+        except EnvironmentFault as fault:
+            self.begun_anew.append(str(fault))
+            self._places[lane].broke(fault)
+            self._start_game(lane)
+            return None
+
+    def close(self) -> None:
+        for place in self._places:
+            place.environment.close()

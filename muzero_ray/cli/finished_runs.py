@@ -1,0 +1,257 @@
+"""`launch.py evaluate`, `arena`, `play` and `report`: finished runs, in this process."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from muzero_ray.acting.build import TaskShape, build_learner, probe
+from muzero_ray.cli.commands import ArenaCommand, EvaluateCommand, LookCommand, PlayCommand, ReportCommand
+from muzero_ray.cli.parse import table
+from muzero_ray.config.schema import OPPONENT, Config
+from muzero_ray.config.validation import shown
+from muzero_ray.envs.chance import seed_generators
+from muzero_ray.envs.registry import make_environment
+from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.evaluation.arena import BotPlayer, Match, NetworkPlayer, Player, play_match
+from muzero_ray.evaluation.episodes import EpisodesProgress
+from muzero_ray.evaluation.evaluator import Evaluation, Evaluator
+from muzero_ray.evaluation.opponents import make_opponent
+from muzero_ray.runs.checkpoint import Checkpoint
+from muzero_ray.runs.output import learner_state, open_run
+from muzero_ray.runs.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
+from muzero_ray.standard_streams import print_error, print_result, printable
+from muzero_ray.user_paths import writing_result
+
+SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
+"""Who moved first, and which games those were."""
+
+
+WATCH_SECONDS = 10.0
+
+
+def look(command: LookCommand) -> None:
+    """Run one of these commands."""
+    match command:
+        case EvaluateCommand():
+            evaluate_run(command)
+        case ArenaCommand():
+            play_arena(command)
+        case ReportCommand():
+            report_runs(command)
+        case PlayCommand():
+            play_run(command)
+
+
+def trained_evaluator(config: Config, shape: TaskShape, checkpoint: Checkpoint) -> Evaluator:
+    """The evaluator of a run with the weights of `checkpoint`."""
+    learner = build_learner(config, shape)
+    learner.load_state(*learner_state(checkpoint))
+    evaluator = Evaluator(config, shape)
+    evaluator.load(learner.weights())
+    return evaluator
+
+
+def evaluated(
+    config: Config, *, opponent: str | None = None, simulations: int | None = None, c_scale: float | None = None
+) -> Config:
+    """The same, with these settings of its evaluations (None: as before)."""
+    evaluation = config.evaluation.overridden(opponent=opponent, simulations=simulations, c_scale=c_scale)
+    return config.overridden(evaluation=evaluation)
+
+
+class Watcher:
+    """Says on stderr, every `WATCH_SECONDS`, how far an evaluation is."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+
+    def __call__(self, progress: EpisodesProgress) -> None:
+        if time.monotonic() - self._said_at >= WATCH_SECONDS:
+            self._said_at = time.monotonic()
+            print_error(f"evaluation: {progress}")
+
+
+def _tell_of_cut(evaluation: Evaluation) -> None:
+    if note := evaluation.cut_note():
+        print_error(f"warning: {note}")
+
+
+def evaluate_run(command: EvaluateCommand) -> None:
+    """Print the score of a run's newest weights; the last line is for programs."""
+    _, config, checkpoint = open_run(command.run, core_only=True)
+    torch.set_num_threads(config.actors.learner_threads)
+    config = evaluated(config, opponent=command.opponent, simulations=command.simulations, c_scale=command.c_scale)
+    evaluator = trained_evaluator(config, probe(config), checkpoint)
+    episodes = command.episodes or config.evaluation.final_episodes
+    evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
+    _tell_of_cut(evaluation)
+    if command.as_json:
+        print_result(
+            json.dumps(
+                {
+                    "return_mean": evaluation.mean,
+                    "return_std": float(evaluation.returns.std()),
+                    "episodes": episodes,
+                    "env_steps": int(evaluation.lengths.sum()),
+                    "returns": evaluation.returns.tolist(),
+                    "cut": evaluation.cut,
+                    "seed": command.seed,
+                    "learner_step": checkpoint.step,
+                    "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
+                }
+            )
+        )
+        return
+    print_result(
+        f"checkpoint {checkpoint.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}"
+    )
+    if evaluation.protocol.opponent:
+        for side, part in SIDES.items():
+            won, drawn, lost = Match(evaluation.returns).counts(part)
+            print_result(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
+    print_result(evaluation.summary())
+
+
+def play_arena(command: ArenaCommand) -> None:
+    """Print who won how many games on which side, and the Elo difference."""
+    runs = [None if OPPONENT.fullmatch(name) else open_run(Path(name), core_only=True) for name in command.players]
+    configs = [run[1] for run in runs if run is not None]
+    if not configs:
+        raise ConfigError(
+            f"arena: one player must be a run, it says which game (got {shown(command.players)}). Name one"
+        )
+    if configs[0].env != configs[-1].env:
+        games = f"{configs[0].env.id} and {configs[-1].env.id}"
+        raise ConfigError(
+            f"arena: the runs play different games, or under different rules (got {games}). Name two alike"
+        )
+    spec = probe(configs[0]).spec
+    if spec.num_players != 2:
+        raise ConfigError(f"arena: a game for two is needed (got {spec.name}). Use evaluate")
+
+    def player(number: int) -> Player:
+        run = runs[number]
+        if run is None:
+            return BotPlayer(make_opponent(command.players[number], command.seed + number))
+        _, config, checkpoint = run
+        policy = trained_evaluator(config, probe(config), checkpoint).policy()
+        return NetworkPlayer(policy, spec, config.env.frame_stack)
+
+    seed_generators(command.seed, "arena")
+    match = play_match(
+        lambda: make_environment(configs[0].env, evaluation=True),
+        (player(0), player(1)),
+        games=command.games,
+        seed=command.seed,
+        opening_moves=command.opening_moves,
+    )
+    print_result(match_json(command, match) if command.as_json else match_lines(command, match))
+
+
+def match_json(command: ArenaCommand, match: Match) -> str:
+    """One object; an infinite Elo difference (all games won, or all lost) is null."""
+    names = ("won", "drawn", "lost")
+    sides = {side: dict(zip(names, match.counts(part), strict=True)) for side, part in SIDES.items()}
+    elo = dict(zip(("elo", "elo_low", "elo_high"), match.elo(), strict=True))
+    finite = {name: value if math.isfinite(value) else None for name, value in elo.items()}
+    return json.dumps({"players": command.players, "games": command.games, "score": match.score, **sides, **finite})
+
+
+def match_lines(command: ArenaCommand, match: Match) -> str:
+    """One line a side; the last one is for programs."""
+    lines = [f"{command.players[0]} against {command.players[1]}, openings of {command.opening_moves} random moves"]
+    for side, part in SIDES.items():
+        won, drawn, lost = match.counts(part)
+        lines.append(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
+    elo, low, high = match.elo()
+    lines.append(
+        f"score={match.score:.3f} elo={elo:+.0f} elo_low={low:+.0f} elo_high={high:+.0f} games={command.games}"
+    )
+    return "\n".join(lines)
+
+
+def play_run(command: PlayCommand) -> None:
+    """Let a run's newest weights play; writes one mp4 per episode where the environment renders."""
+    folder, config, checkpoint = open_run(command.run, core_only=True)
+    evaluator = trained_evaluator(config, probe(config), checkpoint)
+    for episode in range(command.episodes):
+        evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True, watch=Watcher())
+        _tell_of_cut(evaluation)
+        if evaluation.video is None:
+            raise MuZeroRayError(f"{config.env.id} has no rgb_array rendering, so there is nothing to watch")
+        path = command.video or folder / "videos" / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"
+        if command.video and command.episodes > 1:
+            path = path.with_stem(f"{path.stem}-{episode}")
+        with writing_result(path, "--video"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(evaluation.video)
+        print_result(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
+
+
+def report_runs(command: ReportCommand) -> None:
+    """Print what several runs score together.
+
+    A run whose score cannot be used is left out, and ConfigError says so once the others were printed.
+    """
+    scores, left_out = [], []
+    for run in command.runs:
+        try:
+            scores.append(read_score(run))
+        except ConfigError as error:
+            left_out.append(str(error))
+    if scores:
+        found = compare(scores)
+        print_result(
+            _report_json(scores, found) if command.as_json else f"{scores_table(scores)}\n\n{aggregates_table(found)}"
+        )
+    if len(left_out) > 1 or (left_out and scores):
+        left_out.insert(0, f"{len(left_out)} of {len(command.runs)} runs are left out of the report:")
+    if left_out:
+        raise ConfigError("\n  ".join(left_out))
+
+
+def _report_json(scores: Sequence[RunScore], found: Sequence[Aggregate]) -> str:
+    runs = [{**asdict(score), "run": str(score.run), "task": score.task} for score in scores]
+    return json.dumps({"runs": runs, "together": [asdict(one) for one in found]}, allow_nan=False)
+
+
+def scores_table(scores: Sequence[RunScore]) -> str:
+    """One line per run."""
+    rows = [["RUN", "TASK", "SEED", "SCORE", "RANDOM", "HUMAN-NORM.", "EPISODES", "ENV STEPS", "UPDATES"]]
+    for one in scores:
+        human = "" if one.human_normalised is None else _figure(one.human_normalised)
+        figures = [_figure(one.score), _figure(one.random), human, f"{one.episodes}"]
+        rows.append(
+            [
+                printable(str(one.run)),
+                printable(one.task),
+                str(one.seed),
+                *figures,
+                f"{one.env_steps:,}",
+                f"{one.learner_steps:,}",
+            ]
+        )
+    return table(rows, left=2)
+
+
+def aggregates_table(found: Sequence[Aggregate]) -> str:
+    """One line per task, and what the columns mean."""
+    rows = [["TOGETHER", "RUNS", "MEAN", "STD", "IQM", f"{100 * CONFIDENCE:.0f} % INTERVAL OF IQM"]]
+    for one in found:
+        interval = f"{_figure(one.low)} to {_figure(one.high)}" if one.low is not None and one.high is not None else ""
+        rows.append(
+            [printable(one.name), f"{one.runs}", _figure(one.mean), _figure(one.std), _figure(one.iqm), interval]
+        )
+    note = f"IQM: mean of the middle half of the runs. Interval: bootstrap over each task's runs, {RESAMPLES:,} draws."
+    return f"{table(rows, left=1)}\n{note}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.3f}"

@@ -1,0 +1,282 @@
+"""Command line: argv -> one frozen command. Imports neither torch nor ray nor gymnasium, so that help is instant.
+
+tyro splits the options and draws the help. What a value may be is decided by the pydantic models alone, with the same
+rules and messages for a config file and an option.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, NonNegativeInt
+
+from muzero_ray.cli.commands import (
+    ArenaCommand,
+    Command,
+    EvaluateCommand,
+    PlayCommand,
+    PresetsCommand,
+    ReportCommand,
+    ResumeCommand,
+    SubmitCommand,
+    TrainCommand,
+)
+from muzero_ray.cli.options import SHORT_FORMS, flag, one_option, setting_options, split
+from muzero_ray.config import files as config_file
+from muzero_ray.config.base import LARGEST_SEED
+from muzero_ray.config.files import merged, without_items
+from muzero_ray.config.schema import OPPONENT, Config
+from muzero_ray.config.validation import leaf_paths, nearest, shown, validate
+from muzero_ray.errors import ConfigError
+from muzero_ray.printed import launch_line
+from muzero_ray.standard_streams import print_result
+from muzero_ray.user_paths import check_run_name, reading
+
+DEFAULT_ATARI_PRESET = "breakout"
+
+POSITIONAL = {
+    "run": ("RUN", "the folder of a run. Give one such as runs/NAME"),
+    "runs": ("RUN [RUN ...]", "the folder of a run. Give one such as runs/NAME"),
+    "players": ("A B", "two players. Name folders of runs, random, minimax or mcts:N"),
+}
+"""The words of a command about runs: how help names them, and what is said if they are not there."""
+
+USAGE = """usage: python launch.py COMMAND ...
+
+  train PRESET           train; also: train --config FILE.yaml, train --game Breakout
+  evaluate RUN           noise-free games with a run's newest weights
+  arena A B              two runs, or a run and a bot, against each other: Elo difference
+  report RUN [RUN ...]   what finished runs score together, with confidence intervals
+  play RUN               watch it play: writes videos
+  resume RUN             go on with a stopped run
+  presets                list the presets
+  submit PRESET          train on a Ray cluster, as a job: --address http://HEAD:8265, else as train
+
+`python launch.py COMMAND --help` lists the options of a command. RUN is a run's or a checkpoint's folder."""
+
+
+def parse_args(argv: Sequence[str]) -> Command:
+    """Raises ConfigError for whatever can not be used, SystemExit(0) once it has printed help."""
+    name, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print_result(USAGE)
+        raise SystemExit(0)
+    parsers: dict[str, Callable[[list[str]], Command]] = {
+        "train": _parse_train,
+        "evaluate": lambda args: _parse_run("evaluate", EvaluateCommand, args),
+        "arena": lambda args: _parse_run("arena", ArenaCommand, args),
+        "report": lambda args: _parse_run("report", ReportCommand, args),
+        "play": lambda args: _parse_run("play", PlayCommand, args),
+        "resume": lambda args: _parse_run("resume", ResumeCommand, args),
+        "presets": _parse_presets,
+        "submit": _parse_submit,
+    }
+    if name not in parsers:
+        raise ConfigError(f"unknown command (got {name!r}). {nearest(name, parsers)}")
+    return parsers[name](rest)
+
+
+def presets_table() -> str:
+    """One row per preset, from the comments the files open with."""
+    rows = [("PRESET", "TASK", "HARDWARE", "TIME", "SCORE")]
+    for preset in config_file.list_presets():
+        notes = [preset.note(key) for key in ("hardware", "expected time", "expected score")]
+        rows.append((preset.name, preset.header.partition("\n")[0], notes[0], notes[1], notes[2]))
+    return f"{table(rows)}\n\nStart one with: {launch_line('train', 'PRESET')}"
+
+
+def table(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
+    """Columns two blanks apart, the first `left` of them (none: all) flush left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if left is None or column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
+    options = {
+        "preset": one_option(
+            str, f"Name of a preset; `{launch_line('presets')}` lists them.", None, positional="PRESET"
+        ),
+        "config": one_option(Path, "Config file: a preset of your own, or a run's config.yaml (its name aside).", None),
+        "game": one_option(str, "Any ALE game by name, on the CPU-sized Atari preset unless another is named.", None),
+        "serial": one_option(None, "One process, no Ray: reproducible to the byte.", False),
+        "resume": one_option(None, "Go on with the run of that name, if there is one (submit always does).", False),
+        "seeds": one_option(
+            tuple[NonNegativeInt, ...], "Make a run for each of these seeds, one after another, then report.", None
+        ),
+    }
+    shown = _guess_base(argv) if "-h" in argv or "--help" in argv else Config()
+    options |= setting_options(Config, shown)
+    description = (
+        f"{name} PRESET | {name} --config FILE.yaml | {name} --game NAME\n\n"
+        f"Any setting can be given as --section.name value. Short forms: --serial {' '.join(SHORT_FORMS.values())}"
+    )
+    flags: dict[str, tuple[str, ...]] = {f"--{key}": (key,) for key in ("config", "game", "serial", "resume", "seeds")}
+    flags |= {flag(path): path for path in leaf_paths(Config)}
+    flags |= {short: path for path, short in SHORT_FORMS.items()}
+    given, where = split(name, options, flags, argv, description)
+    preset, file, game = given.pop("preset", None), given.pop("config", None), given.pop("game", None)
+    if preset is not None and file is not None:
+        raise ConfigError(f"--config: can not be used with a preset (got {file} and {preset}). Give one of them")
+    resume, seeds = given.pop("resume", False), _checked_seeds(given.pop("seeds", None), given)
+    if given.pop("serial", False):
+        given["run"]["serial"], where["run", "serial"] = True, "--serial"
+    if preset is None and file is None:
+        if game is None:
+            raise ConfigError(
+                f"{name}: needs a preset, --config FILE or --game NAME. "
+                f"{nearest('', [p.name for p in config_file.list_presets()])}"
+            )
+        preset = DEFAULT_ATARI_PRESET
+    path = file if preset is None else config_file.preset_path(preset)
+    loaded = config_file.read_config(path)
+    validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
+    goes_on = resume or name == "submit"
+    base = loaded.data if goes_on or not _is_of_a_run(path) else _without_name(loaded.data)
+    data, places = merged(base, given), {**without_items(loaded.where, where), **where}
+    if game is not None:
+        data, game = _with_game(data, game, path, given)
+        places["env", "id"] = "--game"
+    config = validate(Config, data, places)
+    if config.run.name is not None:
+        check_run_name(config.run.name, places.get(("run", "name"), "run.name"))
+    return TrainCommand(config, preset, game or preset or _label(path), resume, seeds)
+
+
+def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> tuple[int, ...]:
+    if seeds is None:
+        return ()
+    if "seed" in given["run"]:
+        raise ConfigError(
+            f"--seeds: can not be used with --seed (got {shown(seeds)} and {given['run']['seed']}). Give one of them"
+        )
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"--seeds: must be different whole numbers from 0 on, below 2**64 (got {shown(seeds)}). Write such as "
+            "--seeds 0 1 2"
+        )
+    return seeds
+
+
+def _parse_submit(argv: list[str]) -> SubmitCommand:
+    command = _parse_train(argv, "submit")
+    run = command.config.run
+    if command.seeds:
+        raise ConfigError(
+            f"submit: --seeds makes several runs (got {shown(command.seeds)}). Submit a job for each --seed"
+        )
+    if run.address is None or not run.address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"submit: --address must be that of the cluster's dashboard (got {run.address}). "
+            "Give one such as http://head:8265"
+        )
+    if run.serial:
+        raise ConfigError("submit: --serial uses no cluster (got True). Leave it out, or use train")
+    if not Path(run.runs_dir).is_absolute():
+        raise ConfigError(
+            f"submit: --runs-dir must be absolute (got {run.runs_dir}): a job runs in a copy of the program that Ray "
+            "deletes. Name a folder of the head node, best on a disk that outlives it"
+        )
+    settings = run.model_copy(update={"address": "auto", "name": run.name or command.default_name})
+    return SubmitCommand(command.config.model_copy(update={"run": settings}), run.address)
+
+
+def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    from muzero_ray.envs.registry import resolve_game
+
+    resolved = resolve_game(game)
+    if "id" in given["env"]:
+        raise ConfigError(
+            f"--game: can not be used with --env.id (got {game} and {given['env']['id']}). Give one of them"
+        )
+    kind = data.get("env", {}).get("kind", Config().env.kind)
+    if kind != "atari":
+        raise ConfigError(
+            f"--game: {path.stem} is no Atari configuration (got {game} with env.kind={kind}). "
+            f"Use {DEFAULT_ATARI_PRESET}, another with env.kind=atari, or leave --game out"
+        )
+    return merged(data, {"env": {"id": resolved}}), resolved
+
+
+def _parse_run(name: str, model: type[BaseModel], argv: list[str]) -> Any:
+    """A command about one run (`run`), several (`runs`), or two that play each other (`players`)."""
+    key = next(key for key in POSITIONAL if key in model.model_fields)
+    positional, missing = POSITIONAL[key]
+    options = {
+        field.alias or other: one_option(
+            None if field.annotation is bool else field.annotation,
+            field.description or "",
+            None if field.is_required() else field.default,
+            positional=positional if other == key else None,
+        )
+        for other, field in model.model_fields.items()
+    }
+    flags: dict[str, tuple[str, ...]] = {flag([other]): (other,) for other in options if other != key}
+    given, where = split(name, options, flags, argv, inspect.getdoc(model) or "")
+    if not given.get(key):
+        raise ConfigError(f"{name}: needs {missing}")
+    command = validate(model, given, where)
+    for run in [given[key]] if key == "run" else given[key]:
+        if not (key == "players" and OPPONENT.fullmatch(run)):
+            _check_run(name, Path(run))
+    return command
+
+
+def _parse_presets(argv: list[str]) -> PresetsCommand:
+    split("presets", {}, {}, argv, PresetsCommand.__doc__ or "")
+    return PresetsCommand()
+
+
+def _check_run(command: str, run: Path) -> None:
+    with reading(run):
+        if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
+            return
+        if hint := config_file.copy_hint(run):
+            raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
+    reason = "has no config.yaml, so it is no run's folder" if run.exists() else "does not exist"
+    folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
+    remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"
+    raise ConfigError(f"{command}: the folder {reason} (got {run}). {remedy}")
+
+
+def _guess_base(argv: list[str]) -> Config:
+    """For the defaults that --help shows: the preset or file it is asked of, where that can be read."""
+    words = [word for token in argv for word in token.split("=", 1)]
+    with contextlib.suppress(ConfigError):
+        if "--config" in words[:-1]:
+            return config_file.load_config(Path(words[words.index("--config") + 1]))
+        if "--game" in words and words[0].startswith("-"):
+            return config_file.load_preset(DEFAULT_ATARI_PRESET)
+        return config_file.load_preset(words[0])
+    return Config()
+
+
+def _label(path: Path) -> str:
+    """A run's own config.yaml says less than the run's name."""
+    return path.resolve().parent.name if path.stem == "config" else path.stem
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether `path` is the config.yaml that a run wrote into its own folder."""
+    folder = path.resolve().parent
+    return path.name == "config.yaml" and ((folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir())
+
+
+def _without_name(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The name in a run's own file is that run's: a new one that starts from the file gets a name of its own."""
+    run = data.get("run")
+    return {**data, "run": {key: value for key, value in run.items() if key != "name"}} if run else dict(data)

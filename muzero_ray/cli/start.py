@@ -1,0 +1,90 @@
+"""How `train` and `resume` begin: with a new run, or with one that is there, held by this process alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from muzero_ray.acting.build import TaskShape, probe
+from muzero_ray.cli.commands import ResumeCommand, TrainCommand
+from muzero_ray.config.files import load_run_config
+from muzero_ray.config.schema import Config
+from muzero_ray.control.limits import describe_limits, open_limits
+from muzero_ray.errors import taking_over
+from muzero_ray.printed import launch_line
+from muzero_ray.runs.checkpoint import Checkpoint, list_checkpoints
+from muzero_ray.runs.folder import hold_run, kept_if_used, make_run_folder, run_folder, set_aside
+from muzero_ray.runs.lock import PATIENCE_SECONDS, RunLock
+from muzero_ray.runs.lost_games import check_games, open_resumed
+from muzero_ray.runs.output import RunOutput
+from muzero_ray.runs.scores import describe_finished
+from muzero_ray.standard_streams import print_result
+from muzero_ray.user_paths import check_new_folder
+
+
+class RunStart(NamedTuple):
+    """What is to be trained. checkpoint: what it goes on from; None for a new run."""
+
+    config: Config
+    shape: TaskShape
+    output: RunOutput
+    checkpoint: Checkpoint | None
+
+
+@contextlib.contextmanager
+def started_run(command: TrainCommand, folder: Path) -> Iterator[RunStart | None]:
+    """A new run in `folder`; with `--resume` the one that is there. None if that one is finished, which is printed."""
+    check_new_folder(folder)
+    if command.resume and folder.exists():
+        with hold_run(folder, PATIENCE_SECONDS) as lock:
+            if list_checkpoints(folder / "checkpoints"):
+                yield _go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
+            else:
+                shape = _probe(command.config)
+                set_aside(folder)
+                yield _new(command.config, shape, folder, lock)
+        return
+    shape = _probe(command.config)
+    with make_run_folder(folder) as lock, kept_if_used(folder):
+        yield _new(command.config, shape, folder, lock)
+
+
+@contextlib.contextmanager
+def resumed_run(command: ResumeCommand) -> Iterator[RunStart | None]:
+    """A run that is there, from its newest good checkpoint. None if it is finished, which is printed."""
+    folder = run_folder(command.run)
+    with hold_run(folder) as lock:
+        yield _go_on(command, folder, lock)
+
+
+def _probe(config: Config) -> TaskShape:
+    """Before the run's folder is made or changed: an environment that cannot be built must leave no run behind."""
+    return probe(config, apart=not config.run.serial)
+
+
+def _new(config: Config, shape: TaskShape, folder: Path, lock: RunLock) -> RunStart:
+    return RunStart(config, shape, RunOutput.create(config, folder, lock), None)
+
+
+def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | None:
+    """With the run in `folder`, which this process holds."""
+    _, config, checkpoint = open_resumed(command.run)
+    with taking_over("the checkpoint's state.json"):
+        config = open_limits(command.extended(config), checkpoint.state["book"], command.limits)
+    if (finished := describe_finished(folder, config, checkpoint)) is not None:
+        print_result(finished)
+        return None
+    without = launch_line("resume", command.run, *command.options(), "--without-lost-games")
+    checkpoint = check_games(
+        checkpoint,
+        folder / "replay",
+        config,
+        go_on=command.without_lost_games,
+        remedy=f"Restore them from a backup, or go on without them: {without}",
+    )
+    shape = _probe(config)
+    output = RunOutput.reopen(config, folder, checkpoint, lock)
+    output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
+    return RunStart(config, shape, output, checkpoint)

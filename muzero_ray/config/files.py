@@ -1,0 +1,149 @@
+"""Config files: presets, those of users, and the `config.yaml` of a run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from muzero_ray.config.schema import Config
+from muzero_ray.config.validation import KeyPath, leaf_paths, nearest, shown, validate
+from muzero_ray.config.yaml_file import Loaded, dump_yaml, read_yaml
+from muzero_ray.errors import ConfigError
+
+BASE = "base"
+"""The key of a config file that names the preset it builds on."""
+
+CONFIG_COPY = "run_config.yaml"
+"""In each checkpoint: the `config.yaml` of its run."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One file of `configs/`. header: its opening comment, `#` removed; the first line is a title."""
+
+    name: str
+    path: Path
+    header: str
+
+    def note(self, key: str) -> str:
+        """The `key: ...` line of the header, or ''."""
+        match = re.search(rf"^{re.escape(key)}:[ \t]*(.*)$", self.header, re.MULTILINE)
+        return match[1].strip() if match else ""
+
+
+def read_config(path: Path) -> Loaded:
+    """The settings of a config file: its own, and where it is silent those of the preset that its `base` names.
+
+    Raises ConfigError for a base that is not there, or that builds on itself.
+    """
+    return _read_on_base(path, ())
+
+
+def _read_on_base(path: Path, above: tuple[str, ...]) -> Loaded:
+    """above: presets that build on this file, one on the other."""
+    own, where = read_yaml(path)
+    if BASE not in own:
+        return Loaded(own, where)
+    name, place = own.pop(BASE), where.pop((BASE,))
+    names = [preset.name for preset in list_presets()]
+    if name not in names:
+        remedy = nearest(str(name), names)
+        raise ConfigError(f"{place}: {BASE}: there is no preset of that name (got {shown(name)}). {remedy}")
+    if name in above:
+        raise ConfigError(f"{place}: {BASE}: {' builds on '.join([*above, name])}. Leave one of these out")
+    data, places = _read_on_base(preset_path(name), (*above, name))
+    replaced = [path for path in leaf_paths(Config) if path in where]
+    return Loaded(merged(data, own), {**without_items(places, replaced), **where})
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections are merged; a value of the same name, `env.kwargs` included, is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        section = isinstance(value, dict) and key != "kwargs"
+        result[key] = merged(result.get(key, {}), value) if section else value
+    return result
+
+
+def without_items(places: Mapping[KeyPath, str], given: Collection[KeyPath]) -> dict[KeyPath, str]:
+    """`places` but for those below one that is `given` anew: the items of a list are then not those of before."""
+    return {key: place for key, place in places.items() if not any(key[: len(new)] == new for new in given)}
+
+
+def load_config(path: Path) -> Config:
+    """A config file of any origin: a preset, a user's, or a run's `config.yaml`."""
+    return validate(Config, *read_config(path))
+
+
+def load_run_config(folder: Path) -> Config:
+    """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it.
+
+    Where it cannot be used, the ConfigError names the newest copy of it.
+    """
+    try:
+        data, where = read_yaml(folder / "config.yaml")
+        config = validate(Config, data, where)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error)) from None
+    if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":
+        return config
+    return config.overridden(env=config.env.overridden(scaling="bytes"))
+
+
+def copy_hint(folder: Path) -> str:
+    """The command that restores a run's `config.yaml` from its newest checkpoint, as a sentence; '' without a copy."""
+    copies = [path for path in folder.glob(f"checkpoints/*/{CONFIG_COPY}") if path.parent.name.isdecimal()]
+    newest = max(copies, key=lambda path: int(path.parent.name), default=None)
+    command = f"cp {shlex.quote(str(newest))} {shlex.quote(str(folder / 'config.yaml'))}"
+    return "" if newest is None else f"A checkpoint has a copy, restore it with: {command}"
+
+
+def dump_config(config: Config) -> str:
+    """YAML with every field written out; `load_config` of it gives an equal Config."""
+    return dump_yaml(config.to_dict())
+
+
+def presets_folder() -> Path:
+    """`configs/` of the checkout, or where an installation put it."""
+    checkout = Path(__file__).resolve().parents[2] / "configs"
+    if checkout.is_dir():
+        return checkout
+    for file in metadata.files("muzero-ray") or ():
+        located = Path(str(file.locate())).resolve()
+        if file.parent.name == "configs" and file.suffix == ".yaml" and located.is_file():
+            return located.parent
+    raise ConfigError(f"{checkout}: the presets are missing. Reinstall muzero-ray, or use --config FILE")
+
+
+def list_presets() -> tuple[Preset, ...]:
+    """All presets by name."""
+    return tuple(
+        Preset(path.stem, path, "\n".join(_header(path.read_text(encoding="utf-8"))))
+        for path in sorted(presets_folder().glob("*.yaml"))
+    )
+
+
+def _header(text: str) -> Iterable[str]:
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            return
+        yield line.removeprefix("#").strip()
+
+
+def preset_path(name: str) -> Path:
+    """File of a preset; ConfigError with the nearest name if there is none."""
+    path = presets_folder() / f"{name}.yaml"
+    names = [p.stem for p in sorted(presets_folder().glob("*.yaml"))]
+    if name not in names:
+        raise ConfigError(f"preset: there is no preset of that name (got {name!r}). {nearest(name, names)}")
+    return path
+
+
+def load_preset(name: str) -> Config:
+    """Config of a preset."""
+    return load_config(preset_path(name))

@@ -1,0 +1,262 @@
+"""The parts of a configuration that say what is learned and how; `config` has the whole, and where it runs.
+
+Every field's docstring is its help text on the command line. Only literals, numbers and strings live here, so that
+`--help` needs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from muzero_ray.config.base import Fraction, FrozenConfig, KwargValue, Simulations, Width
+
+
+class AtariConfig(FrozenConfig):
+    """Preprocessing of ALE games (ignored by other kinds)."""
+
+    image_size: Annotated[int, Field(ge=16, le=256)] = 96
+    """Frames are resized to this many pixels on each side."""
+    grayscale: bool = True
+    """One channel a frame instead of three (RGB)."""
+    frame_skip: PositiveInt = 4
+    """Emulator frames per agent step, max-pooled over the last two."""
+    sticky_actions: Fraction = 0.25
+    """Probability that the emulator repeats the previous action."""
+    noop_max: NonNegativeInt = 0
+    """Up to this many no-ops at the start of a game (0: none; sticky actions already vary games)."""
+    fire_to_start: bool = False
+    """FIRE stands in for the first action of each life, where the game has that button: it serves the ball."""
+    terminal_on_life_loss: bool = False
+    """In training only, end a game's targets at each lost life; the game itself goes on."""
+
+
+class EnvConfig(FrozenConfig):
+    """Which environment, and how it is seen."""
+
+    kind: Literal["gymnasium", "atari", "openspiel"] = "gymnasium"
+    """Adapter. `gymnasium` takes any id, `my_pkg:MyEnv-v0` included; `atari` an ALE game; `openspiel` a board game."""
+    id: Annotated[str, Field(min_length=1)] = "CartPole-v1"
+    """Gymnasium id, ALE game name (Breakout), or OpenSpiel game string (tic_tac_toe)."""
+    kwargs: dict[str, KwargValue] = {}  # noqa: RUF012 (pydantic copies it)
+    """Extra keyword arguments of the environment; lists, dicts and null, too: 'config={lanes: 3}' 'sizes=[1, 2]'."""
+    channels: Literal["auto", "first", "last"] = "auto"
+    """Which of three axes of an image are its channels. `auto`: the first if it is the shortest, else the last."""
+    scaling: Literal["bounds", "bytes"] = "bounds"
+    """`bounds`: integers are scaled by the bounds of their space. `bytes`: uint8 by 255, others not, as in runs that
+    were made before this setting."""
+    instances: PositiveInt | None = None
+    """How many of this environment can exist at a time (none: any number). 1, for a game server: with --serial and
+    --actors.envs-per-actor 1."""
+    frame_stack: Annotated[int, Field(gt=0, le=1024)] = 1
+    """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
+    max_moves: PositiveInt | None = None
+    """Truncate games after this many agent steps (none: the environment's own limit; evaluations of an environment
+    that names none are cut after 27,000)."""
+    opening_moves: NonNegativeInt = 0
+    """Games of self-play begin after up to this many random moves, so that they differ (openspiel)."""
+    atari: AtariConfig = AtariConfig()
+    """Preprocessing, for `atari` only."""
+
+
+class SupportConfig(FrozenConfig):
+    """Categorical support of a scalar head: `bins` equidistant points over [-max, max], in h-space if `transform`."""
+
+    max: PositiveFloat = 300.0
+    """Largest representable scalar, after the h-transform where it is used."""
+    bins: Annotated[int, Field(ge=3, le=4001)] = 601
+    """Number of bins; odd, so that zero is one of them."""
+    transform: bool = True
+    """h(x) = sign(x)(sqrt(|x|+1)-1)+0.001x before the two-hot encoding."""
+
+    @model_validator(mode="after")
+    def _odd(self) -> SupportConfig:
+        if self.bins % 2 == 0:
+            raise ValueError(f"bins={self.bins} is even: zero would fall between two bins. Use an odd number")
+        return self
+
+
+class NetworkConfig(FrozenConfig):
+    """Representation h, dynamics g and prediction f."""
+
+    kind: Literal["mlp", "resnet"] = "mlp"
+    """`mlp` for vector observations, `resnet` for images and boards."""
+    hidden: Width = 64
+    """Latent size (mlp)."""
+    layers: tuple[Width, ...] = (64, 64)
+    """Hidden layer widths of h and g (mlp)."""
+    channels: Width = 64
+    """Feature planes of the latent (resnet)."""
+    blocks: Annotated[int, Field(gt=0, le=1024)] = 1
+    """Residual blocks in h and in g (resnet)."""
+    downsample: Literal[1, 4, 16] = 16
+    """How much smaller the latent image is than the observation (resnet): 96 -> 6 at 16, 24 at 4; 1 for boards."""
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation (resnet). `group`: of each image by itself, and latents are scaled to [0, 1]. `batch`: of each
+    channel over the batch, and latents are not scaled; for boards."""
+    head_layers: tuple[Width, ...] = (64,)
+    """Hidden layers of the policy, value and reward heads; empty for linear heads."""
+    head_channels: Width = 16
+    """Planes of the 1x1 convolution in front of each head (resnet)."""
+    value: SupportConfig = SupportConfig()
+    """Support of the value head."""
+    reward: SupportConfig = SupportConfig()
+    """Support of the reward head."""
+    projection: Width = 256
+    """Width of the projection used by the consistency loss."""
+
+
+class SearchConfig(FrozenConfig):
+    """Monte-Carlo tree search."""
+
+    kind: Literal["puct", "gumbel"] = "gumbel"
+    """`gumbel` improves the policy even at few simulations; `puct` is the original MuZero search."""
+    simulations: Simulations = 16
+    """Network evaluations per move."""
+    pb_c_base: PositiveFloat = 19652.0
+    """Exploration grows with log((N + base + 1) / base) of the parent's visits N (puct)."""
+    pb_c_init: PositiveFloat = 1.25
+    """Weight of prior against Q while visits are few (puct)."""
+    dirichlet_alpha: PositiveFloat = 0.3
+    """Root exploration noise (puct), over legal actions."""
+    noise_fraction: Fraction = 0.25
+    """Share of the noise in the root prior (puct)."""
+    unvisited: Literal["zero", "parent", "completed"] = "parent"
+    """Q of unvisited children (puct): 0, the parent's value, or the mixed value of visited siblings and the parent."""
+    considered_actions: Annotated[int, Field(ge=2)] = 16
+    """Gumbel-top-m root actions that sequential halving starts from (gumbel)."""
+    c_visit: NonNegativeFloat = 50.0
+    """Offset of the visits in sigma (gumbel), see c_scale: what Q counts for before any visit."""
+    c_scale: PositiveFloat = 1.0
+    """sigma(q) = (c_visit + max visits) * c_scale * q (gumbel): 1.0 for boards, 0.1 for Atari."""
+    value_bounds: tuple[float, float] | None = None
+    """Known range of returns (boards: [-1, 1]); otherwise min-max of each tree."""
+    min_value_range: NonNegativeFloat = 0.0
+    """A range of Q below this (env units) is not stretched to [0, 1]: noise does not look like an advantage."""
+    temperature: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 0.5, 0.25)
+    """Action sampling temperature (puct) before 50 %, before 75 % and after 75 % of training."""
+    temperature_moves: PositiveInt | None = None
+    """Play greedily (puct) from this move of a game on (boards)."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> SearchConfig:
+        if self.value_bounds is not None and self.value_bounds[0] >= self.value_bounds[1]:
+            raise ValueError(f"value_bounds={self.value_bounds}: the lower bound must be below the upper. Swap them")
+        return self
+
+
+class ReplayConfig(FrozenConfig):
+    """Sizes count transitions (agent steps), never frames or games."""
+
+    capacity: Annotated[int, Field(gt=0, le=1_000_000_000)] = 1_000_000
+    """Transitions kept; the oldest games leave first."""
+    capacity_bytes: PositiveInt = 4_000_000_000
+    """Memory the stored games may take; whichever limit is reached first holds."""
+    min_size: PositiveInt = 2_000
+    """The learner waits for this many."""
+    samples_per_insert: Annotated[float, Field(gt=0.0, le=1e6)] = 4.0
+    """Replay ratio: how often each transition is trained on. Enforced, so curves do not depend on machine speed."""
+    priority_alpha: NonNegativeFloat = 1.0
+    """Exponent of |root value - n-step target| (0: uniform sampling)."""
+    priority_beta: Fraction = 0.4
+    """Importance-sampling exponent at the start, annealed to 1 over training."""
+    segment_length: PositiveInt = 400
+    """Longer games are cut into segments of this many steps."""
+    holdout: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
+    """Share of games (or segments) that are kept but never trained on, to measure the learned model on: the metrics
+    `model/` (0: none)."""
+    shards: PositiveInt = 1
+    """Processes that hold the replay, each its share of the capacity and the games of its own actors. More than one
+    pays where one does not keep up with many actors."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ReplayConfig:
+        if self.min_size > self.capacity:
+            raise ValueError(
+                f"min_size={self.min_size} is above capacity={self.capacity}: the learner would wait for ever. "
+                "Lower min_size or raise capacity"
+            )
+        if self.shards > 1 and self.capacity // self.shards < self.segment_length:
+            raise ValueError(
+                f"shards={self.shards} leaves each {self.capacity // self.shards} of capacity={self.capacity}, less "
+                f"than one segment (segment_length={self.segment_length}). Use fewer shards or raise capacity"
+            )
+        return self
+
+
+class LearnerConfig(FrozenConfig):
+    """Targets, loss and optimizer."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    """`auto`: cuda if there is one, else cpu. With several workers, or on a cluster, only GPUs count that
+    `actors.learner_gpus` reserves."""
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    """`bf16` runs forward passes under autocast; weights stay float32. `auto`: bf16 where the CPU or GPU has
+    instructions for it."""
+    batch_size: PositiveInt = 128
+    """Positions per learner step."""
+    workers: PositiveInt = 1
+    """Processes that train together, each on its share of every batch; gradients are averaged, so the update is that of
+    the whole batch. Each gets `actors.learner_cpus` and `actors.learner_gpus`: for several GPUs."""
+    unroll_steps: Annotated[int, Field(gt=0, le=1000)] = 5
+    """K: steps the dynamics is unrolled and trained on behind each position."""
+    td_steps: PositiveInt = 10
+    """n of the n-step value target, in agent steps."""
+    discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.997
+    """Per agent step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` is the paper's, with `momentum`."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate after the warm-up."""
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """`cosine` decays to `lr_final` x lr at the last step."""
+    lr_final: Fraction = 0.1
+    """Share of `lr` left at the last step (cosine)."""
+    warmup_steps: NonNegativeInt = 100
+    """Linear warm-up of the learning rate."""
+    momentum: Fraction = 0.9
+    """Only for sgd."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """Of weights only, not of biases and normalisation."""
+    max_grad_norm: PositiveFloat = 10.0
+    """Gradients of a larger norm are scaled down to this."""
+    value_weight: NonNegativeFloat = 0.25
+    """Weight of the value loss, against 1 for the policy loss."""
+    reward_weight: NonNegativeFloat = 1.0
+    """Weight of the reward loss."""
+    consistency_weight: NonNegativeFloat = 0.0
+    """SimSiam consistency between predicted and observed latents; 2.0 is usual for pixels, 0 turns it off."""
+    augmentation: tuple[Literal["shift", "intensity", "mirror"], ...] = ()
+    """Random changes to images that are trained on: moved by some pixels, brighter or darker; left and right changed,
+    for boards whose actions are their columns and that are worth the same in a mirror (connect_four)."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    """Moving average of the weights, used by reanalyze as target network."""
+    max_skipped: PositiveInt = 20
+    """Stop after this many non-finite updates in a row."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LearnerConfig:
+        if self.batch_size % self.workers:
+            raise ValueError(
+                f"workers={self.workers} does not divide batch_size={self.batch_size}: the positions of one worker "
+                "would count for more than those of another. Make batch_size a multiple of it"
+            )
+        if self.workers > 1 and (self.device == "mps" or ":" in self.device):
+            raise ValueError(
+                f"device={self.device} is a single one, for workers={self.workers}. Use auto, cuda or cpu: each worker "
+                "then takes the GPU that Ray gives it"
+            )
+        return self
+
+
+class ReanalyzeConfig(FrozenConfig):
+    """Old games are searched again with newer weights."""
+
+    share: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
+    """Transitions re-searched per transition played (0: off)."""
+    simulations: Simulations | None = None
+    """Simulations of those searches (none: as self-play)."""
+    shorten_steps: PositiveInt | None = None
+    """For each this many learner steps between a game and its new search, its value targets count one reward less, down
+    to one: old weights earned them (none: always `learner.td_steps`)."""

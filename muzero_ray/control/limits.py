@@ -1,0 +1,104 @@
+"""The limits of a run: in words, and what becomes of those that are spent when it goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from muzero_ray.cli.commands import LIMITS
+from muzero_ray.config.schema import Config
+from muzero_ray.control.run_book import RunBook
+from muzero_ray.errors import ConfigError
+from muzero_ray.printed import launch_line
+
+
+def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, float | None]) -> Config:
+    """`config` for going on from `book` (a checkpoint's) when a person asked for the limits in `given`.
+
+    A limit that is reached already, and that was not given anew, would end the run before it begins. Of episodes and
+    minutes it is lifted; training_steps, which every schedule needs, must be given: ConfigError. Nothing given, nothing
+    changed: the run then only evaluates.
+    """
+    if all(value is None for value in given.values()):
+        return config
+    run = config.run
+    reached = reached_limits(config, book)
+    for name in reached:
+        if name == "training_steps" or given[name] is not None:
+            raise ConfigError(
+                f"resume: run.{name}={getattr(run, name)} is reached already, so there is nothing to do. Give "
+                f"--{LIMITS[name]} more, such as {raised_limit(config, book, name)}"
+            )
+    return config.model_copy(update={"run": run.model_copy(update=dict.fromkeys(reached))})
+
+
+def reached_limits(config: Config, book: Mapping[str, Any]) -> list[str]:
+    """Names of the settings of `run` that end it now, the one to raise first."""
+    run = config.run
+    reached = {
+        "training_steps": book["learner_steps"] >= run.training_steps,
+        "episodes": run.episodes is not None and book["episodes"] >= run.episodes,
+        "minutes": run.minutes is not None and book["seconds"] >= 60 * run.minutes,
+    }
+    return [name for name, is_reached in reached.items() if is_reached]
+
+
+def raised_limit(config: Config, book: Mapping[str, Any], name: str) -> str:
+    """The option of `resume` that doubles the limit `name`, or what was spent of it if that is more."""
+    run = config.run
+    doubled = {
+        "training_steps": 2 * max(run.training_steps, book["learner_steps"]),
+        "episodes": 2 * max(run.episodes or 0, book["episodes"]),
+        # Rounded up, so that it is above what is spent.
+        "minutes": math.ceil(200 * max(run.minutes or 0.0, book["seconds"] / 60, 0.01)) / 100,
+    }
+    return f"--{LIMITS[name]} {doubled[name]}"
+
+
+def describe_limits(config: Config) -> str:
+    """The limits of a run in words."""
+    run = config.run
+    limits = [
+        f"{run.training_steps} learner steps",
+        *([f"{run.episodes} episodes"] if run.episodes is not None else []),
+        *([f"{run.minutes:g} minutes"] if run.minutes is not None else []),
+    ]
+    return " or ".join(limits)
+
+
+def nothing_learned(config: Config, book: RunBook) -> str | None:
+    """Why a run that is over made no learner step, and what to raise; None if it made one."""
+    if book.learner_steps:
+        return None
+    played, needed = book.limiter.inserted, config.replay.min_size
+    why = "no update was finished in that time"
+    by_episodes = config.run.episodes is not None and book.episodes >= config.run.episodes
+    raised = "run.episodes (--episodes)" if by_episodes else "run.minutes (--minutes)"
+    if played < needed:
+        why = f"replay.min_size={needed} transitions must be in replay before the first, and {played} were"
+        raised += ", or lower replay.min_size"
+    return (
+        f"the run ended at {book.stop_reason()} without a learner step: {why}. The score is that of an untrained "
+        f"network. Raise {raised}"
+    )
+
+
+def left_unfinished(book: RunBook) -> str:
+    """What is said of an evaluation on the way that the limit of minutes ended."""
+    return (
+        f"the evaluation at learner step {book.learner_steps} was left unfinished and does not count: the run ends at "
+        f"{book.stop_reason()}"
+    )
+
+
+def end_lines(folder: Path, config: Config, book: Mapping[str, Any]) -> list[str]:
+    """Which limit ended the run in `folder`, and the command that goes on with it."""
+    if not (reached := reached_limits(config, book)):
+        return []
+    name = reached[0]
+    return [
+        f"ended:   run.{name}={getattr(config.run, name)} is reached",
+        f"resume:  {launch_line('resume', folder, *raised_limit(config, book, name).split())}",
+    ]

@@ -1,0 +1,325 @@
+"""The book of a run: counters, schedules, budgets, and what is due. Plain; both runners keep it the same way."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psutil
+
+from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.config.schema import Config
+from muzero_ray.control.rate_limiter import make_rate_limiter
+from muzero_ray.errors import taking_over
+from muzero_ray.evaluation.evaluator import Evaluation
+from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.runs.metrics import METRICS, MetricsAccumulator, make_row
+from muzero_ray.training.learner import TrainResult
+
+Task = Literal["log", "evaluate", "checkpoint"]
+
+RECENT_EPISODES = 100
+"""Episodes behind the running mean that progress shows."""
+
+
+@dataclass(frozen=True)
+class TrainStats:
+    """What one call to the learner did; losses are means over its steps, or the largest, as METRICS says."""
+
+    steps: int
+    seconds: float
+    losses: dict[str, float]
+    skipped: int
+    """Updates left out because they were not finite."""
+    weights_step: int
+    """Learner step after the call."""
+    quality: dict[str, float]
+    """The `model/` metrics, if a row of metrics is due after the call and replay holds games out."""
+
+
+def replay_metrics(buffer: ReplayBuffer, learner_step: int) -> dict[str, float]:
+    """The `replay/` group of a metrics row, as far as the buffer knows it."""
+    return {
+        "replay/size": buffer.size,
+        "replay/bytes": buffer.bytes,
+        "replay/games": buffer.games,
+        "replay/target_age": buffer.target_age(learner_step),
+        "replay/priority_max": buffer.priority_max,
+    }
+
+
+def joint_replay_metrics(shards: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The `replay_metrics` of all shards as of one replay."""
+    joint = {name: sum(shard[name] for shard in shards) for name in shards[0]}
+    ages = sum(shard["replay/size"] * shard["replay/target_age"] for shard in shards)
+    joint["replay/target_age"] = ages / max(joint["replay/size"], 1)
+    joint["replay/priority_max"] = max(shard["replay/priority_max"] for shard in shards)
+    return joint
+
+
+class TrainTally:
+    """Sums over the updates of one call to the learner."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._sums: dict[str, float] = {}
+        self._largest: dict[str, float] = {}
+        self._trained = 0
+        self.steps = 0
+        self._skipped = 0
+
+    def add(self, result: TrainResult) -> None:
+        self.steps += 1
+        if result.skipped:
+            self._skipped += 1
+            return
+        self._trained += 1
+        for name, value in {**result.losses, **result.clamped}.items():
+            if METRICS.get(name) == "max":
+                self._largest[name] = max(self._largest.get(name, value), value)
+            else:
+                self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def stats(self, weights_step: int, quality: dict[str, float]) -> TrainStats:
+        losses = {name: total / self._trained for name, total in self._sums.items()} | self._largest
+        return TrainStats(self.steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able, for a call that was interrupted and goes on after a resume."""
+        counts = {"trained": self._trained, "steps": self.steps, "skipped": self._skipped}
+        return {"sums": self._sums, "largest": self._largest, **counts}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> TrainTally:
+        """Inverse of `state`."""
+        tally = cls()
+        tally._sums, tally._largest = dict(state["sums"]), dict(state["largest"])
+        tally._trained, tally.steps, tally._skipped = (int(state[key]) for key in ("trained", "steps", "skipped"))
+        return tally
+
+
+class RunBook:
+    """Knows how far the run is, what may be done next, and when it must stop.
+
+    Every reaction to results is here, so the serial and the distributed runner differ only in who does the work.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.limiter = make_rate_limiter(config)
+        self.env_steps = 0
+        self.learner_steps = 0
+        self.episodes = 0
+        self.reanalyzed = 0
+        self.resumes = 0
+        self.best_score: float | None = None
+        self.last_score: float | None = None
+        self.metrics = MetricsAccumulator()
+        self._done_at: dict[Task, int] = {"log": 0, "evaluate": 0, "checkpoint": 0}
+        self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self._seconds_before = 0.0
+        self._begin: float | None = None
+        """Monotonic time from which on the run's seconds count; None while they do not."""
+
+    def incarnation(self, restarts: int = 0) -> int:
+        """Distinct for every process that ever has one worker's place, over resumes and `restarts` within one."""
+        return (self.resumes << 16) + restarts
+
+    # Schedules, all over learner steps.
+
+    @property
+    def progress(self) -> float:
+        """Share of the training steps done, in [0, 1]."""
+        return min(self.learner_steps / self._config.run.training_steps, 1.0)
+
+    @property
+    def temperature(self) -> float:
+        """Of action sampling: the configured three levels, changed at 50 % and 75 % of training."""
+        first, second, third = self._config.search.temperature
+        return first if self.progress < 0.5 else second if self.progress < 0.75 else third
+
+    @property
+    def beta(self) -> float:
+        """Importance-sampling exponent, annealed linearly to 1."""
+        start = self._config.replay.priority_beta
+        return start + (1.0 - start) * self.progress
+
+    # Budgets.
+
+    def rollout_budget(self) -> int:
+        """Transitions self-play may add now: at most one call's worth."""
+        if self.stop_reason() is not None:
+            return 0
+        return min(self.limiter.insert_budget(), self._config.actors.rollout_steps)
+
+    def reanalyze_budget(self) -> int:
+        """Transitions to search again now, so that `reanalyze.share` of what was played is."""
+        return int(self._config.reanalyze.share * self.env_steps) - self.reanalyzed
+
+    def train_budget(self) -> int:
+        """Learner steps allowed now, never past a row, an evaluation, a checkpoint or the end."""
+        if self.stop_reason() is not None:
+            return 0
+        run, evaluation = self._config.run, self._config.evaluation
+        to_boundary = min(
+            interval - self.learner_steps % interval
+            for interval in (run.log_steps, run.checkpoint_steps, evaluation.interval_steps)
+        )
+        return min(self.limiter.sample_budget(), to_boundary, run.training_steps - self.learner_steps)
+
+    # What happened.
+
+    def start_clock(self, at: float) -> None:
+        """Seconds of the run count from the monotonic time `at`, that of the first move; what came before is start-up.
+
+        Does nothing while the clock runs.
+        """
+        if self._begin is None:
+            self._begin = at
+
+    def stop_clock(self) -> None:
+        """The rest, as the final evaluation, does not count."""
+        self._seconds_before, self._begin = self.seconds, None
+
+    def played(self, stats: PlayStats) -> None:
+        self.start_clock(time.monotonic() - stats.playing_for)
+        self.env_steps += stats.transitions
+        self.limiter.inserts(stats.inserted)
+        self.episodes += len(stats.episodes)
+        self._recent.extend(episode.score for episode in stats.episodes)
+        for episode in stats.episodes:
+            self.metrics.add("train/return_mean", episode.score)
+            self.metrics.add("train/length_mean", episode.length)
+        self.metrics.update(
+            {
+                "search/sims_per_s": stats.simulations,
+                "search/depth": stats.depth,
+                "search/root_entropy": stats.root_entropy,
+                "search/kl_prior": stats.kl_prior,
+                "actors/env_steps_per_s": stats.transitions,
+                "actors/environment_faults": len(stats.faults),
+                # The learner publishes before it reports: its newest weights may be ahead of the book.
+                "actors/weights_lag": max(self.learner_steps - stats.version.step, 0),
+            }
+        )
+
+    def trained(self, stats: TrainStats) -> None:
+        self.learner_steps = stats.weights_step
+        self.limiter.samples(stats.steps)
+        self.metrics.update(stats.losses)
+        self.metrics.update(stats.quality)
+        self.metrics.add("learner/steps_per_s", stats.steps)
+        self.metrics.add("learner/skipped", stats.skipped)
+
+    def learner_at(self, step: int) -> None:
+        """The learner says that it is at `step`: back at a checkpoint, or ahead of reports that were lost.
+
+        Steps that will be made again are drawn for again, so the replay ratio stays what it is configured to be.
+        """
+        self.limiter.samples(step - self.learner_steps)
+        self.learner_steps = step
+
+    def evaluated(self, result: Evaluation) -> bool:
+        """Take a score; returns whether it is the best so far."""
+        self.metrics.update(result.metrics())
+        self.last_score = result.mean
+        if self.best_score is None or result.mean >= self.best_score:
+            self.best_score = result.mean
+            return True
+        return False
+
+    # What is due.
+
+    def due(self, task: Task) -> bool:
+        """Whether `task`'s interval was crossed since it was last `done`."""
+        run = self._config.run
+        interval = {
+            "log": run.log_steps,
+            "checkpoint": run.checkpoint_steps,
+            "evaluate": self._config.evaluation.interval_steps,
+        }[task]
+        return self.learner_steps // interval > self._done_at[task] // interval
+
+    def done(self, task: Task, step: int | None = None) -> None:
+        """`task` was done, with the learner at `step` (none: as it is now)."""
+        self._done_at[task] = self.learner_steps if step is None else step
+
+    def stop_reason(self) -> str | None:
+        """Which limit of the run is reached, or None."""
+        run = self._config.run
+        if self.learner_steps >= run.training_steps:
+            return f"{self.learner_steps} learner steps"
+        if run.episodes is not None and self.episodes >= run.episodes:
+            return f"{self.episodes} episodes"
+        if self.time_is_up:
+            return f"{run.minutes:g} minutes"
+        return None
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether `run.minutes` are over."""
+        minutes = self._config.run.minutes
+        return minutes is not None and self.seconds >= 60 * minutes
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock since the first move of self-play, earlier parts of the run included; see `stop_clock`."""
+        return self._seconds_before + (time.monotonic() - self._begin if self._begin is not None else 0.0)
+
+    def row(self) -> dict[str, float]:
+        """One row of metrics.jsonl: everything since the last."""
+        self.metrics.add("replay/samples_per_insert", self.limiter.sampled / max(self.limiter.inserted, 1))
+        self.metrics.add("system/rss_mb", psutil.Process().memory_info().rss / 2**20)
+        return make_row(
+            self.metrics.flush(),
+            env_steps=self.env_steps,
+            learner_steps=self.learner_steps,
+            episodes=self.episodes,
+            wall_s=self.seconds,
+        )
+
+    def snapshot(self) -> dict[str, float | None]:
+        """What the progress display shows."""
+        return {
+            "env_steps": self.env_steps,
+            "learner_steps": self.learner_steps,
+            "episodes": self.episodes,
+            "train_return": sum(self._recent) / len(self._recent) if self._recent else None,
+            "score": self.last_score,
+            "best_score": self.best_score,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able, metrics that are not yet in a row included."""
+        return {
+            "env_steps": self.env_steps,
+            "learner_steps": self.learner_steps,
+            "episodes": self.episodes,
+            "reanalyzed": self.reanalyzed,
+            "resumes": self.resumes,
+            "best_score": self.best_score,
+            "last_score": self.last_score,
+            "done_at": dict(self._done_at),
+            "recent": list(self._recent),
+            "seconds": self.seconds,
+            "limiter": self.limiter.state(),
+            "metrics": self.metrics.state(),
+        }
+
+    @taking_over("the book of the run")
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.env_steps = int(state["env_steps"])
+        self.learner_steps = int(state["learner_steps"])
+        self.episodes = int(state["episodes"])
+        self.reanalyzed = int(state["reanalyzed"])
+        self.resumes = int(state["resumes"]) + 1
+        self.best_score, self.last_score = state["best_score"], state["last_score"]
+        self._done_at = dict(state["done_at"])
+        self._recent.extend(state["recent"])
+        self._seconds_before = float(state["seconds"])
+        self.limiter.load_state(state["limiter"])
+        self.metrics.load_state(state["metrics"])

@@ -1,0 +1,43 @@
+"""`make_engine`: which InferenceEngine serves a network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from muzero_ray.errors import ConfigError
+from muzero_ray.inference.engine import InferenceEngine, TorchEngine
+from muzero_ray.networks.model import MuZeroNetwork
+from muzero_ray.networks.notes import say_once
+
+REMEDY = "pip install 'muzero-ray[openvino]'"
+
+
+def make_engine(
+    network: MuZeroNetwork, *, engine: Literal["auto", "torch", "compiled"], bf16: bool, threads: int
+) -> InferenceEngine:
+    """An engine with `network`'s weights. `auto`: the compiled one for its kind, or torch, saying why.
+
+    bf16: of convolutions, where the engine and the CPU can; networks without any are compiled in float32.
+    Raises ConfigError for `compiled` if what it needs is not installed.
+    """
+    if engine == "torch":
+        return TorchEngine(network, bf16=bf16)
+    # Imported where they are needed: one brings numba's compiler, the other OpenVINO.
+    if len(network.hidden_shape) == 1:
+        from muzero_ray.inference.mlp_engine import CompiledMlpEngine
+
+        return CompiledMlpEngine(network)
+    try:
+        from muzero_ray.inference.openvino_engine import OpenVinoEngine
+    except ImportError as error:
+        if engine == "compiled":
+            raise ConfigError(
+                f"actors.engine=compiled: convolutional networks need OpenVINO, which can not be imported ({error}). "
+                f"Install it with: {REMEDY}, or use actors.engine=torch"
+            ) from error
+        say_once(
+            f"actors.engine=auto: torch acts, since OpenVINO can not be imported ({error}). It is several times as "
+            f"fast on one CPU core: {REMEDY}"
+        )
+        return TorchEngine(network, bf16=bf16)
+    return OpenVinoEngine(network, bf16=bf16, threads=threads)

@@ -1,0 +1,307 @@
+"""What a run leaves behind and shows: its folder, metrics, checkpoints, scores, video. One object for both runners."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from muzero_ray.config.files import CONFIG_COPY, dump_config, load_run_config
+from muzero_ray.config.schema import Config
+from muzero_ray.control.limits import end_lines, nothing_learned
+from muzero_ray.control.run_book import RunBook
+from muzero_ray.errors import taking_over
+from muzero_ray.evaluation.evaluator import Evaluation
+from muzero_ray.runs.checkpoint import (
+    Checkpoint,
+    abandon_later,
+    label_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from muzero_ray.runs.files import append_line, replace_text
+from muzero_ray.runs.folder import hold_run, make_run_folder, run_folder, way_on, writing
+from muzero_ray.runs.lock import RunLock
+from muzero_ray.runs.metrics import AXES, METRICS
+from muzero_ray.runs.progress import Progress
+from muzero_ray.runs.replay_archive import prune_chunks
+from muzero_ray.runs.side_files import is_count, keep_rows, keep_scores
+from muzero_ray.runs.tracking import METRICS_FILE, MetricsWriter
+from muzero_ray.training.clamp_report import ClampReport
+from muzero_ray.types import FloatArray
+
+KEEP_CHECKPOINTS = 3
+
+SCORES_FILE = "scores.jsonl"
+
+LearnerState = tuple[dict[str, FloatArray], dict[str, Any]]
+"""What `Learner.state` returns: named arrays and JSON."""
+
+
+class RunOutput:
+    """Owns `runs/<name>/`. Made by `create` or `reopen`; a context manager that closes what it opened."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        lock: RunLock,
+        *,
+        wandb_id: str | None = None,
+        seconds_before: float = 0.0,
+        last_row: Mapping[str, float] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._config = config
+        # Taken out of the environment, so that no worker process inherits it.
+        api_key = os.environ.pop("WANDB_API_KEY", None)
+        self._metrics = MetricsWriter(
+            folder,
+            config.to_dict(),
+            mode=config.run.wandb,
+            project=config.run.wandb_project,
+            run_id=wandb_id,
+            api_key=api_key,
+        )
+        self._progress = Progress(
+            config.run.training_steps,
+            episodes=config.run.episodes,
+            minutes=config.run.minutes,
+            title=f"muzero_ray  {folder.name}",
+        )
+        self._seconds_before = seconds_before
+        self._last_row: Mapping[str, float] = last_row or {}
+        self._clamping = ClampReport(config.network, self._last_row)
+        self._scored: tuple[int, float] | None = None
+        """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
+        self._told_of_cut = False
+
+    @staticmethod
+    def create(config: Config, folder: Path, lock: RunLock | None = None) -> RunOutput:
+        """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already.
+
+        lock: of the folder, if it is there already, held by this process and empty.
+        """
+        lock = lock or make_run_folder(folder)
+        with writing(folder / "config.yaml") as path:
+            replace_text(path, dump_config(config))
+            return RunOutput(folder, config, lock)
+
+    @staticmethod
+    def reopen(config: Config, folder: Path, checkpoint: Checkpoint, lock: RunLock | None = None) -> RunOutput:
+        """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
+
+        Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
+        Rows and scores that cannot be read are left out with a warning: the run does not depend on them.
+        lock: of the run, if this process holds it already.
+        """
+        with taking_over("the checkpoint's state.json"):
+            rows, seconds = checkpoint.state["metrics_rows"], float(checkpoint.state["book"]["seconds"])
+            if not is_count(rows):
+                raise ValueError(f"metrics_rows={rows}")
+            wandb_id = checkpoint.state["wandb_id"]
+        lock = lock or hold_run(folder)
+        with writing(folder):
+            abandon_later(folder / "checkpoints", checkpoint.step)
+            replace_text(folder / "config.yaml", dump_config(config))
+            last = keep_rows(folder / METRICS_FILE, rows, checkpoint.step)
+            keep_scores(folder / SCORES_FILE, checkpoint.step)
+            known = {name: value for name, value in last.items() if name in AXES or name in METRICS}
+            output = RunOutput(folder, config, lock, wandb_id=wandb_id, seconds_before=seconds, last_row=known)
+        if checkpoint.score is not None:
+            output._scored = checkpoint.step, checkpoint.score
+        return output
+
+    def __enter__(self) -> RunOutput:
+        self._progress.__enter__()
+        self._progress.update({"seconds_before": self._seconds_before})
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.close()
+        self._metrics.close()
+        self._lock.release()
+
+    @property
+    def replay_folder(self) -> Path:
+        return (self.folder / "replay").resolve()  # workers may have another working directory
+
+    @property
+    def way_on(self) -> str:
+        """What a person can do once the run has stopped."""
+        return way_on(self.folder)
+
+    @property
+    def _root(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The newest good one of this run, for the learner alone; None before the first."""
+        return load_checkpoint(self._root, core_only=True) if list_checkpoints(self._root) else None
+
+    def message(self, text: str) -> None:
+        """An event a person should see."""
+        self._progress.message(text)
+
+    def faults(self, what: Sequence[str]) -> None:
+        """Environments that broke and were replaced."""
+        for fault in what:
+            self.message(f"{fault}; replaced")
+
+    def show(self, book: RunBook) -> None:
+        """Refresh the progress display. LockLost if the run is another process' now."""
+        self._lock.check()
+        self._progress.update({**book.snapshot(), "seconds": book.seconds})
+
+    def evaluating(self, progress: str | None) -> None:
+        """Which evaluation goes on and how far it is, for the next `show`; None: it is over."""
+        self._progress.doing(progress)
+
+    def write_row(self, book: RunBook) -> None:
+        """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
+        if book.learner_steps != self._last_row.get("learner_steps"):
+            self._write(book.row(), self._metrics.write)
+
+    def confirm_lock(self) -> None:
+        """LockLost if the run is another process' now: to be asked before a checkpoint is put together."""
+        self._lock.confirm()
+
+    def _write(self, row: dict[str, float], write: Callable[[dict[str, float]], None]) -> None:
+        self._lock.confirm()
+        with writing(self._metrics.path):
+            write(row)
+        for text in self._clamping.messages(row):
+            self.message(text)
+        self._last_row = row
+        self._progress.update(row)
+
+    def scored(self, book: RunBook, evaluation: Evaluation, step: int, env_steps: int | None = None) -> None:
+        """A score of the weights of learner step `step`: in the next row, in scores.jsonl, and of that checkpoint.
+
+        env_steps: when those weights were made (none: now).
+        """
+        self.faults(evaluation.faults)
+        book.evaluated(evaluation)
+        self._record_score("evaluation", evaluation, step, book.env_steps if env_steps is None else env_steps)
+        self._label(step, evaluation)
+        self.message(f"evaluation at learner step {step}: {evaluation.summary()}")
+        if (note := evaluation.cut_note()) and not self._told_of_cut:
+            self._told_of_cut = True
+            self.message(note)
+        self.show(book)
+
+    def _label(self, step: int, evaluation: Evaluation) -> None:
+        self._scored = step, evaluation.mean
+        label_checkpoint(self._root, step, evaluation.mean)
+
+    def checkpoint(
+        self,
+        book: RunBook,
+        learner: LearnerState,
+        replay_files: dict[str, bytes],
+        self_play_files: dict[str, bytes] | None = None,
+    ) -> None:
+        """Write a checkpoint of the run as it is now, and drop what no checkpoint needs any more."""
+        self._lock.confirm()
+        arrays, info = learner
+        model = {name: array for name, array in arrays.items() if name.startswith("model.")}
+        state = {
+            "book": book.state(),
+            "learner": info,
+            "metrics_rows": self._metrics.sync(),
+            "wandb_id": self._metrics.run_id,
+        }
+        scored_step, score = self._scored or (None, None)
+        save_checkpoint(
+            self._root,
+            book.learner_steps,
+            model=model,
+            optimizer={name: array for name, array in arrays.items() if name not in model},
+            state=state,
+            extra_files={**replay_files, **(self_play_files or {}), CONFIG_COPY: dump_config(self._config).encode()},
+            keep=KEEP_CHECKPOINTS,
+            best=score if scored_step == book.learner_steps else None,
+        )
+        prune_chunks(self.replay_folder, self._root, self._config.replay.shards)
+
+    def finished(self, book: RunBook, evaluation: Evaluation, baseline: Evaluation, step: int) -> None:
+        """The final scores: in the last row, the episodes as a table, the video, and a closing summary."""
+        book.evaluated(evaluation)
+        self._record_score("final", evaluation, step, book.env_steps)
+        self._record_score("random", baseline, step, book.env_steps)
+        self._label(step, evaluation)
+        self._progress.update({"random_score": baseline.mean})
+        row = book.row()
+        if row["learner_steps"] == self._last_row.get("learner_steps"):
+            scores = {name: value for name, value in row.items() if name in AXES or name.startswith("eval/")}
+            row = {**row, **self._last_row, **scores}
+            self._write(row, self._metrics.replace_last)
+        else:
+            self._write(row, self._metrics.write)
+        self._metrics.log_table(
+            "eval/episodes_table",
+            ("episode", "seed", "return", "length"),
+            [
+                (i, evaluation.seed + i, float(score), int(length))
+                for i, (score, length) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True))
+            ],
+        )
+        self._progress.close()
+        lines = [
+            "",
+            f"{'trained' if book.learner_steps else 'untrained'}: {evaluation.summary()}",
+            f"random:  {baseline.summary()}",
+            f"protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}",
+            f"run:     {self.folder}",
+        ]
+        if evaluation.video is not None:
+            path = self.folder / "videos" / f"final-{step}.mp4"
+            try:  # the run is over, and all else is written
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(evaluation.video)
+            except OSError as error:
+                lines.append(f"video:   none, it was not written ({error})")
+            else:
+                self._metrics.log_video(path)
+                lines.append(f"video:   {path}")
+        lines += end_lines(self.folder, self._config, book.state())
+        lines += [f"warning: {note}" for note in (evaluation.cut_note(), nothing_learned(self._config, book)) if note]
+        for line in lines:
+            self.message(line)
+
+    def _record_score(self, kind: str, evaluation: Evaluation, step: int, env_steps: int) -> None:
+        """Every score with the protocol it was measured under."""
+        self._lock.confirm()
+        entry = {
+            "kind": kind,
+            "learner_step": step,
+            "env_steps": env_steps,
+            "return_mean": evaluation.mean,
+            "return_std": float(evaluation.returns.std()),
+            "returns": evaluation.returns.tolist(),
+            "faults": len(evaluation.faults),
+            "cut": evaluation.cut,
+            "seed": evaluation.seed,
+            "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
+        }
+        with writing(self.folder / SCORES_FILE) as path, path.open("ab", buffering=0) as file:
+            append_line(file, json.dumps(entry))
+
+
+@taking_over("the checkpoint's state.json")
+def learner_state(checkpoint: Checkpoint) -> LearnerState:
+    """The learner's part of a checkpoint, for `Learner.load_state`."""
+    return {**checkpoint.model, **checkpoint.optimizer}, checkpoint.state["learner"]
+
+
+def open_run(path: Path, *, core_only: bool = False) -> tuple[Path, Config, Checkpoint]:
+    """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names).
+
+    core_only: see `load_checkpoint`.
+    """
+    folder = run_folder(path)
+    return folder, load_run_config(folder), load_checkpoint(path, core_only=core_only)

@@ -1,0 +1,165 @@
+"""Presets, and round trips of any config."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muzero_ray.config import files as config_file
+from muzero_ray.config.schema import Config
+from muzero_ray.config.validation import leaf_paths
+from muzero_ray.errors import ConfigError
+
+PRESETS = [
+    *("acrobot", "atari", "atari_gpu", "breakout", "cartpole", "connect4", "lunarlander", "minatar-breakout"),
+    *("minatar-space_invaders", "pong", "tictactoe"),
+]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_round_trip_and_say_what_they_need(name: str, tmp_path: Path) -> None:
+    config = config_file.load_preset(name)
+    file = tmp_path / "config.yaml"
+    file.write_text(config_file.dump_config(config))
+    assert config_file.load_config(file) == config
+    preset = next(preset for preset in config_file.list_presets() if preset.name == name)
+    assert preset.note("command").startswith(f"python launch.py train {name}")
+    assert all(preset.note(key) for key in ("hardware", "expected time", "expected score"))
+
+
+def test_presets_are_all_listed() -> None:
+    assert [preset.name for preset in config_file.list_presets()] == PRESETS
+    with pytest.raises(ConfigError, match="Did you mean cartpole"):
+        config_file.load_preset("cartpol")
+    with pytest.raises(ConfigError, match="Choose from acrobot, atari, atari_gpu, breakout"):
+        config_file.load_preset("../configs/breakout")
+
+
+def test_the_atari_preset_has_the_overview_numbers() -> None:
+    config = config_file.load_preset("atari")
+    assert (config.env.atari.image_size, config.env.atari.grayscale, config.env.frame_stack) == (96, False, 1)
+    assert (config.network.channels, config.network.downsample, config.env.max_moves) == (256, 4, 1000)
+    for support in (config.network.value, config.network.reward):
+        assert (support.max, support.bins, support.transform) == (300.0, 601, True)
+    learner = config.learner
+    assert (learner.batch_size, learner.lr, learner.unroll_steps, learner.td_steps) == (128, 1e-3, 5, 10)
+    assert (learner.discount, learner.device, config.actors.learner_gpus) == (0.997, "auto", 1.0)
+    assert (config.search.kind, config.search.simulations) == ("puct", 50)
+
+
+def test_the_atari_preset_plays_with_what_is_cheapest_on_cpus() -> None:
+    """Measured: half the CPU time of float32 in bf16; no less with more rows in a batch."""
+    config = config_file.load_preset("atari")
+    assert (config.actors.precision, config.actors.threads, config.actors.envs_per_actor) == ("auto", 1, 4)
+    # Reanalyze is one process, and a position searched again costs as much as a move of one of the actors.
+    assert config.reanalyze.share <= 1 / config.actors.count
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_header_points_to_scores_that_are_there_or_says_that_there_are_none(name: str) -> None:
+    (preset,) = [preset for preset in config_file.list_presets() if preset.name == name]
+    score, time = preset.note("expected score"), preset.note("expected time")
+    results = (Path(config_file.__file__).parents[2] / "docs" / "results.md").read_text()
+    if score == "not measured":
+        assert "results.md" not in preset.header
+        assert "not measured" in time or "by calculation" in time
+    else:
+        assert "see docs/results.md" in preset.header
+        assert re.search(rf"train {name}[ `]", results)
+        assert re.search(r"\d", score.replace("results.md", ""))
+
+
+def test_pong_is_breakout_with_another_game_search_and_budget() -> None:
+    breakout, pong = config_file.load_preset("breakout").to_dict(), config_file.load_preset("pong").to_dict()
+    assert (pong["env"].pop("id"), breakout["env"].pop("id")) == ("Pong", "Breakout")
+    assert pong["env"].pop("max_moves") * 4 == 108_000  # frames: games of Pong are longer
+    breakout["env"].pop("max_moves")
+    for section in ("env", "network", "replay", "learner", "reanalyze", "actors"):
+        assert pong[section] == breakout[section], section
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
+    [
+        "no",
+        "1e-3",
+        "0123",
+        "12:30",
+        "null",
+        "",
+        "~",
+        "<<",
+        "=",
+        "- a",
+        "a: b",
+        "#",
+        "1_0",
+        "2024-01-01",
+        "&a",
+        "!b",
+        "a\n b\n",
+    ]
+)
+positive = st.floats(1e-300, 1e300)
+fractions = st.floats(0.0, 1.0)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    """Settings of every type: text, numbers, lists, unions, mappings and none."""
+    return {
+        "run": {
+            "name": draw(st.none() | words),
+            "runs_dir": draw(words),
+            "seed": draw(st.integers(0, 2**64 - 1)),
+            "minutes": draw(st.none() | st.floats(1e-300, 1e9)),
+            "serial": draw(st.booleans()),
+        },
+        "env": {
+            "id": draw(words.filter(bool)),
+            "kwargs": draw(
+                st.dictionaries(
+                    words, words | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+                )
+            ),
+        },
+        "network": {"layers": tuple(draw(st.lists(st.integers(1, 65_536)))), "value": {"max": draw(positive)}},
+        "search": {
+            "value_bounds": draw(st.none() | st.just((-1.0, 1e-7))),
+            "temperature": tuple(draw(st.tuples(fractions, fractions, positive))),
+        },
+        "learner": {"lr": draw(positive), "momentum": draw(fractions)},
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(configs())
+def test_any_config_survives_dump_and_load(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
+    config = Config.model_validate(data)
+    text = config_file.dump_config(config)
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(text, encoding="utf-8", newline="")
+    assert config_file.load_config(file) == config
+    # Other YAML readers, which follow the older rules, read the same.
+    assert yaml.safe_load(text) == config.to_dict()
+
+
+def test_every_setting_is_dumped() -> None:
+    dumped = yaml.safe_load(config_file.dump_config(Config()))
+    for path in leaf_paths(Config):
+        value = dumped
+        for key in path:
+            value = value[key]
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for path in leaf_paths(Config):
+        section: Any = Config
+        for key in path[:-1]:
+            section = section.model_fields[key].annotation
+        assert section.model_fields[path[-1]].description, path
