@@ -23,10 +23,10 @@ from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
     from actors.program import Program
-    from muzero_ray.acting.build import TaskShape
     from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config.schema import Config
     from muzero_ray.control.run_book import RunBook
+    from muzero_ray.envs.task_shape import TaskShape
     from muzero_ray.runs.checkpoint import Checkpoint
     from muzero_ray.runs.output import RunOutput
 
@@ -218,7 +218,7 @@ def train(command: TrainCommand) -> int:
                 return code
     if command.seeds:
         from muzero_ray.cli.commands import ReportCommand
-        from muzero_ray.cli.finished_runs import report_runs
+        from muzero_ray.cli.report import report_runs
 
         report_runs(ReportCommand(runs=tuple(folders)))
     return 0

@@ -9,11 +9,12 @@ from ray.actor import ActorHandle
 
 from actors.process import call_note, limit_threads
 from actors.weights_client import WeightsClient
-from muzero_ray.acting.build import TaskShape
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.evaluation.episodes import Episodes, EpisodesProgress
-from muzero_ray.evaluation.evaluator import Evaluation, Evaluator
+from muzero_ray.evaluation.evaluator import Evaluator
+from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 

@@ -6,11 +6,12 @@ import secrets
 from pathlib import Path
 
 from actors.process import restarted_by_ray
-from muzero_ray.acting.build import TaskShape, build_buffer
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import replay_metrics
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.replay.buffer import Draw, ReplayBuffer
+from muzero_ray.replay.build import build_buffer
 from muzero_ray.replay.encoding import decode_game
+from muzero_ray.replay.metrics import replay_metrics
 from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runs.replay_archive import ReplayArchive, shard_folder
 from muzero_ray.training.build import hide_gpus

@@ -20,8 +20,9 @@ from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.acting.play_stats import PlayStats
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import left_unfinished
-from muzero_ray.control.run_book import RunBook, joint_replay_metrics
+from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import NumericsError
+from muzero_ray.replay.metrics import joint_replay_metrics
 from muzero_ray.runs.output import RunOutput, learner_state
 from muzero_ray.runs.replay_archive import join_shards, split_shards
 

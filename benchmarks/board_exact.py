@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from muzero_ray.acting.build import probe
 from muzero_ray.cli.finished_runs import evaluated, trained_evaluator
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.evaluation.opponents import MinimaxSolver
 from muzero_ray.runs.output import open_run

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from muzero_ray.acting.build import probe
 from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.training.build import make_learner
 from muzero_ray.types import Array, Batch, FloatArray, IntArray, ItemKeys

@@ -19,10 +19,11 @@ from actors.cluster import disconnect, start_private
 from actors.program import Program
 from actors.supervisor import Supervisor
 from launch import build_program
-from muzero_ray.acting.build import probe
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import RunBook, TrainStats
+from muzero_ray.control.probe import probe
+from muzero_ray.control.run_book import RunBook
 from muzero_ray.runs.output import RunOutput
+from muzero_ray.training.results import TrainStats
 
 START_TIMEOUT = 600.0
 """Seconds for all processes to start: each imports torch, a few at a time."""

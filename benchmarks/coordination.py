@@ -25,9 +25,9 @@ from benchmarks.measure import Effort, Row, Samples, make_row
 from benchmarks.replay import record_games
 from benchmarks.self_play import play
 from benchmarks.stubs import NETWORK_SECONDS, UPDATE_SECONDS, SleepingLearner, SleepingSelfPlay
-from muzero_ray.acting.build import probe
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.control.rate_limiter import RateLimiter
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.replay.encoding import encode_game

@@ -22,16 +22,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from muzero_ray.acting.build import TaskShape, build_engine, build_learner, build_search, environment_factory, probe
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import CheckedEnvironment
 from muzero_ray.envs.registry import make_environment
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import ConfigError
+from muzero_ray.evaluation.environments import environment_factory
 from muzero_ray.evaluation.protocol import evaluation_protocol
+from muzero_ray.inference.build import build_engine
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.runs.output import learner_state, open_run
+from muzero_ray.search.policies import build_search
+from muzero_ray.training.build import build_learner
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput
 
 SEED = 1_000

@@ -18,14 +18,19 @@ import torch
 from benchmarks.bars import judge
 from benchmarks.engines import engines_for
 from benchmarks.measure import FULL, Effort, Row, Samples, make_row, table
-from muzero_ray.acting.build import TaskShape, build_learner, build_network, build_search, environment_factory, probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
+from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.evaluation.environments import environment_factory
 from muzero_ray.evaluation.evaluator import play_episodes
 from muzero_ray.evaluation.opponents import make_opponent
 from muzero_ray.evaluation.protocol import evaluation_protocol
 from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.networks.build import build_network
 from muzero_ray.networks.flat import load_flat
 from muzero_ray.runs.output import learner_state, open_run
+from muzero_ray.search.policies import build_search
+from muzero_ray.training.build import build_learner
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
 
 SEED = 0

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from muzero_ray.acting.build import TaskShape, build_network, build_self_play
+from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.schema import Config
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.inference.build import REMEDY, make_engine
 from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.networks.build import build_network
 from muzero_ray.networks.flat import flatten_state
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.types import Weights, WeightsVersion

@@ -10,10 +10,13 @@ import torch
 from benchmarks.engines import changed
 from benchmarks.measure import Effort, Row, Trial, make_row, milliseconds, take_turns
 from benchmarks.replay import fill, record_games
-from muzero_ray.acting.build import TaskShape, build_buffer, build_learner, probe
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.networks.precision import has_bf16
+from muzero_ray.replay.build import build_buffer
+from muzero_ray.training.build import build_learner
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import Batch
 

@@ -20,13 +20,17 @@ import numpy as np
 import torch
 
 from benchmarks.diagnose import Player, play, score_text
-from muzero_ray.acting.build import TaskShape, build_buffer, build_engine, build_learner, probe
 from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import ConfigError
+from muzero_ray.inference.build import build_engine
+from muzero_ray.replay.build import build_buffer
 from muzero_ray.runs.output import open_run
 from muzero_ray.runs.replay_archive import ReplayArchive, shard_folder, split_shards
+from muzero_ray.training.build import build_learner
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import GameHistory
 

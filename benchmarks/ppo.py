@@ -19,12 +19,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from muzero_ray.acting.build import environment_factory, probe
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.registry import make_environment
+from muzero_ray.evaluation.environments import environment_factory
 from muzero_ray.evaluation.evaluator import play_episodes
 from muzero_ray.evaluation.protocol import evaluation_protocol
 from muzero_ray.types import Array, BoolArray, IntArray

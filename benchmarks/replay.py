@@ -17,13 +17,14 @@ import psutil
 from benchmarks.engines import fresh_weights
 from benchmarks.measure import Effort, Row, Trial, make_row, milliseconds, take_turns
 from benchmarks.replay_growth import growth
-from muzero_ray.acting.build import build_buffer, probe
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.acting.recorder import GameRecorder
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.replay.build import build_buffer
 from muzero_ray.replay.frames import FrameCodec
 from muzero_ray.runs.replay_archive import ReplayArchive
 from muzero_ray.types import GameHistory, GameId, Weights, WeightsVersion

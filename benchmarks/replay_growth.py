@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Effort, Row, make_row, take_turns
-from muzero_ray.acting.build import build_buffer, probe
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import replay_metrics
+from muzero_ray.control.probe import probe
+from muzero_ray.replay.build import build_buffer
 from muzero_ray.replay.encoding import encode_game
+from muzero_ray.replay.metrics import replay_metrics
 from muzero_ray.runs.replay_archive import ARRAYS_FILE, ReplayArchive
 from muzero_ray.types import GameHistory, GameId
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.engines import Choice, changed, engines_for, fresh_player
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
-from muzero_ray.acting.build import probe
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment

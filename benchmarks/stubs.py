@@ -12,7 +12,9 @@ from actors.self_play import SelfPlayWorker
 from learner.learner import LearnerWorker
 from muzero_ray.acting import build
 from muzero_ray.acting.play_stats import PlayStats
-from muzero_ray.training.learner import Learner, TrainResult
+from muzero_ray.training.build import build_learner
+from muzero_ray.training.learner import Learner
+from muzero_ray.training.results import TrainResult
 from muzero_ray.types import Array, Batch, FloatArray, IntArray, NetworkOutput
 
 NETWORK_SECONDS = 0.04
@@ -75,7 +77,7 @@ class SleepingLearner(LearnerWorker):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._ended: list[float] = []
-        make = build.build_learner
+        make = build_learner
 
         def make_sleeping(*settings: Any, **more: Any) -> Learner:
             made = make(*settings, **more)

@@ -13,10 +13,11 @@ from actors.weights_client import INTERVAL, SHARE
 from benchmarks.engines import engines_for, fresh_player, fresh_weights
 from benchmarks.measure import Effort, Row, Samples, Trial, make_row, milliseconds, take_turns
 from benchmarks.self_play import discard
-from muzero_ray.acting.build import build_learner, probe
 from muzero_ray.acting.self_play import PreparedWeights, SelfPlay
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
+from muzero_ray.training.build import build_learner
 from muzero_ray.types import Weights
 
 MOVES = 100

@@ -22,10 +22,11 @@ from chaos.handmade import HANDMADE
 from chaos.mutations import DAMAGE, FORGERY, Mutation
 from chaos.report import Outcome
 from chaos.witness import digest
-from muzero_ray.acting.build import TaskShape, probe
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import open_limits
+from muzero_ray.control.probe import probe
 from muzero_ray.control.serial import SerialRunner
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import MuZeroRayError, taking_over
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runs.output import RunOutput, learner_state, open_run

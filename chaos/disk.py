@@ -19,8 +19,8 @@ from pathlib import Path
 
 from chaos.programs import Program, until
 from chaos.report import Outcome, report, reported
-from muzero_ray.acting.build import probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint

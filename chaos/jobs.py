@@ -19,9 +19,9 @@ from actors.slots import Kind, Slot
 from actors.supervisor import Supervisor
 from chaos.witness import witnessed
 from launch import build_program
-from muzero_ray.acting.build import probe
 from muzero_ray.acting.play_stats import PlayStats
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.types import WeightsVersion

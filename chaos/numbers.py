@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from chaos.report import Outcome
-from muzero_ray.acting.build import probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint

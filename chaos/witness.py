@@ -23,7 +23,7 @@ from actors.self_play import SelfPlayWorker
 from learner.learner import LearnerWorker
 from muzero_ray.config.schema import Config
 from muzero_ray.replay.encoding import decode_game
-from muzero_ray.runs.output import LearnerState
+from muzero_ray.training.results import LearnerState
 from muzero_ray.types import GameHistory, GameId
 
 ACKNOWLEDGED = "acknowledged-{}-{}.txt"

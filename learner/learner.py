@@ -12,12 +12,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from learner.rank import RANK_TIMEOUT, TIMEOUT, LearnerRank
-from muzero_ray.acting.build import TaskShape
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import TrainStats
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import PeerLost
-from muzero_ray.runs.output import LearnerState
 from muzero_ray.training.group import serve
+from muzero_ray.training.results import LearnerState, TrainStats
 from muzero_ray.types import Weights, WeightsVersion
 
 PUBLISH_SECONDS = 1.0

@@ -15,16 +15,16 @@ import torch
 from ray.actor import ActorHandle
 from torch.distributed import Store
 
-from muzero_ray.acting.build import TaskShape, build_learner
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import TrainTally
+from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import PeerLost
 from muzero_ray.replay.buffer import Draw
 from muzero_ray.replay.shards import Part, merge, part_of, plan, split
-from muzero_ray.runs.output import LearnerState
-from muzero_ray.training.build import hide_gpus, resolve_device
+from muzero_ray.training.build import build_learner, hide_gpus, resolve_device
 from muzero_ray.training.group import Group, find, listen_at
+from muzero_ray.training.results import LearnerState
 from muzero_ray.types import FloatArray, ItemKeys
 
 TIMEOUT = 120.0

@@ -9,10 +9,10 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from muzero_ray.acting.build import TaskShape
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 

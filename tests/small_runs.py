@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.acting.build import build_buffer, probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.control.serial import IN_FLIGHT_FILE, SerialRunner
 from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.replay.build import build_buffer
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.metrics import MACHINE_METRICS
 from muzero_ray.runs.output import RunOutput

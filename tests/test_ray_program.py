@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from muzero_ray.acting.build import build_learner, probe
+from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.output import learner_state
 from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE
+from muzero_ray.training.build import build_learner
 from tests.actors.programs import on_progress, pid_of, ray_config, running
 from tests.small_runs import rows
 

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muzero_ray.acting.build import TaskShape, build_engine, build_search
 from muzero_ray.config.schema import Config
+from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.inference.build import build_engine
 from muzero_ray.replay.stored_game import StaleGame
+from muzero_ray.search.policies import build_search
 from muzero_ray.training.reanalyze import reanalyze_games
 from muzero_ray.types import FloatArray, Weights, WeightsVersion
 

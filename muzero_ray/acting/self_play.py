@@ -13,7 +13,8 @@ import numpy as np
 
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.acting.generator_state import restore_rng, rng_state
-from muzero_ray.acting.play_stats import Episode, PlayInterrupted, PlayStats, PlayTally
+from muzero_ray.acting.play_stats import Episode, PlayInterrupted, PlayStats
+from muzero_ray.acting.play_tally import PlayTally
 from muzero_ray.acting.recorder import GameRecorder
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.renewal import Renewal

@@ -11,12 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from muzero_ray.config.running import LIMITS
 from muzero_ray.config.schema import Config, FrozenConfig, Games, OpponentName, Simulations
 from muzero_ray.config.validation import dotted, leaf_paths, validate
 from muzero_ray.errors import ConfigError
-
-LIMITS = {"training_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
-"""Those of `run`, and the options of `resume` that raise them."""
 
 
 @dataclass(frozen=True)

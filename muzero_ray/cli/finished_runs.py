@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from muzero_ray.acting.build import TaskShape, build_learner, probe
 from muzero_ray.cli.commands import ArenaCommand, EvaluateCommand, LookCommand, PlayCommand, ReportCommand
-from muzero_ray.cli.parse import table
+from muzero_ray.cli.report import report_runs
 from muzero_ray.config.schema import OPPONENT, Config
 from muzero_ray.config.validation import shown
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.registry import make_environment
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.evaluation.arena import BotPlayer, Match, NetworkPlayer, Player, play_match
 from muzero_ray.evaluation.episodes import EpisodesProgress
-from muzero_ray.evaluation.evaluator import Evaluation, Evaluator
+from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.evaluation.opponents import make_opponent
+from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.runs.checkpoint import Checkpoint
 from muzero_ray.runs.output import learner_state, open_run
-from muzero_ray.runs.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
-from muzero_ray.standard_streams import print_error, print_result, printable
+from muzero_ray.standard_streams import print_error, print_result
+from muzero_ray.training.build import build_learner
 from muzero_ray.user_paths import writing_result
 
 SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
@@ -193,65 +193,3 @@ def play_run(command: PlayCommand) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(evaluation.video)
         print_result(f"return={evaluation.mean:g} length={int(evaluation.lengths[0])} video={path}")
-
-
-def report_runs(command: ReportCommand) -> None:
-    """Print what several runs score together.
-
-    A run whose score cannot be used is left out, and ConfigError says so once the others were printed.
-    """
-    scores, left_out = [], []
-    for run in command.runs:
-        try:
-            scores.append(read_score(run))
-        except ConfigError as error:
-            left_out.append(str(error))
-    if scores:
-        found = compare(scores)
-        print_result(
-            _report_json(scores, found) if command.as_json else f"{scores_table(scores)}\n\n{aggregates_table(found)}"
-        )
-    if len(left_out) > 1 or (left_out and scores):
-        left_out.insert(0, f"{len(left_out)} of {len(command.runs)} runs are left out of the report:")
-    if left_out:
-        raise ConfigError("\n  ".join(left_out))
-
-
-def _report_json(scores: Sequence[RunScore], found: Sequence[Aggregate]) -> str:
-    runs = [{**asdict(score), "run": str(score.run), "task": score.task} for score in scores]
-    return json.dumps({"runs": runs, "together": [asdict(one) for one in found]}, allow_nan=False)
-
-
-def scores_table(scores: Sequence[RunScore]) -> str:
-    """One line per run."""
-    rows = [["RUN", "TASK", "SEED", "SCORE", "RANDOM", "HUMAN-NORM.", "EPISODES", "ENV STEPS", "UPDATES"]]
-    for one in scores:
-        human = "" if one.human_normalised is None else _figure(one.human_normalised)
-        figures = [_figure(one.score), _figure(one.random), human, f"{one.episodes}"]
-        rows.append(
-            [
-                printable(str(one.run)),
-                printable(one.task),
-                str(one.seed),
-                *figures,
-                f"{one.env_steps:,}",
-                f"{one.learner_steps:,}",
-            ]
-        )
-    return table(rows, left=2)
-
-
-def aggregates_table(found: Sequence[Aggregate]) -> str:
-    """One line per task, and what the columns mean."""
-    rows = [["TOGETHER", "RUNS", "MEAN", "STD", "IQM", f"{100 * CONFIDENCE:.0f} % INTERVAL OF IQM"]]
-    for one in found:
-        interval = f"{_figure(one.low)} to {_figure(one.high)}" if one.low is not None and one.high is not None else ""
-        rows.append(
-            [printable(one.name), f"{one.runs}", _figure(one.mean), _figure(one.std), _figure(one.iqm), interval]
-        )
-    note = f"IQM: mean of the middle half of the runs. Interval: bootstrap over each task's runs, {RESAMPLES:,} draws."
-    return f"{table(rows, left=1)}\n{note}"
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.3f}"

@@ -26,6 +26,7 @@ from muzero_ray.cli.commands import (
     TrainCommand,
 )
 from muzero_ray.cli.options import SHORT_FORMS, flag, one_option, setting_options, split
+from muzero_ray.cli.tables import table
 from muzero_ray.config import files as config_file
 from muzero_ray.config.base import LARGEST_SEED
 from muzero_ray.config.files import merged, without_items
@@ -87,22 +88,6 @@ def presets_table() -> str:
         notes = [preset.note(key) for key in ("hardware", "expected time", "expected score")]
         rows.append((preset.name, preset.header.partition("\n")[0], notes[0], notes[1], notes[2]))
     return f"{table(rows)}\n\nStart one with: {launch_line('train', 'PRESET')}"
-
-
-def table(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
-    """Columns two blanks apart, the first `left` of them (none: all) flush left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if left is None or column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-# --- commands -----------------------------------------------------------------------------------------------------
 
 
 def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from muzero_ray.acting.build import TaskShape, probe
 from muzero_ray.cli.commands import ResumeCommand, TrainCommand
 from muzero_ray.config.files import load_run_config
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import describe_limits, open_limits
+from muzero_ray.control.probe import probe
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import taking_over
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import Checkpoint, list_checkpoints

@@ -5,21 +5,17 @@ Those of its parts that say what is learned are in `config_learning`; whoever ne
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import model_validator
 
 from muzero_ray.config.base import (
     OPPONENT,
-    Count,
-    Cpus,
     FrozenConfig,
     Games,
     KwargValue,
-    Minutes,
     OpponentName,
     Simulations,
-    Threads,
 )
 from muzero_ray.config.learning import (
     AtariConfig,
@@ -32,6 +28,7 @@ from muzero_ray.config.learning import (
     SupportConfig,
 )
 from muzero_ray.config.rules import check_across
+from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
 
 __all__ = [
     "OPPONENT",
@@ -53,85 +50,6 @@ __all__ = [
     "Simulations",
     "SupportConfig",
 ]
-
-
-class ActorsConfig(FrozenConfig):
-    """Self-play and process layout."""
-
-    count: Count = 2
-    """Self-play actors."""
-    envs_per_actor: Count = 8
-    """Environments each actor steps side by side; their searches share network batches."""
-    rollout_steps: Annotated[int, Field(gt=0, le=100_000)] = 400
-    """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
-    engine: Literal["auto", "torch", "compiled"] = "auto"
-    """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or
-    torch where OpenVINO is not installed."""
-    precision: Literal["auto", "float32", "bf16"] = "float32"
-    """Of the convolutional networks that act. `auto`: bf16 on CPUs that have instructions for it (AVX512-BF16, AMX)."""
-    num_cpus: Cpus = 0.5
-    """CPUs Ray reserves per self-play actor (fractions allowed)."""
-    learner_cpus: Cpus = 0.5
-    """CPUs Ray reserves for the learner."""
-    learner_gpus: Annotated[float, Field(ge=0.0, le=1024.0)] = 0.0
-    """GPUs Ray reserves for the learner."""
-    memory_limit: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
-    """GB that a self-play process may hold before it is replaced: an environment that leaks ends no run (none: a
-    quarter of its machine's memory)."""
-    threads: Threads = 1
-    """Threads that compute the network, per self-play, reanalyze or evaluator process."""
-    learner_threads: Threads = 1
-    """Torch threads of the learner on CPU."""
-
-
-class EvaluationConfig(FrozenConfig):
-    """Noise-free games with the newest weights."""
-
-    interval_steps: PositiveInt = 2_000
-    """Learner steps between evaluations during training."""
-    episodes: Games = 10
-    """Episodes of an evaluation during training."""
-    final_episodes: Games = 20
-    """Episodes of the evaluation that ends a run."""
-    simulations: Simulations | None = None
-    """Simulations per move (none: as self-play)."""
-    c_scale: PositiveFloat | None = None
-    """In place of `search.c_scale` (gumbel; none: as self-play): a larger one pays where values are accurate."""
-    opponent: OpponentName = "random"
-    """Who has the other seat in two-player games: random, minimax (exact, for games small enough to solve), or mcts:N
-    (OpenSpiel's MCTS with N simulations a move)."""
-    video: bool = True
-    """Write the first episode of the final evaluation as mp4."""
-
-
-class RunConfig(FrozenConfig):
-    """Budget, identity and output. Any limit reached ends the run cleanly."""
-
-    name: str | None = None
-    """Folder under `runs_dir` (none: preset, seed and date)."""
-    runs_dir: str = "runs"
-    """Where the folders of runs are made."""
-    seed: NonNegativeInt = 0
-    """Of network weights, environments, searches and replay draws."""
-    training_steps: PositiveInt = 100_000
-    """Learner steps; also the horizon of every schedule."""
-    episodes: PositiveInt | None = None
-    """Stop after this many self-play episodes."""
-    minutes: Minutes | None = None
-    """Stop after this much wall clock, counted from the first move of self-play: evaluations on the way count, start-up
-    and the final evaluation come on top."""
-    serial: bool = False
-    """One process, no Ray: reproducible to the byte."""
-    address: str | None = None
-    """Ray cluster to join, from one of its nodes: auto or HOST:PORT; none starts a private one here."""
-    checkpoint_steps: PositiveInt = 1_000
-    """Learner steps between checkpoints."""
-    log_steps: PositiveInt = 100
-    """Learner steps between rows of metrics.jsonl."""
-    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto`: online if WANDB_API_KEY is set, else offline."""
-    wandb_project: str = "muzero_ray"
-    """Project in Weights & Biases."""
 
 
 class Config(FrozenConfig):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from muzero_ray.cli.commands import LIMITS
+from muzero_ray.config.running import LIMITS
 from muzero_ray.config.schema import Config
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import ConfigError

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import psutil
@@ -14,91 +12,14 @@ from muzero_ray.acting.play_stats import PlayStats
 from muzero_ray.config.schema import Config
 from muzero_ray.control.rate_limiter import make_rate_limiter
 from muzero_ray.errors import taking_over
-from muzero_ray.evaluation.evaluator import Evaluation
-from muzero_ray.replay.buffer import ReplayBuffer
-from muzero_ray.runs.metrics import METRICS, MetricsAccumulator, make_row
-from muzero_ray.training.learner import TrainResult
+from muzero_ray.evaluation.result import Evaluation
+from muzero_ray.runs.metrics import MetricsAccumulator, make_row
+from muzero_ray.training.results import TrainStats
 
 Task = Literal["log", "evaluate", "checkpoint"]
 
 RECENT_EPISODES = 100
 """Episodes behind the running mean that progress shows."""
-
-
-@dataclass(frozen=True)
-class TrainStats:
-    """What one call to the learner did; losses are means over its steps, or the largest, as METRICS says."""
-
-    steps: int
-    seconds: float
-    losses: dict[str, float]
-    skipped: int
-    """Updates left out because they were not finite."""
-    weights_step: int
-    """Learner step after the call."""
-    quality: dict[str, float]
-    """The `model/` metrics, if a row of metrics is due after the call and replay holds games out."""
-
-
-def replay_metrics(buffer: ReplayBuffer, learner_step: int) -> dict[str, float]:
-    """The `replay/` group of a metrics row, as far as the buffer knows it."""
-    return {
-        "replay/size": buffer.size,
-        "replay/bytes": buffer.bytes,
-        "replay/games": buffer.games,
-        "replay/target_age": buffer.target_age(learner_step),
-        "replay/priority_max": buffer.priority_max,
-    }
-
-
-def joint_replay_metrics(shards: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The `replay_metrics` of all shards as of one replay."""
-    joint = {name: sum(shard[name] for shard in shards) for name in shards[0]}
-    ages = sum(shard["replay/size"] * shard["replay/target_age"] for shard in shards)
-    joint["replay/target_age"] = ages / max(joint["replay/size"], 1)
-    joint["replay/priority_max"] = max(shard["replay/priority_max"] for shard in shards)
-    return joint
-
-
-class TrainTally:
-    """Sums over the updates of one call to the learner."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._sums: dict[str, float] = {}
-        self._largest: dict[str, float] = {}
-        self._trained = 0
-        self.steps = 0
-        self._skipped = 0
-
-    def add(self, result: TrainResult) -> None:
-        self.steps += 1
-        if result.skipped:
-            self._skipped += 1
-            return
-        self._trained += 1
-        for name, value in {**result.losses, **result.clamped}.items():
-            if METRICS.get(name) == "max":
-                self._largest[name] = max(self._largest.get(name, value), value)
-            else:
-                self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def stats(self, weights_step: int, quality: dict[str, float]) -> TrainStats:
-        losses = {name: total / self._trained for name, total in self._sums.items()} | self._largest
-        return TrainStats(self.steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
-
-    def state(self) -> dict[str, Any]:
-        """JSON-able, for a call that was interrupted and goes on after a resume."""
-        counts = {"trained": self._trained, "steps": self.steps, "skipped": self._skipped}
-        return {"sums": self._sums, "largest": self._largest, **counts}
-
-    @classmethod
-    def restored(cls, state: dict[str, Any]) -> TrainTally:
-        """Inverse of `state`."""
-        tally = cls()
-        tally._sums, tally._largest = dict(state["sums"]), dict(state["largest"])
-        tally._trained, tally.steps, tally._skipped = (int(state[key]) for key in ("trained", "steps", "skipped"))
-        return tally
 
 
 class RunBook:

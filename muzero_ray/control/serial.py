@@ -14,19 +14,25 @@ from typing import Any, NamedTuple
 
 import torch
 
-from muzero_ray.acting.build import TaskShape, build_buffer, build_learner, build_self_play
+from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.play_stats import PlayInterrupted
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import left_unfinished
-from muzero_ray.control.run_book import RunBook, TrainTally, replay_metrics
+from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import NumericsError, taking_over
 from muzero_ray.evaluation.episodes import Episodes
-from muzero_ray.evaluation.evaluator import Evaluation, Evaluator
+from muzero_ray.evaluation.evaluator import Evaluator
+from muzero_ray.evaluation.result import Evaluation
+from muzero_ray.replay.build import build_buffer
+from muzero_ray.replay.metrics import replay_metrics
 from muzero_ray.runs.checkpoint import Checkpoint
 from muzero_ray.runs.output import RunOutput, learner_state
 from muzero_ray.runs.replay_archive import ReplayArchive, split_shards
+from muzero_ray.training.build import build_learner
 from muzero_ray.types import GameHistory, Weights, WeightsVersion
 
 IN_FLIGHT_FILE = "in_flight.json"

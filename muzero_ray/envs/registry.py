@@ -9,7 +9,7 @@ from typing import Any
 from muzero_ray.config.schema import EnvConfig, KwargValue
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import CheckedEnvironment, Environment
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import ConfigError, EnvironmentFault
 
 
 def make_environment(
@@ -78,3 +78,18 @@ def resolve_game(name: str) -> str:
     raise ConfigError(
         f"env.id={name} is none of the {len(by_key)} Atari games that one player can play. Nearest: {', '.join(near)}"
     )
+
+
+def make_another(
+    env: EnvConfig, *, evaluation: bool = False, render: bool = False, note: CallNote | None = None
+) -> Environment:
+    """An environment of the kind that `probe` has made one of."""
+    try:
+        return make_environment(env, evaluation=evaluation, render=render, note=note)
+    except EnvironmentFault as fault:
+        if env.instances is not None:
+            raise
+        raise EnvironmentFault(
+            f"{fault}. The first one could be made. If only so many can exist at a time, say how many: --env.instances "
+            "1 --serial --actors.envs-per-actor 1"
+        ) from fault

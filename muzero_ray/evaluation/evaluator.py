@@ -3,97 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from muzero_ray.acting.build import TaskShape, build_engine, build_search, environment_factory, evaluation_instances
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import Environment
+from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.evaluation.environments import environment_factory, evaluation_instances
 from muzero_ray.evaluation.episodes import Episodes, EpisodesProgress, Policy
 from muzero_ray.evaluation.opponents import Opponent, make_opponent
+from muzero_ray.evaluation.policies import random_policy, search_policy
 from muzero_ray.evaluation.protocol import EvaluationProtocol, evaluation_protocol
+from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.evaluation.video import encode_mp4
-from muzero_ray.inference.engine import InferenceEngine
-from muzero_ray.search.policies import SearchFunction
-from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
+from muzero_ray.inference.build import build_engine
+from muzero_ray.search.policies import build_search
+from muzero_ray.types import FloatArray
 
 VIDEO_FPS = 30
 """Of videos, in agent steps per second."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of some episodes: raw undiscounted returns of the evaluated player and lengths in moves."""
-
-    returns: FloatArray
-    lengths: IntArray
-    protocol: EvaluationProtocol
-    seed: int
-    video: bytes | None = None
-    """mp4 of the first episode, if it was asked for and the environment renders."""
-    faults: tuple[str, ...] = ()
-    """Of environments that broke. What they played does not count: those episodes were played again."""
-    cut: int = 0
-    """Episodes that reached the protocol's limit of moves, and count with their return so far."""
-
-    @property
-    def mean(self) -> float:
-        return float(self.returns.mean())
-
-    def summary(self) -> str:
-        """The line `evaluate` ends with."""
-        return (
-            f"return_mean={self.mean:.3f} return_std={float(self.returns.std()):.3f} "
-            f"episodes={len(self.returns)} env_steps={int(self.lengths.sum())}"
-            + (f" environment_faults={len(self.faults)}" if self.faults else "")
-            + (f" episodes_cut={self.cut}" if self.cut else "")
-        )
-
-    def cut_note(self) -> str | None:
-        """What to know, and to do, about episodes that were cut; None if none was."""
-        if not self.cut:
-            return None
-        return (
-            f"{self.cut} of {len(self.returns)} episodes of an evaluation were cut after "
-            f"{self.protocol.move_limit:,} moves and count with their return so far, because "
-            f"{self.protocol.environment['id']} names no limit of its own. Set env.max_moves to choose a limit"
-        )
-
-    def metrics(self) -> dict[str, float]:
-        """The `eval/` group of a metrics row."""
-        return {
-            "eval/return_mean": self.mean,
-            "eval/return_std": float(self.returns.std()),
-            "eval/length_mean": float(self.lengths.mean()),
-            "eval/episodes": len(self.returns),
-            "eval/simulations": self.protocol.simulations,
-        }
-
-
-def search_policy(engine: InferenceEngine, search: SearchFunction) -> Policy:
-    """The network and its search, noise-free: the most visited (or best improved) action."""
-    rng = np.random.default_rng(0)  # breaks exact ties only
-
-    def act(observations: Array, legal: BoolArray) -> IntArray:
-        root = engine.initial(observations)
-        temperature = np.zeros(len(observations), np.float32)
-        return search(root, engine.recurrent, legal, rng, explore=False, temperature=temperature).action
-
-    return act
-
-
-def random_policy(seed: int) -> Policy:
-    """Uniform over legal actions."""
-    rng = np.random.default_rng(seed)
-
-    def act(observations: Array, legal: BoolArray) -> IntArray:
-        del observations
-        actions: IntArray = np.argmax(rng.random(legal.shape) * legal, axis=1).astype(np.int32)
-        return actions
-
-    return act
 
 
 def play_episodes(

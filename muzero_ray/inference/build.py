@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
+from muzero_ray.config.schema import Config
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import ConfigError
-from muzero_ray.inference.engine import InferenceEngine, TorchEngine
+from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.inference.torch_engine import TorchEngine
+from muzero_ray.networks.build import build_network
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.notes import say_once
+from muzero_ray.networks.precision import use_bf16
 
 REMEDY = "pip install 'muzero-ray[openvino]'"
 
@@ -41,3 +48,11 @@ def make_engine(
         )
         return TorchEngine(network, bf16=bf16)
     return OpenVinoEngine(network, bf16=bf16, threads=threads)
+
+
+def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
+    """A network for acting. Its weights mean nothing until the first `load`."""
+    network = build_network(config, shape)
+    actors = config.actors
+    bf16 = use_bf16(actors.precision, torch.device("cpu"), "actors.precision")
+    return make_engine(network, engine=actors.engine, bf16=bf16, threads=actors.threads)

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import nn
 
-from muzero_ray.config.schema import NetworkConfig, SupportConfig
+from muzero_ray.config.schema import Config, NetworkConfig, SupportConfig
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.mlp import VectorDynamics, VectorRepresentation, mlp
 from muzero_ray.networks.model import MuZeroNetwork, Projection
@@ -101,4 +102,15 @@ def _make_resnet(
         num_actions=num_actions,
         value_support=_support(cfg.value),
         reward_support=_support(cfg.reward),
+    )
+
+
+def build_network(config: Config, shape: TaskShape) -> MuZeroNetwork:
+    """The network as the learner starts with it, on the CPU."""
+    return make_network(
+        config.network,
+        observation_shape=shape.observation_shape,
+        num_actions=shape.spec.num_actions,
+        consistency=config.learner.consistency_weight > 0,
+        seed=config.run.seed,
     )

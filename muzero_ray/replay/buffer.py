@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError
 from muzero_ray.replay import snapshot
 from muzero_ray.replay.batches import build_batch
@@ -314,19 +313,3 @@ class ReplayBuffer:
             **asdict(self._horizon),
             "num_players": self._num_players,
         }
-
-
-def make_replay(cfg: Config, *, num_players: int, rng: np.random.Generator) -> ReplayBuffer:
-    """The replay of a run, or one shard of it."""
-    return ReplayBuffer(
-        capacity=cfg.replay.capacity // cfg.replay.shards,
-        capacity_bytes=cfg.replay.capacity_bytes // cfg.replay.shards,
-        alpha=cfg.replay.priority_alpha,
-        frame_stack=cfg.env.frame_stack,
-        unroll_steps=cfg.learner.unroll_steps,
-        horizon=Horizon(cfg.learner.td_steps, cfg.learner.discount, cfg.reanalyze.shorten_steps),
-        num_players=num_players,
-        with_next_observations=cfg.learner.consistency_weight > 0,
-        holdout=cfg.replay.holdout,
-        rng=rng,
-    )

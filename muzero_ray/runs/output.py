@@ -13,7 +13,7 @@ from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import end_lines, nothing_learned
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import taking_over
-from muzero_ray.evaluation.evaluator import Evaluation
+from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.runs.checkpoint import (
     Checkpoint,
     abandon_later,
@@ -31,14 +31,11 @@ from muzero_ray.runs.replay_archive import prune_chunks
 from muzero_ray.runs.side_files import is_count, keep_rows, keep_scores
 from muzero_ray.runs.tracking import METRICS_FILE, MetricsWriter
 from muzero_ray.training.clamp_report import ClampReport
-from muzero_ray.types import FloatArray
+from muzero_ray.training.results import LearnerState
 
 KEEP_CHECKPOINTS = 3
 
 SCORES_FILE = "scores.jsonl"
-
-LearnerState = tuple[dict[str, FloatArray], dict[str, Any]]
-"""What `Learner.state` returns: named arrays and JSON."""
 
 
 class RunOutput:

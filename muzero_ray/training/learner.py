@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from muzero_ray.training.clamping import clamped_targets
 from muzero_ray.training.group import Group
 from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
 from muzero_ray.training.quality import model_quality
+from muzero_ray.training.results import TrainResult
 from muzero_ray.types import Batch, FloatArray
 
 MEAN_RATE = 1e-3
@@ -25,24 +25,6 @@ MEAN_RATE = 1e-3
 
 NORM_RATE = 0.05
 """The same for the running numbers of BatchNorm, which have to follow the weights."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """One update.
-
-    losses: `loss/{total,policy,value,reward,consistency}` (batch means under importance weights; consistency only when
-    trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped. In a group, of the whole batch.
-    priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
-    item is not drawn again.
-    skipped: the loss or gradient was not finite and nothing changed.
-    clamped: what `clamped_targets` says of the batch; in a group, of this rank's part.
-    """
-
-    losses: dict[str, float]
-    priorities: FloatArray
-    skipped: bool
-    clamped: dict[str, float] = field(default_factory=dict)
 
 
 class Learner:

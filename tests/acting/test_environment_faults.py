@@ -14,8 +14,10 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.renewal import MAX_FAULTS
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.evaluation.episodes import AGAIN
-from muzero_ray.evaluation.evaluator import Evaluation, play_episodes, random_policy
+from muzero_ray.evaluation.evaluator import play_episodes
+from muzero_ray.evaluation.policies import random_policy
 from muzero_ray.evaluation.protocol import EvaluationProtocol
+from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.types import Array, EnvStep, GameHistory, Weights, WeightsVersion
 from tests.acting.scripted import ScriptedEngine, ScriptedEnvironment, ScriptedSearch, where
 

@@ -12,11 +12,12 @@ import pytest
 import ray
 
 import actors.evaluations
-from muzero_ray.acting.build import build_learner, probe
+from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import learner_state
+from muzero_ray.training.build import build_learner
 from tests.actors.programs import messages, pid_of, ray_config, running
 from tests.patience import PATIENCE
 

@@ -14,8 +14,9 @@ from actors.replay import ReplayWorker
 from actors.self_play import SelfPlayWorker
 from learner.rank import LearnerRank
 from learner.reanalyze_worker import ReanalyzeWorker
-from muzero_ray.acting.build import TaskShape, probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
+from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.training.build import resolve_device
 from tests.actors.programs import ray_config
 

@@ -18,12 +18,13 @@ import safetensors.numpy
 import actors.program
 from actors.replay import ReplayWorker
 from actors.slots import Slot
-from muzero_ray.acting.build import build_learner, probe
+from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.printed import launch_line
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE
+from muzero_ray.training.build import build_learner
 from muzero_ray.types import GameHistory, GameId
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
 from tests.patience import PATIENCE

@@ -16,11 +16,12 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from actors.slots import Slot
-from muzero_ray.acting.build import build_learner, probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import learner_state
+from muzero_ray.training.build import build_learner
 from muzero_ray.training.learner import Learner
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
 from tests.patience import PATIENCE

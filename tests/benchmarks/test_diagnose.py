@@ -13,8 +13,9 @@ import pytest
 
 from benchmarks.ablation import ROOT
 from benchmarks.diagnose import Played, Player, _earned, _values, play
-from muzero_ray.acting.build import build_engine, probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
+from muzero_ray.inference.build import build_engine
 from tests.patience import PATIENCE
 
 LENGTH = 3

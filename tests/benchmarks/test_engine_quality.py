@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.engine_quality import collect, quality, root_policies
 from benchmarks.engines import MLP_ENGINES
-from muzero_ray.acting.build import probe
-from muzero_ray.inference.engine import TorchEngine
+from muzero_ray.control.probe import probe
+from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.build import make_network
 from tests.benchmarks.rows import SMALL, check
 from tests.small_runs import run_serial, small_config

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from muzero_ray.acting.play_stats import Episode, PlayStats
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import RunBook, TrainStats, TrainTally, joint_replay_metrics, replay_metrics
-from muzero_ray.evaluation.evaluator import Evaluation
+from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.evaluation.protocol import EvaluationProtocol
-from muzero_ray.training.learner import TrainResult
+from muzero_ray.evaluation.result import Evaluation
+from muzero_ray.replay.metrics import joint_replay_metrics, replay_metrics
+from muzero_ray.training.results import TrainResult, TrainStats
 from muzero_ray.types import WeightsVersion
 from tests.replay.games import make_buffer, make_game
 

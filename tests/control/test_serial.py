@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from muzero_ray.acting.build import probe
+from muzero_ray.control.probe import probe
 from muzero_ray.control.serial import IN_FLIGHT_FILE, SerialRunner
 from muzero_ray.errors import NumericsError
 from muzero_ray.replay.buffer import PRIORITY_FLOOR
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.runs.replay_archive import ARRAYS_FILE
-from muzero_ray.training.learner import TrainResult
+from muzero_ray.training.results import TrainResult
 from muzero_ray.types import Batch
 from tests.replay.games import stored
 from tests.small_runs import assert_same_run, reproducible_metrics, restored_replay, rows, run_serial, small_config

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from muzero_ray.acting.build import build_learner, probe
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.chance import OwnChance, seed_generators
 from muzero_ray.evaluation.evaluator import Evaluator
+from muzero_ray.training.build import build_learner
 from tests.small_runs import assert_same_run, rows, run_serial, small_config
 
 

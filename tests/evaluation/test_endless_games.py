@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import muzero_ray.evaluation.protocol as protocol_module
-from muzero_ray.acting.build import build_learner, build_self_play, probe
+from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.schema import Config, EnvConfig
+from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.envs.registry import make_environment
@@ -25,6 +26,7 @@ from muzero_ray.evaluation.protocol import MOVE_LIMIT, EvaluationProtocol, evalu
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.runs.scores import RunScore, compare, read_score
+from muzero_ray.training.build import build_learner
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import Array, BoolArray, IntArray, Weights, WeightsVersion
 from tests.small_runs import assert_same_run, rows, run_serial, small_config

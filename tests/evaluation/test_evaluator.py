@@ -12,15 +12,17 @@ import numpy as np
 import pyspiel
 import pytest
 
-from muzero_ray.acting.build import build_learner, probe
 from muzero_ray.cli.finished_runs import evaluated
 from muzero_ray.config.schema import Config, EnvConfig
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.evaluation.episodes import MAX_LANES
-from muzero_ray.evaluation.evaluator import Evaluator, play_episodes, random_policy
+from muzero_ray.evaluation.evaluator import Evaluator, play_episodes
 from muzero_ray.evaluation.opponents import make_opponent
+from muzero_ray.evaluation.policies import random_policy
 from muzero_ray.evaluation.protocol import EvaluationProtocol, evaluation_protocol
+from muzero_ray.training.build import build_learner
 from muzero_ray.types import Array, BoolArray, EnvSpec, IntArray
 from tests.acting.scripted import ScriptedEnvironment
 from tests.small_runs import small_config

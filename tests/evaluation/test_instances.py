@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
-from muzero_ray.acting.build import evaluation_instances, probe
 from muzero_ray.cli.commands import EvaluateCommand, TrainCommand
 from muzero_ray.cli.finished_runs import evaluate_run
 from muzero_ray.config.files import load_run_config
 from muzero_ray.config.schema import Config
+from muzero_ray.control.probe import probe
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import EnvironmentFault
+from muzero_ray.evaluation.environments import evaluation_instances
 from muzero_ray.evaluation.protocol import evaluation_protocol
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import open_run

@@ -14,9 +14,10 @@ import torch
 from muzero_ray.config.schema import NetworkConfig, SearchConfig
 from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.inference.build import make_engine
-from muzero_ray.inference.engine import InferenceEngine, TorchEngine
+from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.inference.mlp_engine import CompiledMlpEngine
 from muzero_ray.inference.openvino_engine import OpenVinoEngine, padded_size
+from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.notes import say_once
 from muzero_ray.search.policies import make_search

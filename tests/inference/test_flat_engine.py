@@ -9,7 +9,7 @@ import torch
 
 from muzero_ray.config.schema import NetworkConfig
 from muzero_ray.errors import CheckpointError
-from muzero_ray.inference.engine import TorchEngine
+from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.flat import flatten_state, load_flat, num_parameters, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.types import Array, FloatArray

@@ -12,8 +12,8 @@ import torch
 
 from muzero_ray.config.schema import NetworkConfig, SearchConfig, SupportConfig
 from muzero_ray.errors import CheckpointError, NumericsError
-from muzero_ray.inference.engine import TorchEngine
 from muzero_ray.inference.mlp_engine import CompiledMlpEngine
+from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.flat import flatten_state
 from muzero_ray.networks.model import MuZeroNetwork

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muzero_ray.control.run_book import replay_metrics
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.replay.fifo_table import FifoTable
+from muzero_ray.replay.metrics import replay_metrics
 from muzero_ray.runs.checkpoint import save_checkpoint
 from muzero_ray.runs.replay_archive import GAMES_PER_CHUNK, ReplayArchive, prune_chunks
 from muzero_ray.types import GameId, WeightsVersion

@@ -9,7 +9,8 @@ import pytest
 
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError
-from muzero_ray.replay.buffer import ReplayBuffer, make_replay
+from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.replay.build import make_replay
 from muzero_ray.types import Batch, GameHistory, ItemKeys, WeightsVersion
 from tests.replay.games import make_buffer, make_game, stored
 

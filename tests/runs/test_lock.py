@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from muzero_ray.acting.build import probe
+from muzero_ray.control.probe import probe
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.errors import ConfigError
 from muzero_ray.runs import lock as run_lock

@@ -12,8 +12,8 @@ import pytest
 
 from muzero_ray.config.schema import Config
 from muzero_ray.control.run_book import RunBook
-from muzero_ray.evaluation.evaluator import Evaluation
 from muzero_ray.evaluation.protocol import EvaluationProtocol
+from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.output import RunOutput

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muzero_ray.cli.finished_runs import report_runs
 from muzero_ray.cli.parse import parse_args
+from muzero_ray.cli.report import report_runs
 from muzero_ray.config.files import dump_config
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError

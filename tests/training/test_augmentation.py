@@ -9,9 +9,10 @@ import numpy as np
 import pyspiel
 import pytest
 
-from muzero_ray.acting.build import build_learner, probe
+from muzero_ray.control.probe import probe
 from muzero_ray.errors import ConfigError
 from muzero_ray.training.augmentation import augment
+from muzero_ray.training.build import build_learner
 from muzero_ray.types import Array, Batch
 from tests.replay.games import make_buffer, make_game
 from tests.small_runs import small_config

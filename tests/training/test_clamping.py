@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from muzero_ray.config.schema import NetworkConfig, SupportConfig
-from muzero_ray.control.run_book import TrainTally
+from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.networks.supports import Support
 from muzero_ray.runs.metrics import MetricsAccumulator
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.training.clamp_report import ClampReport
 from muzero_ray.training.clamping import clamped_targets
-from muzero_ray.training.learner import TrainResult
+from muzero_ray.training.results import TrainResult
 from muzero_ray.types import Batch
 from tests.small_runs import rows, run_serial, small_config
 from tests.training.test_learner import learner, make_batch

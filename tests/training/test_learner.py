@@ -10,7 +10,7 @@ import torch
 
 from muzero_ray.config.schema import Config, LearnerConfig, ReplayConfig, RunConfig
 from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
-from muzero_ray.inference.engine import TorchEngine
+from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.build import make_network
 from muzero_ray.training.build import make_learner
 from muzero_ray.training.group import Group

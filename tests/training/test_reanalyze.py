@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.inference.engine import TorchEngine
+from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.training.reanalyze import reanalyze_games
 from muzero_ray.types import NetworkOutput, SearchResult
 from tests.children import child_of
