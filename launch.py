@@ -22,7 +22,7 @@ from muzero_ray.stop_signals import Leave, handle_signals, leave
 from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
-    from actors.program import Program
+    from muzero_ray.actors.program import Program
     from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config.schema import Config
     from muzero_ray.control.run_book import RunBook
@@ -56,16 +56,16 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from actors.cluster import EVALUATOR_CPUS
-    from actors.evaluator import EvaluatorWorker
-    from actors.parameter_server import ParameterServer
-    from actors.program import Program
-    from actors.replay import ReplayWorker
-    from actors.self_play import SelfPlayWorker
-    from actors.slots import Kind, Slot, note_name
-    from learner.learner import LearnerWorker
-    from learner.rank import LearnerPeer
-    from learner.reanalyze_worker import ReanalyzeWorker
+    from muzero_ray.actors.cluster import EVALUATOR_CPUS
+    from muzero_ray.actors.evaluator import EvaluatorWorker
+    from muzero_ray.actors.parameter_server import ParameterServer
+    from muzero_ray.actors.program import Program
+    from muzero_ray.actors.replay import ReplayWorker
+    from muzero_ray.actors.self_play import SelfPlayWorker
+    from muzero_ray.actors.slots import Kind, Slot, note_name
+    from muzero_ray.learner.learner import LearnerWorker
+    from muzero_ray.learner.rank import LearnerPeer
+    from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
     from muzero_ray.private_folder import PrivateFolder
 
     node = ray.get_runtime_context().get_node_id()
@@ -131,7 +131,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from actors.cluster import check_cpus, connect, connected, settle_heap
+    from muzero_ray.actors.cluster import check_cpus, connect, connected, settle_heap
     from muzero_ray.control.run_book import RunBook
 
     book = RunBook(config)
@@ -144,8 +144,8 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
     with connected(config.run.address, namespace) as notice:
         import ray
 
-        from actors.ray_runner import RayRunner
-        from actors.supervisor import Supervisor
+        from muzero_ray.actors.ray_runner import RayRunner
+        from muzero_ray.actors.supervisor import Supervisor
 
         def start(recover: bool) -> Supervisor:
             program = build_program(config, shape, book, output)
@@ -256,7 +256,7 @@ def dispatch(command: Command) -> int:
             with private_temporary_files():
                 return train(command) if isinstance(command, TrainCommand) else resume(command)
         case SubmitCommand():
-            from actors.jobs import submit
+            from muzero_ray.actors.jobs import submit
 
             print_result(submit(command))
             return 0

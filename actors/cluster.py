@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
-from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
-from actors.ray_folder import folder_for_sockets, refuse_others_address
-from actors.tokens import forget_blank_token, holds_token
-from actors.user_limits import refuse_few_threads, start_remedy
+from muzero_ray.actors.import_path import CODE, added_path, driver_path, folder_of, job_config
+from muzero_ray.actors.ray_folder import folder_for_sockets, refuse_others_address
+from muzero_ray.actors.tokens import forget_blank_token, holds_token
+from muzero_ray.actors.user_limits import refuse_few_threads, start_remedy
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line
 from muzero_ray.private_folder import PrivateFolder, shared_folder
@@ -84,7 +84,7 @@ def connect(address: str | None, namespace: str) -> str | None:
     # Only now: Ray reads these variables once, when it is first imported.
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
-    from actors.ray_watch import own_sigterm
+    from muzero_ray.actors.ray_watch import own_sigterm
 
     warning = None
     with own_sigterm():
@@ -108,7 +108,7 @@ def connect(address: str | None, namespace: str) -> str | None:
 def disconnect() -> None:
     """End the private Ray, and remove what it kept, or leave the cluster that was joined."""
     if "ray" in sys.modules:  # otherwise a signal came while it was imported, and there is nothing to end
-        from actors.ray_watch import shut_down
+        from muzero_ray.actors.ray_watch import shut_down
 
         shut_down([folder.path for folder in _folders])
     while _folders:
@@ -174,7 +174,7 @@ def _join(address: str, namespace: str) -> None:
     """`ray.init` on a node of a cluster, whose other nodes get this program's code."""
     import ray
 
-    from actors.ray_watch import refuse_unreachable
+    from muzero_ray.actors.ray_watch import refuse_unreachable
 
     if "://" in address:
         raise ConfigError(

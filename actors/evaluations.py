@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.slots import Slot
+from muzero_ray.actors.slots import Slot
 from muzero_ray.evaluation.episodes import EpisodesProgress
 from muzero_ray.runs.output import RunOutput
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ray.actor import ActorHandle
 
-from actors.process import call_note, limit_threads
-from actors.weights_client import WeightsClient
+from muzero_ray.actors.process import call_note, limit_threads
+from muzero_ray.actors.weights_client import WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_shape import TaskShape

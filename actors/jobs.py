@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from actors.cluster import token_file, use_token
-from actors.import_path import CODE, folder_of
-from actors.tokens import forget_blank_token
+from muzero_ray.actors.cluster import token_file, use_token
+from muzero_ray.actors.import_path import CODE, folder_of
+from muzero_ray.actors.tokens import forget_blank_token
 from muzero_ray.cli.commands import SubmitCommand
 from muzero_ray.config.files import dump_config
 from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line

@@ -13,10 +13,10 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from actors.memory_kills import REMEDY, MemoryKills
-from actors.ray_watch import RayLost, RayWatch, left_cluster
-from actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
-from actors.start_up import placement, stuck
+from muzero_ray.actors.memory_kills import REMEDY, MemoryKills
+from muzero_ray.actors.ray_watch import RayLost, RayWatch, left_cluster
+from muzero_ray.actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
+from muzero_ray.actors.start_up import placement, stuck
 from muzero_ray.envs.call_note import read_note
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
 from muzero_ray.private_folder import PrivateFolder

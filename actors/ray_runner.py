@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from actors.cluster import disconnect
-from actors.ray_watch import RayLost, is_private, loss
-from actors.slots import backoff
-from actors.supervisor import Supervisor
+from muzero_ray.actors.cluster import disconnect
+from muzero_ray.actors.ray_watch import RayLost, is_private, loss
+from muzero_ray.actors.slots import backoff
+from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.output import RunOutput

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from actors.process import restarted_by_ray
+from muzero_ray.actors.process import restarted_by_ray
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.replay.buffer import Draw, ReplayBuffer

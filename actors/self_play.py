@@ -11,10 +11,10 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
-from actors.process import call_note, limit_threads
-from actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.actors.process import call_note, limit_threads
+from muzero_ray.actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_shape import TaskShape

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import ray
 
-from actors.ray_watch import is_private
-from actors.slots import Slot
+from muzero_ray.actors.ray_watch import is_private
+from muzero_ray.actors.slots import Slot
 
 START_SECONDS = 600.0
 """With a private Ray, the time within which replay, the learner and one self-play actor must have started."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 
-from actors.evaluations import Evaluations
-from actors.jobs import STARTED
-from actors.program import TIMEOUT, Program
-from actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.actors.evaluations import Evaluations
+from muzero_ray.actors.jobs import STARTED
+from muzero_ray.actors.program import TIMEOUT, Program
+from muzero_ray.actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import left_unfinished
 from muzero_ray.control.run_book import RunBook

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import ray
 from ray.actor import ActorHandle
 
-from actors.parameter_server import WeightsName
+from muzero_ray.actors.parameter_server import WeightsName
 from muzero_ray.types import Weights, WeightsVersion
 
 TIMEOUT = 60.0

@@ -15,13 +15,13 @@ from typing import Any
 import psutil
 import ray
 
-from actors.cluster import disconnect, start_private
-from actors.program import Program
-from actors.supervisor import Supervisor
-from launch import build_program
+from muzero_ray.actors.cluster import disconnect, start_private
+from muzero_ray.actors.program import Program
+from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
+from muzero_ray.launch import build_program
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.training.results import TrainStats
 

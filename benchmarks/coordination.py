@@ -18,13 +18,13 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
-from actors.slots import Slot
 from benchmarks.cluster import RunningProgram, private_ray, running_program
 from benchmarks.engines import changed, engines_for, fresh_player
 from benchmarks.measure import Effort, Row, Samples, make_row
 from benchmarks.replay import record_games
 from benchmarks.self_play import play
 from benchmarks.stubs import NETWORK_SECONDS, UPDATE_SECONDS, SleepingLearner, SleepingSelfPlay
+from muzero_ray.actors.slots import Slot
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
@@ -65,8 +65,8 @@ def coordinate(effort: Effort) -> Iterator[Row]:
     config = _config(preset, max(effort.actors))
     samples: Samples = {}
     with (
-        mock.patch("actors.self_play.SelfPlayWorker", SleepingSelfPlay),
-        mock.patch("learner.learner.LearnerWorker", SleepingLearner),
+        mock.patch("muzero_ray.actors.self_play.SelfPlayWorker", SleepingSelfPlay),
+        mock.patch("muzero_ray.learner.learner.LearnerWorker", SleepingLearner),
         running_program(config) as running,
     ):
         _push(running.program.one("replay").handle, source.pack(FILL_SEGMENTS), 2)  # so that there are batches to draw

@@ -8,10 +8,10 @@ from unittest import mock
 
 import numpy as np
 
-from actors.self_play import SelfPlayWorker
-from learner.learner import LearnerWorker
 from muzero_ray.acting import build
 from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.actors.self_play import SelfPlayWorker
+from muzero_ray.learner.learner import LearnerWorker
 from muzero_ray.training.build import build_learner
 from muzero_ray.training.learner import Learner
 from muzero_ray.training.results import TrainResult
@@ -91,7 +91,7 @@ class SleepingLearner(LearnerWorker):
             made.train_step = train_step  # type: ignore[method-assign]
             return made
 
-        with mock.patch("learner.rank.build_learner", make_sleeping):
+        with mock.patch("muzero_ray.learner.rank.build_learner", make_sleeping):
             super().__init__(*arguments, **options)
 
     def take_log(self) -> list[float]:

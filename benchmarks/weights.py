@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from actors.weights_client import INTERVAL, SHARE
 from benchmarks.engines import engines_for, fresh_player, fresh_weights
 from benchmarks.measure import Effort, Row, Samples, Trial, make_row, milliseconds, take_turns
 from benchmarks.self_play import discard
 from muzero_ray.acting.self_play import PreparedWeights, SelfPlay
+from muzero_ray.actors.weights_client import INTERVAL, SHARE
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
@@ -88,7 +88,7 @@ def _refresh(label: str, player: SelfPlay, fresh: Weights) -> dict[str, float]:
         f"{label} gap": max(during),
         f"{label} prepare": 1000 * prepare,
         f"{label} cost": 1000 * cost,
-        # The rule of `actors.weights_client`, which sees the time of its own thread only.
+        # The rule of `muzero_ray.actors.weights_client`, which sees the time of its own thread only.
         f"{label} interval": 1000 * max(INTERVAL, (time.thread_time() - thread) / SHARE),
         f"{label} least": 1000 * INTERVAL,
     }

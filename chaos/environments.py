@@ -33,9 +33,9 @@ TIMEOUT = 20.0
 
 SHORT = f"""
 import sys
-import actors.program
-actors.program.TIMEOUT = {TIMEOUT}
-import launch
+import muzero_ray.actors.program
+muzero_ray.actors.program.TIMEOUT = {TIMEOUT}
+from muzero_ray import launch
 if __name__ == "__main__":
     sys.exit(launch.main())
 """

@@ -13,16 +13,16 @@ from typing import Any
 import psutil
 import ray
 
-from actors.cluster import connect
-from actors.program import Program
-from actors.slots import Kind, Slot
-from actors.supervisor import Supervisor
 from chaos.witness import witnessed
-from launch import build_program
 from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.actors.cluster import connect
+from muzero_ray.actors.program import Program
+from muzero_ray.actors.slots import Kind, Slot
+from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
+from muzero_ray.launch import build_program
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.types import WeightsVersion
 

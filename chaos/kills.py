@@ -16,10 +16,10 @@ from pathlib import Path
 import ray
 import safetensors.numpy
 
-from actors.slots import Kind
 from chaos.jobs import INTERVAL, Job, pid_of, run_job
 from chaos.report import Outcome, largest, median
 from chaos.witness import RESTORED, acknowledged, digest
+from muzero_ray.actors.slots import Kind
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import learner_state

@@ -15,11 +15,11 @@ from unittest import mock
 import psutil
 import ray
 
-from actors.self_play import MAX_PUSHES
 from chaos.jobs import Broken, Job, pid_of, run_job, small_config
 from chaos.report import Outcome, largest, median
 from chaos.soak import folder_mb, named_processes
 from chaos.witness import WitnessedReplay, WitnessedSelfPlay
+from muzero_ray.actors.self_play import MAX_PUSHES
 from muzero_ray.config.schema import Config
 from muzero_ray.types import GameHistory
 
@@ -252,7 +252,7 @@ def pressure(tries: int, folder: Path) -> Iterator[Outcome]:
         found["replay"] = under(job, folder, tries, mark.touch, mark.unlink)
 
     with (
-        mock.patch("actors.cluster.object_store_bytes", return_value=STORE),
+        mock.patch("muzero_ray.actors.cluster.object_store_bytes", return_value=STORE),
         mock.patch("chaos.witness.WitnessedReplay", SlowReplay),
         mock.patch("chaos.witness.WitnessedSelfPlay", CountingSelfPlay),
     ):

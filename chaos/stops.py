@@ -14,10 +14,10 @@ from unittest import mock
 
 import psutil
 
-from actors.slots import Kind
 from chaos.jobs import CLASSES, INTERVAL, Broken, Job, pid_of, run_job
 from chaos.kills import look
 from chaos.report import Outcome, largest
+from muzero_ray.actors.slots import Kind
 
 TIMEOUT = 9.0
 """Seconds, instead of the program's 300 (and of an hour for games that are played to the end), so that this ends."""
@@ -71,9 +71,9 @@ class Stops:
 @contextlib.contextmanager
 def short_timeouts() -> Iterator[None]:
     with (
-        mock.patch("actors.program.TIMEOUT", TIMEOUT),
-        mock.patch("actors.supervisor.TIMEOUT", TIMEOUT),
-        mock.patch("actors.program.LONG_CALLS", {}),
+        mock.patch("muzero_ray.actors.program.TIMEOUT", TIMEOUT),
+        mock.patch("muzero_ray.actors.supervisor.TIMEOUT", TIMEOUT),
+        mock.patch("muzero_ray.actors.program.LONG_CALLS", {}),
     ):
         yield
 

@@ -18,10 +18,10 @@ from unittest import mock
 
 import numpy as np
 
-from actors.replay import ReplayWorker
-from actors.self_play import SelfPlayWorker
-from learner.learner import LearnerWorker
+from muzero_ray.actors.replay import ReplayWorker
+from muzero_ray.actors.self_play import SelfPlayWorker
 from muzero_ray.config.schema import Config
+from muzero_ray.learner.learner import LearnerWorker
 from muzero_ray.replay.encoding import decode_game
 from muzero_ray.training.results import LearnerState
 from muzero_ray.types import GameHistory, GameId
@@ -125,8 +125,8 @@ def refused(folder: Path) -> list[GameId]:
 def witnessed() -> Iterator[None]:
     """`launch.build_program` makes these workers meanwhile."""
     with (
-        mock.patch("actors.self_play.SelfPlayWorker", WitnessedSelfPlay),
-        mock.patch("actors.replay.ReplayWorker", WitnessedReplay),
-        mock.patch("learner.learner.LearnerWorker", WitnessedLearner),
+        mock.patch("muzero_ray.actors.self_play.SelfPlayWorker", WitnessedSelfPlay),
+        mock.patch("muzero_ray.actors.replay.ReplayWorker", WitnessedReplay),
+        mock.patch("muzero_ray.learner.learner.LearnerWorker", WitnessedLearner),
     ):
         yield

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import launch
-from actors import cluster
 from chaos.witness import TARGET, witnessed
+from muzero_ray import launch
+from muzero_ray.actors import cluster
 from muzero_ray.config.schema import Config
 from muzero_ray.control import run_book
 

@@ -11,10 +11,10 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
-from learner.rank import RANK_TIMEOUT, TIMEOUT, LearnerRank
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import PeerLost
+from muzero_ray.learner.rank import RANK_TIMEOUT, TIMEOUT, LearnerRank
 from muzero_ray.training.group import serve
 from muzero_ray.training.results import LearnerState, TrainStats
 from muzero_ray.types import Weights, WeightsVersion

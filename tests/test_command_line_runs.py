@@ -19,14 +19,14 @@ import imageio.v3
 import numpy as np
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.config.files import load_config
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.patience import PATIENCE, until
 from tests.small_runs import assert_same_run, rows, run_serial, small_config
 
-ROOT = Path(launch.__file__).parent
+ROOT = Path(launch.__file__).resolve().parent
 LAST_LINE = re.compile(r"return_mean=(-?\d+\.\d+) return_std=(\d+\.\d+) episodes=(\d+) env_steps=(\d+)")
 
 SMALL = shlex.split(

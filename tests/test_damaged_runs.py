@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.config.files import CONFIG_COPY
 from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.small_runs import rows, run_serial, small_config

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.cli.commands import ResumeCommand, SubmitCommand, TrainCommand
 from muzero_ray.cli.parse import USAGE, parse_args
 from muzero_ray.config import files as config_file
@@ -22,7 +22,7 @@ from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.command_lines import make_run
 from tests.small_runs import run_serial, small_config
 
-ROOT = Path(launch.__file__).parent
+ROOT = Path(launch.__file__).resolve().parent
 MARKDOWN = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMENTED = [*sorted((ROOT / "deploy").iterdir()), *sorted((ROOT / "configs").glob("*.yaml"))]
 

@@ -89,7 +89,7 @@ TINY = shlex.split(
 # All broken variants in one process, each as its own call of the program: starting Python costs more than a run does.
 MAIN_FOR_EACH = """
 import contextlib, io, json, sys
-import launch
+from muzero_ray import launch
 
 def outcome(fault):
     err = io.StringIO()

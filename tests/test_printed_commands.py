@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import load_checkpoint
@@ -36,12 +36,12 @@ ELSEWHERE = {
     "muzero_ray.envs.gymnasium_env._register_plugins": "pip: installs a package (its name is checked below)",
     "muzero_ray.envs.gymnasium_env._remedy": "pip: installs a package",
     "muzero_ray.envs.open_spiel._pyspiel": "pip: installs a package (its name is checked below)",
-    "actors.cluster.connect": "ray start: needs a cluster",
-    "actors.cluster._join": "submit, ray start: need a cluster (tests/test_submit.py starts one)",
-    "actors.ray_watch.refuse_unreachable": "ray start: needs a cluster",
-    "actors.jobs._await_start": "ray job: needs a cluster (tests/test_submit.py starts one)",
-    "actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
-    "actors.jobs._reach": "ssh: needs a host of a cluster",
+    "muzero_ray.actors.cluster.connect": "ray start: needs a cluster",
+    "muzero_ray.actors.cluster._join": "submit, ray start: need a cluster (tests/test_submit.py starts one)",
+    "muzero_ray.actors.ray_watch.refuse_unreachable": "ray start: needs a cluster",
+    "muzero_ray.actors.jobs._await_start": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "muzero_ray.actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "muzero_ray.actors.jobs._reach": "ssh: needs a host of a cluster",
     "muzero_ray.runs.tracking._WandbThread._start": "wandb sync: needs an account of W&B",
 }
 """Printed command lines that no test executes, by where they are made, and why."""
@@ -77,7 +77,7 @@ def test_every_printed_command_is_executed_here_or_listed_with_the_reason() -> N
 
 
 def test_the_extras_that_messages_name_are_there() -> None:
-    root = Path(launch.__file__).parent
+    root = Path(launch.__file__).resolve().parent
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {
         extra

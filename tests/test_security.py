@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-import launch
-from actors import cluster
+from muzero_ray import launch
+from muzero_ray.actors import cluster
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from tests.actors.programs import on_progress, ray_config, running
 from tests.patience import PATIENCE
@@ -97,7 +97,7 @@ class FakeRay:
         monkeypatch.setattr("ray._raylet.get_authentication_mode", lambda: answer)
         monkeypatch.setattr("ray.init", self.init)
         monkeypatch.setattr("ray.shutdown", self.shutdown)
-        monkeypatch.setattr("actors.ray_watch.refuse_unreachable", lambda _: None)
+        monkeypatch.setattr("muzero_ray.actors.ray_watch.refuse_unreachable", lambda _: None)
 
     def init(self, **arguments: Any) -> None:
         self.arguments, self.environment = arguments, dict(os.environ)
@@ -371,7 +371,7 @@ def test_nothing_in_the_program_reads_a_format_that_can_run_code() -> None:
 
 
 def test_the_page_refers_to_tests_that_exist() -> None:
-    root = Path(launch.__file__).parent
+    root = Path(launch.__file__).resolve().parent
     text = (root / "SECURITY.md").read_text()
     words = {word.strip("`,.:()") for word in text.split()}
     files = {word for word in words if word.startswith("tests/") and word.endswith(".py")}

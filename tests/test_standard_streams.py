@@ -13,8 +13,7 @@ from typing import IO, Any
 
 import pytest
 
-import launch
-from muzero_ray import standard_streams
+from muzero_ray import launch, standard_streams
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.progress import Progress
 from muzero_ray.standard_streams import QUEUED_WRITES, Display, printable_lines

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-import launch
-from actors import jobs
+from muzero_ray import launch
+from muzero_ray.actors import jobs
 from muzero_ray.cli.commands import ResumeCommand, SubmitCommand, TrainCommand
 from muzero_ray.cli.parse import parse_args
 from muzero_ray.config.schema import Config
@@ -114,7 +114,8 @@ class FakeClient:
         command = parse_args(["train", "--config", str(folder / jobs.CONFIG_FILE), "--resume"])
         assert isinstance(command, TrainCommand)
         # Complete: it is found by its own means, not by this checkout's.
-        code = "import launch, actors.supervisor, learner.learner; print(launch.__file__, actors.__file__)"
+        code = "import launch; from muzero_ray.actors import supervisor; from muzero_ray.learner import learner; "
+        code += "print(launch.__file__, supervisor.__file__, learner.__file__)"
         run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
         self.sent.append(
             {**arguments, "address": self.address, "files": files, "config": command.config, "from": run.stdout}
@@ -149,7 +150,7 @@ def test_a_job_is_the_program_and_its_whole_configuration(
     assert sent["runtime_env"].keys() == {"working_dir"}
     assert sent["metadata"] == {"muzero_run": "/runs/cartpole-s4"}
     assert sent["config"] == submitted(" ".join(words[1:])).config
-    program = {str(path.relative_to(Path(launch.__file__).parent)) for path in launch_files()}
+    program = {str(path.relative_to(Path(launch.__file__).resolve().parent)) for path in launch_files()}
     assert sent["files"] == program | {"job.yaml"}
     assert all("tmp" in place for place in sent["from"].split())
     assert "canary" not in str(sent)
@@ -159,7 +160,7 @@ def test_a_job_is_the_program_and_its_whole_configuration(
 
 def launch_files() -> list[Path]:
     """Everything of the program, its data files too."""
-    root = Path(launch.__file__).parent
+    root = Path(launch.__file__).resolve().parent
     packages = [path for name in ("actors", "learner", "muzero_ray") for path in (root / name).rglob("*")]
     return [root / "launch.py", *(p for p in packages if p.is_file() and "__pycache__" not in p.parts)]
 

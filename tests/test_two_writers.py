@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.cli import start as run_start
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runs.lock import RunLock

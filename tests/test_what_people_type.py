@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-import launch
-from muzero_ray import caches
+from muzero_ray import caches, launch
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import leaf_paths
 from muzero_ray.errors import ConfigError
@@ -266,7 +265,8 @@ def test_a_list_is_blamed_as_it_was_typed(words: list[str]) -> None:
 
 STARTING = """
 import os, signal, sys, time
-import launch, actors.cluster, muzero_ray.cli.parse
+import muzero_ray.actors.cluster, muzero_ray.cli.parse
+from muzero_ray import launch
 
 def interrupted(*_):
     os.kill(os.getpid(), number)
@@ -281,7 +281,7 @@ sys.exit(launch.program())
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-@pytest.mark.parametrize("place", ["muzero_ray.cli.parse:parse_args", "actors.cluster:connect"])
+@pytest.mark.parametrize("place", ["muzero_ray.cli.parse:parse_args", "muzero_ray.actors.cluster:connect"])
 def test_a_signal_during_the_start_leaves_nothing_behind(place: str, number: signal.Signals, tmp_path: Path) -> None:
     words = [word for word in SMALL if word != "--serial"]
     where = ["--runs-dir", str(tmp_path), "--run.name", "x"]

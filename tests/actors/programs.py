@@ -10,13 +10,13 @@ from typing import Any
 
 import ray
 
-from actors.program import Program
-from actors.slots import Slot
-from actors.supervisor import Supervisor
-from launch import build_program
+from muzero_ray.actors.program import Program
+from muzero_ray.actors.slots import Slot
+from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
+from muzero_ray.launch import build_program
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import RunOutput
 from tests.patience import PATIENCE

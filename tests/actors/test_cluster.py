@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import cluster, ray_folder, user_limits
+from muzero_ray.actors import cluster, ray_folder, user_limits
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError
 
@@ -118,7 +118,7 @@ def test_an_address_that_a_cluster_left_behind_is_refused_before_ray_looks_for_i
 
 HEAPS = """
 import ctypes, sys, threading
-from actors.cluster import one_heap
+from muzero_ray.actors.cluster import one_heap
 if "one" in sys.argv:
     one_heap()
 threads_hold, seen = threading.Barrier(5), threading.Event()
@@ -152,7 +152,7 @@ def test_threads_share_one_heap() -> None:
 
 GARBAGE = """
 import gc, sys, weakref
-from actors.cluster import settle_heap
+from muzero_ray.actors.cluster import settle_heap
 class Cycle:
     def __init__(self):
         self.itself = self
@@ -219,7 +219,7 @@ def test_a_path_too_long_for_sockets_is_avoided_and_said(tmp_path: Path, monkeyp
 
 def test_what_was_never_imported_is_not_ended() -> None:
     """A signal while Ray is imported: importing the rest only to end it would fail, and hide why the program ends."""
-    code = "import sys; from actors import cluster; cluster.disconnect(); sys.exit('ray' in sys.modules)"
+    code = "import sys; from muzero_ray.actors import cluster; cluster.disconnect(); sys.exit('ray' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=Path(cluster.__file__).parents[1], check=False).returncode == 0
     )

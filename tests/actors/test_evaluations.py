@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-import actors.evaluations
+import muzero_ray.actors.evaluations
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.evaluation.evaluator import Evaluator
@@ -28,7 +28,7 @@ def test_an_evaluation_in_slices_shows_how_far_it_is_and_survives_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each call plays one round only. The evaluator is killed in the middle of the final evaluation."""
-    monkeypatch.setattr(actors.evaluations, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(muzero_ray.actors.evaluations, "SLICE_SECONDS", 0.0)
     config = ray_config(run={"training_steps": 10})
     folder = tmp_path / "run"
     with running(config, folder) as (supervisor, program, _, output):
@@ -59,7 +59,7 @@ def test_an_evaluation_in_slices_shows_how_far_it_is_and_survives_a_kill(
 
 def test_the_end_of_the_time_ends_an_evaluation_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Games that never end: nothing but the limit of minutes ends this run, and nothing waits for the evaluation."""
-    monkeypatch.setattr(actors.evaluations, "SLICE_SECONDS", 0.1)
+    monkeypatch.setattr(muzero_ray.actors.evaluations, "SLICE_SECONDS", 0.1)
     config = ray_config(
         env={"id": "tests.odd_environments:Endless-v0", "max_moves": None},
         run={"training_steps": 10**6, "minutes": 1_000.0},

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from actors.evaluator import EvaluatorWorker
-from actors.replay import ReplayWorker
-from actors.self_play import SelfPlayWorker
-from learner.rank import LearnerRank
-from learner.reanalyze_worker import ReanalyzeWorker
+from muzero_ray.actors.evaluator import EvaluatorWorker
+from muzero_ray.actors.replay import ReplayWorker
+from muzero_ray.actors.self_play import SelfPlayWorker
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.learner.rank import LearnerRank
+from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
 from muzero_ray.training.build import resolve_device
 from tests.actors.programs import ray_config
 
@@ -54,7 +54,7 @@ def configured(*, workers: int = 1, gpus: float = 0.0, address: str | None = Non
 def test_a_learner_takes_no_gpu_that_may_be_anothers(
     config: Config, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("learner.rank.build_learner", lambda *_: None)
+    monkeypatch.setattr("muzero_ray.learner.rank.build_learner", lambda *_: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     shape: Any = None
     LearnerRank(config, shape, 0, [])
@@ -71,7 +71,7 @@ def shape() -> TaskShape:
 def test_no_other_worker_sees_one(kind: str, shape: TaskShape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(os, "nice", lambda _: 0)
-    monkeypatch.setattr("actors.replay.restarted_by_ray", lambda: False)
+    monkeypatch.setattr("muzero_ray.actors.replay.restarted_by_ray", lambda: False)
     config, handle = configured(), None
     make: dict[str, Any] = {
         "self_play": lambda: SelfPlayWorker(config, shape, 0, 0, handle, handle, tmp_path / "note"),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.import_path import CODE, added_path, driver_path, folder_of, job_config
-from actors.ray_folder import SOCKET_BYTES, SOCKET_NAME_BYTES
+from muzero_ray.actors.import_path import CODE, added_path, driver_path, folder_of, job_config
+from muzero_ray.actors.ray_folder import SOCKET_BYTES, SOCKET_NAME_BYTES
 from muzero_ray.private_folder import NAME_BYTES
 from tests.patience import PATIENCE
 
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 DRIVER = """
 import importlib, json, os, sys
 sys.path.insert(1, os.environ["ROOT"])
-from actors.cluster import connected
-from actors.import_path import CODE
+from muzero_ray.actors.cluster import connected
+from muzero_ray.actors.import_path import CODE
 with connected(json.loads(os.environ["ADDRESS"]), "test"):
     import ray
 

@@ -15,9 +15,9 @@ import pytest
 import ray
 import safetensors.numpy
 
-import actors.program
-from actors.replay import ReplayWorker
-from actors.slots import Slot
+import muzero_ray.actors.program
+from muzero_ray.actors.replay import ReplayWorker
+from muzero_ray.actors.slots import Slot
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.printed import launch_line
@@ -88,7 +88,7 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
 
 def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP: it lives, holds its connections, and never answers."""
-    monkeypatch.setattr(actors.program, "TIMEOUT", 20.0)
+    monkeypatch.setattr(muzero_ray.actors.program, "TIMEOUT", 20.0)
     config = ray_config(run={"training_steps": 60, "checkpoint_steps": INTERVAL}, reanalyze={"share": 0.0})
     with running(config, tmp_path / "run") as (supervisor, program, _, output):
         stopped: dict[str, int] = {}

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from actors.slots import Slot
+from muzero_ray.actors.slots import Slot
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_book import RunBook

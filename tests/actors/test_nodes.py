@@ -15,8 +15,8 @@ import psutil
 import pytest
 import ray
 
-from actors.program import Program
-from actors.slots import ProcessLost, Slot
+from muzero_ray.actors.program import Program
+from muzero_ray.actors.slots import ProcessLost, Slot
 from tests.actors.test_program import WAIT, Output, Worker
 from tests.patience import PATIENCE, until
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.parameter_server import ParameterServer
+from muzero_ray.actors.parameter_server import ParameterServer
 from muzero_ray.types import Weights, WeightsVersion
 from tests.patience import PATIENCE, until
 

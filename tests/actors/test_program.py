@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import ray
 
-import actors.program
-from actors.program import MAX_BLOCKED, MAX_FAILURES, Program
-from actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
+import muzero_ray.actors.program
+from muzero_ray.actors.program import MAX_BLOCKED, MAX_FAILURES, Program
+from muzero_ray.actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.errors import CheckpointError, EnvironmentFault, MuZeroRayError, NumericsError, PeerLost
 from tests.patience import PATIENCE, until
@@ -75,8 +75,8 @@ def spawn(kind: Any, index: int, restarts: int) -> Any:
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
     """One evaluator and one self-play actor; who failed may work again at once."""
-    monkeypatch.setattr(actors.program, "backoff", lambda _: 0.0)
-    monkeypatch.setattr(actors.program, "PLACING_SECONDS", PATIENCE)  # nothing is said of slow starts
+    monkeypatch.setattr(muzero_ray.actors.program, "backoff", lambda _: 0.0)
+    monkeypatch.setattr(muzero_ray.actors.program, "PLACING_SECONDS", PATIENCE)  # nothing is said of slow starts
     result = Program(
         [Slot("evaluator", 0, spawn("evaluator", 0, 0)), Slot("self_play", 0, spawn("self_play", 0, 0))],
         spawn,
@@ -180,18 +180,18 @@ def test_one_that_holds_too_much_is_replaced_and_not_for_ever(program: Program) 
 
 def test_who_does_not_answer_in_time_is_replaced(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     placed(program)
-    monkeypatch.setattr(actors.program, "TIMEOUT", 1.0)
+    monkeypatch.setattr(muzero_ray.actors.program, "TIMEOUT", 1.0)
     slot = program.one("self_play")
     assert str(call(program, slot, "hang")) == "no answer to hang for 1 s"
-    monkeypatch.setattr(actors.program, "TIMEOUT", PATIENCE)
+    monkeypatch.setattr(muzero_ray.actors.program, "TIMEOUT", PATIENCE)
     placed(program)
     assert call(program, slot, "work") == 1
 
 
 def test_who_waits_for_a_place_is_no_failure(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     placed(program)
-    monkeypatch.setattr(actors.program, "TIMEOUT", 0.5)
-    monkeypatch.setattr(actors.program, "PLACING_SECONDS", 1.0)
+    monkeypatch.setattr(muzero_ray.actors.program, "TIMEOUT", 0.5)
+    monkeypatch.setattr(muzero_ray.actors.program, "PLACING_SECONDS", 1.0)
     unplaceable = Slot("self_play", 1, ray.remote(Worker).options(num_cpus=64).remote())
     program.slots.append(unplaceable)
     while not said(program):
@@ -207,7 +207,7 @@ def test_who_waits_for_a_place_is_no_failure(program: Program, monkeypatch: pyte
 def test_the_death_of_another_is_not_held_against_who_reports_it(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors.program, "MAX_BLOCKED", 3)
+    monkeypatch.setattr(muzero_ray.actors.program, "MAX_BLOCKED", 3)
     placed(program)
     slot = program.one("self_play")
     hung, other = spawn("replay", 0, 0), spawn("replay", 1, 0)

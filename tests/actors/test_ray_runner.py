@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from actors import ray_runner
-from actors.ray_runner import MAX_LOSSES, RayRunner
-from actors.ray_watch import RayLost, own_sigterm
 from chaos import ray_processes
 from chaos.ray_processes import VICTIMS, kill_all, stop_during_restart
+from muzero_ray.actors import ray_runner
+from muzero_ray.actors.ray_runner import MAX_LOSSES, RayRunner
+from muzero_ray.actors.ray_watch import RayLost, own_sigterm
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from tests.patience import PATIENCE
 

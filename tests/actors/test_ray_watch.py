@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from actors.ray_watch import processes_in
+from muzero_ray.actors.ray_watch import processes_in
 
 PARENT = """
 import subprocess, sys

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors import memory_kills, start_up
-from actors.memory_kills import MemoryKills
+from muzero_ray.actors import memory_kills, start_up
+from muzero_ray.actors.memory_kills import MemoryKills
 
 RAYS = "[2026-11-30 08:57:24,642 E 1392 1392] (raylet) worker_pool.cc:660: Some workers have not registered in time"
 

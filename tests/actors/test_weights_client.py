@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors import weights_client
-from actors.weights_client import INTERVAL, SHARE, WeightsClient
+from muzero_ray.actors import weights_client
+from muzero_ray.actors.weights_client import INTERVAL, SHARE, WeightsClient
 from muzero_ray.types import Weights, WeightsVersion
 from tests.patience import PATIENCE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.cli.commands import EvaluateCommand, PlayCommand, PresetsCommand, ReportCommand, ResumeCommand
 from muzero_ray.cli.parse import parse_args
 from muzero_ray.config import files as config_file

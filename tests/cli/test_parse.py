@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.config import files as config_file
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import leaf_paths
@@ -203,7 +203,8 @@ def test_exit_codes(
 
 
 PROBE = """
-import sys, launch
+import sys
+from muzero_ray import launch
 try:
     code = launch.main(sys.argv[1:])
 except SystemExit as stop:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.config import files as config_file
 from muzero_ray.config import yaml_file as config_yaml
 from muzero_ray.errors import ConfigError

@@ -11,7 +11,7 @@ import pyspiel
 import pytest
 from scipy.stats import binomtest
 
-import launch
+from muzero_ray import launch
 from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
