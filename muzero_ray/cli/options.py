@@ -1,6 +1,6 @@
 """Options of the command line: how a setting is spelled and shown. Imports tyro only when words are split.
 
-tyro splits the words and draws the help; what a value may be is decided by the models alone (`config_check.validate`).
+tyro splits the words and draws the help; what a value may be is decided by the models alone (`config.validation`).
 """
 
 from __future__ import annotations

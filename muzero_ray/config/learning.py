@@ -1,4 +1,4 @@
-"""The parts of a configuration that say what is learned and how; `config` has the whole, and where it runs.
+"""The parts of a configuration that say what is learned and how; `schema` has the whole.
 
 Every field's docstring is its help text on the command line. Only literals, numbers and strings live here, so that
 `--help` needs neither torch nor ray.

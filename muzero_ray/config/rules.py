@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from muzero_ray.config.schema import Config
+from muzero_ray.config.learning import (
+    EnvConfig,
+    LearnerConfig,
+    NetworkConfig,
+    ReanalyzeConfig,
+    ReplayConfig,
+    SearchConfig,
+)
+from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
 
 
-def check_across(config: Config) -> None:
+class Sections(Protocol):
+    """The sections of a config: `schema.Config`, which asks for this check."""
+
+    @property
+    def run(self) -> RunConfig: ...
+    @property
+    def env(self) -> EnvConfig: ...
+    @property
+    def network(self) -> NetworkConfig: ...
+    @property
+    def search(self) -> SearchConfig: ...
+    @property
+    def replay(self) -> ReplayConfig: ...
+    @property
+    def learner(self) -> LearnerConfig: ...
+    @property
+    def reanalyze(self) -> ReanalyzeConfig: ...
+    @property
+    def actors(self) -> ActorsConfig: ...
+    @property
+    def evaluation(self) -> EvaluationConfig: ...
+
+
+def check_across(config: Sections) -> None:
     """Raises ValueError (setting, value, reason, remedy) for the first contradiction; pydantic gives it its place."""
     if config.learner.batch_size > config.replay.min_size:
         raise ValueError(
@@ -58,7 +88,7 @@ def check_across(config: Config) -> None:
         )
 
 
-def _check_instances(config: Config) -> None:
+def _check_instances(config: Sections) -> None:
     """Self-play and evaluation hold environments at once; the serial runner holds them by turns."""
     allowed, count, places = config.env.instances, config.actors.count, config.actors.envs_per_actor
     if allowed is None:

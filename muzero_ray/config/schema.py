@@ -1,6 +1,7 @@
 """The whole configuration: frozen pydantic models, one per part. Checked once, across fields; builders unpack it.
 
-Those of its parts that say what is learned are in `config_learning`; whoever needs one takes it from here.
+The parts that say what is learned are in `learning`, those that say where and how long a run goes on in `running`.
+Other modules import them from here.
 """
 
 from __future__ import annotations
