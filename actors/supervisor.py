@@ -19,7 +19,7 @@ from muzero_ray.actors.jobs import STARTED
 from muzero_ray.actors.program import TIMEOUT, Program
 from muzero_ray.actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import left_unfinished
+from muzero_ray.control.limits import finish, left_unfinished
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import NumericsError
 from muzero_ray.replay.metrics import joint_replay_metrics
@@ -342,7 +342,7 @@ class Supervisor:
                     self._evaluations.begin(*calls[missing[0]])
             self._collect()
         (version, trained), (_, random_play) = self._final["evaluate"], self._final["evaluate_random"]
-        self._output.finished(self._book, trained, random_play, version.step)
+        finish(self._output, self._config, self._book, trained, random_play, version.step)
 
     def _end_evaluation(self) -> None:
         """Let the evaluation on the way come to its end, unless the time is up: then it is dropped."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from muzero_ray.cli.commands import ResumeCommand, TrainCommand
 from muzero_ray.config.files import load_run_config
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import describe_limits, open_limits
+from muzero_ray.control.limits import describe_finished, describe_limits, open_limits
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import taking_over
@@ -20,7 +20,6 @@ from muzero_ray.runs.folder import hold_run, kept_if_used, make_run_folder, run_
 from muzero_ray.runs.lock import PATIENCE_SECONDS, RunLock
 from muzero_ray.runs.lost_games import check_games, open_resumed
 from muzero_ray.runs.output import RunOutput
-from muzero_ray.runs.scores import describe_finished
 from muzero_ray.standard_streams import print_result
 from muzero_ray.user_paths import check_new_folder
 

@@ -10,8 +10,12 @@ from typing import Any
 from muzero_ray.config.running import LIMITS
 from muzero_ray.config.schema import Config
 from muzero_ray.control.run_book import RunBook
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import ConfigError, taking_over
+from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.printed import launch_line
+from muzero_ray.runs.checkpoint import Checkpoint
+from muzero_ray.runs.output import RunOutput
+from muzero_ray.runs.scores import read_score
 
 
 def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, float | None]) -> Config:
@@ -93,6 +97,14 @@ def left_unfinished(book: RunBook) -> str:
     )
 
 
+def finish(
+    output: RunOutput, config: Config, book: RunBook, evaluation: Evaluation, baseline: Evaluation, step: int
+) -> None:
+    """`RunOutput.finished`, with the limit that ended the run, and a warning if it came before any learner step."""
+    ended = end_lines(output.folder, config, book.state())
+    output.finished(book, evaluation, baseline, step, ended=ended, warning=nothing_learned(config, book))
+
+
 def end_lines(folder: Path, config: Config, book: Mapping[str, Any]) -> list[str]:
     """Which limit ended the run in `folder`, and the command that goes on with it."""
     if not (reached := reached_limits(config, book)):
@@ -102,3 +114,28 @@ def end_lines(folder: Path, config: Config, book: Mapping[str, Any]) -> list[str
         f"ended:   run.{name}={getattr(config.run, name)} is reached",
         f"resume:  {launch_line('resume', folder, *raised_limit(config, book, name).split())}",
     ]
+
+
+def describe_finished(folder: Path, config: Config, checkpoint: Checkpoint) -> str | None:
+    """What to tell somebody who would go on with a run that has nothing left to do; None if it has.
+
+    It has nothing to do once a limit is reached and the weights of `checkpoint` have their final scores.
+    """
+    with taking_over("the checkpoint's state.json"):
+        ended = end_lines(folder, config, checkpoint.state["book"])
+    if not ended:
+        return None
+    try:
+        score = read_score(folder)
+    except ConfigError:
+        return None
+    if score.learner_steps != checkpoint.step:
+        return None
+    return "\n".join(
+        [
+            f"run {folder} is finished: nothing is done",
+            f"trained: return_mean={score.score:.3f} episodes={score.episodes}",
+            f"random:  return_mean={score.random:.3f}",
+            *ended,
+        ]
+    )

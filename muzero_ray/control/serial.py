@@ -18,7 +18,7 @@ from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.play_stats import PlayInterrupted
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import left_unfinished
+from muzero_ray.control.limits import finish, left_unfinished
 from muzero_ray.control.run_book import RunBook
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
@@ -262,7 +262,7 @@ class SerialRunner:
             baseline = self._played_out(games, "random play", lambda: True)
         assert trained is not None
         assert baseline is not None
-        self._output.finished(self._book, trained, baseline, self._learner.step)
+        finish(self._output, self._config, self._book, trained, baseline, self._learner.step)
 
     def checkpoint(self) -> None:
         """Write everything, games in flight included."""

@@ -6,12 +6,10 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from muzero_ray.config.files import CONFIG_COPY, dump_config, load_run_config
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import end_lines, nothing_learned
-from muzero_ray.control.run_book import RunBook
 from muzero_ray.errors import taking_over
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.runs.checkpoint import (
@@ -36,6 +34,20 @@ from muzero_ray.training.results import LearnerState
 KEEP_CHECKPOINTS = 3
 
 SCORES_FILE = "scores.jsonl"
+
+
+class RunCounts(Protocol):
+    """What a run knows of itself while it goes on, and what of that is written: `control.run_book`."""
+
+    learner_steps: int
+    env_steps: int
+
+    @property
+    def seconds(self) -> float: ...
+    def snapshot(self) -> dict[str, float | None]: ...
+    def row(self) -> dict[str, float]: ...
+    def evaluated(self, result: Evaluation) -> bool: ...
+    def state(self) -> dict[str, Any]: ...
 
 
 class RunOutput:
@@ -149,7 +161,7 @@ class RunOutput:
         for fault in what:
             self.message(f"{fault}; replaced")
 
-    def show(self, book: RunBook) -> None:
+    def show(self, book: RunCounts) -> None:
         """Refresh the progress display. LockLost if the run is another process' now."""
         self._lock.check()
         self._progress.update({**book.snapshot(), "seconds": book.seconds})
@@ -158,7 +170,7 @@ class RunOutput:
         """Which evaluation goes on and how far it is, for the next `show`; None: it is over."""
         self._progress.doing(progress)
 
-    def write_row(self, book: RunBook) -> None:
+    def write_row(self, book: RunCounts) -> None:
         """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
         if book.learner_steps != self._last_row.get("learner_steps"):
             self._write(book.row(), self._metrics.write)
@@ -176,7 +188,7 @@ class RunOutput:
         self._last_row = row
         self._progress.update(row)
 
-    def scored(self, book: RunBook, evaluation: Evaluation, step: int, env_steps: int | None = None) -> None:
+    def scored(self, book: RunCounts, evaluation: Evaluation, step: int, env_steps: int | None = None) -> None:
         """A score of the weights of learner step `step`: in the next row, in scores.jsonl, and of that checkpoint.
 
         env_steps: when those weights were made (none: now).
@@ -197,7 +209,7 @@ class RunOutput:
 
     def checkpoint(
         self,
-        book: RunBook,
+        book: RunCounts,
         learner: LearnerState,
         replay_files: dict[str, bytes],
         self_play_files: dict[str, bytes] | None = None,
@@ -225,8 +237,20 @@ class RunOutput:
         )
         prune_chunks(self.replay_folder, self._root, self._config.replay.shards)
 
-    def finished(self, book: RunBook, evaluation: Evaluation, baseline: Evaluation, step: int) -> None:
-        """The final scores: in the last row, the episodes as a table, the video, and a closing summary."""
+    def finished(
+        self,
+        book: RunCounts,
+        evaluation: Evaluation,
+        baseline: Evaluation,
+        step: int,
+        *,
+        ended: Sequence[str] = (),
+        warning: str | None = None,
+    ) -> None:
+        """The final scores: in the last row, the episodes as a table, the video, and a closing summary.
+
+        ended: lines of the summary about why the run is over. warning: its last line, if there is one.
+        """
         book.evaluated(evaluation)
         self._record_score("final", evaluation, step, book.env_steps)
         self._record_score("random", baseline, step, book.env_steps)
@@ -265,8 +289,8 @@ class RunOutput:
             else:
                 self._metrics.log_video(path)
                 lines.append(f"video:   {path}")
-        lines += end_lines(self.folder, self._config, book.state())
-        lines += [f"warning: {note}" for note in (evaluation.cut_note(), nothing_learned(self._config, book)) if note]
+        lines += ended
+        lines += [f"warning: {note}" for note in (evaluation.cut_note(), warning) if note]
         for line in lines:
             self.message(line)
 

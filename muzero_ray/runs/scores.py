@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 
 from muzero_ray.config.files import load_run_config
-from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import end_lines
-from muzero_ray.errors import CheckpointError, ConfigError, taking_over
+from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.printed import launch_line
-from muzero_ray.runs.checkpoint import Checkpoint
 from muzero_ray.runs.folder import way_on, writer
 from muzero_ray.runs.human_scores import human_normalised
 from muzero_ray.runs.output import SCORES_FILE
@@ -120,31 +117,6 @@ def _score_problem(score: dict[str, Any]) -> str | None:
     environment = protocol.get("environment") if isinstance(protocol, dict) else None
     known = isinstance(environment, dict) and all(isinstance(environment.get(name), str) for name in ("id", "kind"))
     return None if known else "does not say which environment it was measured in"
-
-
-def describe_finished(folder: Path, config: Config, checkpoint: Checkpoint) -> str | None:
-    """What to tell somebody who would go on with a run that has nothing left to do; None if it has.
-
-    It has nothing to do once a limit is reached and the weights of `checkpoint` have their final scores.
-    """
-    with taking_over("the checkpoint's state.json"):
-        ended = end_lines(folder, config, checkpoint.state["book"])
-    if not ended:
-        return None
-    try:
-        score = read_score(folder)
-    except ConfigError:
-        return None
-    if score.learner_steps != checkpoint.step:
-        return None
-    return "\n".join(
-        [
-            f"run {folder} is finished: nothing is done",
-            f"trained: return_mean={score.score:.3f} episodes={score.episodes}",
-            f"random:  return_mean={score.random:.3f}",
-            *ended,
-        ]
-    )
 
 
 def interquartile_mean(scores: Array, axis: int = -1) -> Any:
