@@ -1,102 +1,135 @@
-"""The shape of the program, read from its source: who may import what."""
+"""The shape of the program, read from its source: who may import what, and that nothing imports in a circle."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("muzero_ray", "actors", "learner")
-# Lower layers first: a package imports those before it, never those after.
+
 LAYERS = (
-    *("errors", "standard_streams", "printed", "private_folder", "caches", "stop_signals", "user_paths"),
-    *("types", "config_base", "config_learning", "config_rules", "config"),
-    *("config_check", "config_yaml", "config_file", "cli_commands", "cli_options", "cli"),
-    *("envs", "networks", "search", "replay", "training", "runtime"),
+    *("errors", "types", "printed", "stop_signals", "standard_streams", "private_folder", "caches", "user_paths"),
+    "config",
+    "envs",
+    "networks",
+    "inference",
+    "search",
+    "replay",
+    "training",
+    "acting",
+    "evaluation",
+    "runs",
+    "control",
+    "cli",
+    "actors, learner",
+    "launch",
 )
+"""The parts of `muzero_ray`, lower ones first. A module imports what is in its own part or in a lower one, wherever in
+the module the import stands. Parts of one layer do not import each other."""
+
+SHELLS = ("actors", "learner")
+"""At the top of the repository; links make them parts of `muzero_ray`, which is how they are imported."""
+
+UPWARD: dict[tuple[str, str], str] = {}
+"""(module, what it imports from a higher layer): why. There is no such import."""
 
 
 def modules() -> dict[str, Path]:
     """Dotted name -> file, of everything but tests, benchmarks and chaos."""
-    files = [ROOT / "launch.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
-    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+    found = {"muzero_ray.launch": ROOT / "launch.py"}
+    for folder in ("muzero_ray", *SHELLS):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if folder == "muzero_ray" and (len(parts) > 1 and parts[1] in (*SHELLS, "launch")):
+                continue  # the links
+            prefix = () if folder == "muzero_ray" else ("muzero_ray",)
+            found[".".join((*prefix, *parts)).removesuffix(".__init__")] = path
+    return found
 
 
-def imports(path: Path, *, at_import_time: bool = False) -> set[str]:
-    """Every dotted name that `path` imports; `from a import b` counts as `a` and `a.b`."""
-    tree = ast.parse(path.read_text())
-    nodes: list[ast.AST] = []
-    stack: list[ast.AST] = [tree]
+@cache
+def imports(path: Path, *, at_import_time: bool = False) -> frozenset[str]:
+    """Every dotted name that `path` imports; `from a import b` counts as `a` and `a.b`.
+
+    at_import_time: those only that are carried out when `path` itself is imported.
+    """
+    found: set[str] = set()
+    stack: list[ast.AST] = [ast.parse(path.read_text())]
     while stack:
         node = stack.pop()
         lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         if at_import_time and (lazy or typing_only):
             continue
-        nodes.append(node)
         stack.extend(ast.iter_child_nodes(node))
-    found: set[str] = set()
-    for node in nodes:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found.add(node.module or "")
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
+    return frozenset(found)
+
+
+def part(module: str) -> str:
+    """`acting` of `muzero_ray.acting.self_play`."""
+    return module.split(".")[1]
+
+
+def layer(module: str) -> int:
+    """Its place in LAYERS, or an error if it has none."""
+    return next(number for number, parts in enumerate(LAYERS) if part(module) in parts.split(", "))
+
+
+def own_imports(name: str) -> set[str]:
+    """The modules of the program that `name` imports anywhere."""
+    return set(imports(modules()[name])) & set(modules()) - {"muzero_ray"}
 
 
 def test_there_is_something_to_check() -> None:
     names = modules()
-    assert len(names) > 40
-    assert {
-        "launch",
-        "muzero_ray.actors.supervisor",
-        "muzero_ray.learner.learner",
-        "muzero_ray.search.policies",
-    } <= set(names)
+    assert len(names) > 130
+    known = ("launch", "actors.supervisor", "learner.learner", "search.policies", "control.serial")
+    assert {f"muzero_ray.{name}" for name in known} <= set(names)
+    parts = [part(name) for name in names if name != "muzero_ray"]
+    assert set(parts) == {one for parts in LAYERS for one in parts.split(", ")}
+
+
+def test_the_shells_are_modules_of_the_package() -> None:
+    for name in SHELLS:
+        assert (ROOT / "muzero_ray" / name).resolve() == ROOT / name
+    assert (ROOT / "muzero_ray" / "launch.py").resolve() == ROOT / "launch.py"
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
-def test_imports_stay_in_their_layer(name: str) -> None:
+def test_nothing_imports_the_shells_under_another_name(name: str) -> None:
     roots = {module.split(".")[0] for module in imports(modules()[name])}
-    assert not roots & {"launch", "benchmarks", "chaos"}
-    if name.startswith("muzero_ray"):
-        assert not roots & {"ray", "actors", "learner"}
-    if name.startswith("actors"):
-        assert "learner" not in roots
-    if name.startswith("learner"):
-        assert "actors" not in roots
+    assert not roots & {*SHELLS, "launch", "benchmarks", "chaos", "tests"}
 
 
-@pytest.mark.parametrize("name", sorted(m for m in modules() if m.count(".") >= 1 and m.startswith("muzero_ray")))
-def test_the_core_imports_downwards(name: str) -> None:
-    layer = LAYERS.index(name.split(".")[1])
-    above = {f"muzero_ray.{other}" for other in LAYERS[layer + 1 :]}
-    # Function-level imports may reach up where start-up time demands it (the command line asks for a game's name).
-    found = imports(modules()[name], at_import_time=True)
-    assert not {module for module in found if any(module == a or module.startswith(a + ".") for a in above)}
+@pytest.mark.parametrize("name", sorted(name for name in modules() if name != "muzero_ray"))
+def test_imports_go_down(name: str) -> None:
+    def is_up(other: str) -> bool:
+        return layer(other) > layer(name) or (layer(other) == layer(name) and part(other) != part(name))
 
-
-def test_search_and_replay_know_no_torch() -> None:
-    for name, path in modules().items():
-        if name.startswith(("muzero_ray.search", "muzero_ray.replay")):
-            assert not {"torch", "muzero_ray.networks"} & {m for i in imports(path) for m in (i, i.rpartition(".")[0])}
+    up = {other for other in own_imports(name) if is_up(other)}
+    assert up == {other for module, other in UPWARD if module == name}
 
 
 def test_no_import_cycles() -> None:
-    names = modules()
-    graph = {name: imports(path, at_import_time=True) & set(names) for name, path in names.items()}
+    """Imports in functions and for type checkers count, too: two modules that name each other are one."""
+    graph = {name: own_imports(name) for name in modules()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         assert name not in trail, f"import cycle: {' -> '.join((*trail, name))}"
         if name not in done:
-            for other in graph[name]:
+            for other in sorted(graph[name]):
                 visit(other, (*trail, name))
             done.add(name)
 
@@ -104,6 +137,27 @@ def test_no_import_cycles() -> None:
         visit(name, ())
 
 
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_only_the_shells_and_launch_import_ray(name: str) -> None:
+    if part(f"{name}.") not in (*SHELLS, "launch"):
+        assert "ray" not in {module.split(".")[0] for module in imports(modules()[name])}
+
+
+@pytest.mark.parametrize("room", ["search", "replay"])
+def test_search_and_replay_load_no_torch(room: str) -> None:
+    """Nor does what they import."""
+    names = modules()
+    reached = {name for name in names if name.startswith(f"muzero_ray.{room}.")}
+    waiting = list(reached)
+    while waiting:
+        found = imports(names[waiting.pop()], at_import_time=True)
+        assert "torch" not in {module.split(".")[0] for module in found}
+        new = set(found) & set(names) - reached
+        reached |= new
+        waiting += new
+    assert not {name for name in reached if name.startswith(("muzero_ray.networks", "muzero_ray.inference"))}
+
+
 def test_the_core_works_without_ray() -> None:
-    code = "import sys; sys.modules['ray'] = None; import muzero_ray.control.serial"
+    code = "import sys; sys.modules['ray'] = None; import muzero_ray.control.serial, muzero_ray.cli.start"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
