@@ -11,8 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+if __name__ == "__main__":
+    here = os.path.dirname(os.path.realpath(__file__))
+    if not os.path.exists(os.path.join(here, "__init__.py")):
+        sys.path.insert(0, here)  # `python -m launch` and `python -P` would not look beside this file first
+    else:  # installed it is a module of the package, and what is beside it are others
+        sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != here]
 
 from muzero_ray.caches import make_cache_writable
 from muzero_ray.errors import MuZeroRayError

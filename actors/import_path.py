@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ray.job_config import JobConfig
 
-CODE = ("actors", "learner", "muzero_ray")
-"""Packages that workers need; a cluster gets them from here, so that its nodes need the requirements only."""
+CODE = ("muzero_ray",)
+"""Packages that workers need, the shells of Ray among them; a cluster gets them from here, so that its nodes need the
+requirements only."""
 
 
 def folder_of(package: str) -> Path:

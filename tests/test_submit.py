@@ -161,8 +161,9 @@ def test_a_job_is_the_program_and_its_whole_configuration(
 def launch_files() -> list[Path]:
     """Everything of the program, its data files too."""
     root = Path(launch.__file__).resolve().parent
-    packages = [path for name in ("actors", "learner", "muzero_ray") for path in (root / name).rglob("*")]
-    return [root / "launch.py", *(p for p in packages if p.is_file() and "__pycache__" not in p.parts)]
+    folders = os.walk(root / "muzero_ray", followlinks=True)
+    package = [Path(folder, name) for folder, _, names in folders for name in names]
+    return [root / "launch.py", *(path for path in package if "__pycache__" not in path.parts)]
 
 
 def test_a_run_that_is_training_is_not_started_twice(dashboard: str) -> None:

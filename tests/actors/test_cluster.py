@@ -221,7 +221,7 @@ def test_what_was_never_imported_is_not_ended() -> None:
     """A signal while Ray is imported: importing the rest only to end it would fail, and hide why the program ends."""
     code = "import sys; from muzero_ray.actors import cluster; cluster.disconnect(); sys.exit('ray' in sys.modules)"
     assert (
-        subprocess.run([sys.executable, "-c", code], cwd=Path(cluster.__file__).parents[1], check=False).returncode == 0
+        subprocess.run([sys.executable, "-c", code], cwd=Path(cluster.__file__).parents[2], check=False).returncode == 0
     )
 
 

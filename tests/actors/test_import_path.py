@@ -18,17 +18,25 @@ from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
+COMMANDS = [
+    ["-m", "launch"],
+    ["-P", str(ROOT / "launch.py")],
+    [str(ROOT / "launch.py")],
+    [str(ROOT / "muzero_ray" / "launch.py")],
+]
+"""How the program may be started."""
+
 DRIVER = """
 import importlib, json, os, sys
 sys.path.insert(1, os.environ["ROOT"])
 from muzero_ray.actors.cluster import connected
-from muzero_ray.actors.import_path import CODE
 with connected(json.loads(os.environ["ADDRESS"]), "test"):
     import ray
 
     def look(_):
-        found = {name: importlib.import_module(name).__file__ for name in ("my_environments", *CODE)}
-        return found | {"here": os.getcwd(), "code": {name: open(found[name]).read() for name in CODE}}
+        names = ("muzero_ray", "muzero_ray.actors.replay", "muzero_ray.learner.learner")
+        found = {name: importlib.import_module(name).__file__ for name in ("my_environments", *names)}
+        return found | {"here": os.getcwd(), "code": {name: open(found[name]).read() for name in names}}
 
     class Worker:
         pass
@@ -42,7 +50,7 @@ with connected(json.loads(os.environ["ADDRESS"]), "test"):
 def hostile(tmp_path: Path) -> Path:
     """A directory with packages that are called as ours and must not be imported."""
     folder = tmp_path / "another project"
-    for package in CODE:
+    for package in (*CODE, "actors", "learner"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("raise ImportError('from the current directory')\n")
     return folder
@@ -73,8 +81,14 @@ def run(driver: Path, here: Path, address: str | None = None, **environment: str
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def own_code() -> dict[str, str]:
-    return {name: (ROOT / name / "__init__.py").read_text() for name in CODE}
+def own_files() -> dict[str, Path]:
+    """What a worker imports of this program."""
+    package = ROOT / "muzero_ray"
+    return {
+        "muzero_ray": package / "__init__.py",
+        "muzero_ray.actors.replay": package / "actors" / "replay.py",
+        "muzero_ray.learner.learner": package / "learner" / "learner.py",
+    }
 
 
 @pytest.mark.ray
@@ -87,7 +101,7 @@ def test_workers_of_a_private_ray_import_what_the_driver_does(tmp_path: Path, ho
     shared.mkdir()
     try:
         seen = run(driver, hostile, TMPDIR=str(shared))
-        assert {name: seen[name] for name in CODE} == {name: str(ROOT / name / "__init__.py") for name in CODE}
+        assert {name: seen[name] for name in own_files()} == {name: str(file) for name, file in own_files().items()}
         assert seen["my_environments"] == str(driver.parent / "my_environments" / "__init__.py")
         assert seen["here"] == str(hostile)  # relative paths mean what they did
         assert Path(seen["temporary"]).parents[1] == shared
@@ -102,12 +116,12 @@ def test_workers_of_a_cluster_get_the_drivers_code(hostile: Path, driver: Path) 
     import ray
 
     seen = run(driver, hostile, ray.get_runtime_context().gcs_address)
-    assert seen["code"] == own_code()
-    assert not any(Path(seen[name]).is_relative_to(hostile) for name in CODE)
+    assert seen["code"] == {name: file.read_text() for name, file in own_files().items()}
+    assert not any(Path(seen[name]).is_relative_to(hostile) for name in own_files())
     assert seen["my_environments"] == str(driver.parent / "my_environments" / "__init__.py")
 
 
-@pytest.mark.parametrize("how", [["-m", "launch"], ["-P", str(ROOT / "launch.py")], [str(ROOT / "launch.py")]])
+@pytest.mark.parametrize("how", COMMANDS)
 def test_the_driver_imports_what_is_beside_it(hostile: Path, how: list[str]) -> None:
     command = [sys.executable, *how, "submit", "cartpole", "--address", "http://localhost:1", "--runs-dir", "/runs"]
     # As if installed: `-m` finds it, and puts the current directory before it.
