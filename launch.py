@@ -11,12 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
     here = os.path.dirname(os.path.realpath(__file__))
-    if not os.path.exists(os.path.join(here, "__init__.py")):
-        sys.path.insert(0, here)  # `python -m launch` and `python -P` would not look beside this file first
-    else:  # installed it is a module of the package, and what is beside it are others
-        sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != here]
+    if not os.path.exists(os.path.join(here, "__init__.py")):  # installed, it is a module of the package
+        sys.path.insert(0, here)
 
 from muzero_ray.caches import make_cache_writable
 from muzero_ray.errors import MuZeroRayError

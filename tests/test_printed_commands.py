@@ -282,3 +282,11 @@ def test_the_program_is_named_as_it_was_started(started: str, program: str, monk
     line = launch_line("resume", Path("runs/it's $HOME"), "--iterations", 5)
     assert line.startswith(f"python {program} resume ")
     assert shlex.split(line)[2:] == ["resume", "runs/it's $HOME", "--iterations", "5"]
+
+
+def test_an_installed_program_is_named_as_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as a script it would find the package's `types` where Python has its own."""
+    (tmp_path / "launch.py").touch()
+    monkeypatch.setattr("muzero_ray.printed.__file__", str(tmp_path / "printed.py"))
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "launch.py"), "train"])
+    assert launch_line("presets") == "python -m muzero_ray.launch presets"
