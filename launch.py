@@ -70,36 +70,37 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
     from muzero_ray.private_folder import PrivateFolder
 
+    remote: Any = ray.remote  # by its types a handle is a handle or the class that it stands for
     node = ray.get_runtime_context().get_node_id()
     here, near = (NodeAffinitySchedulingStrategy(node, soft=soft) for soft in (False, True))
     # 0 CPUs: a head node that offers none has a place for them too. What was not answered is sent again (calls may be
     # repeated: games have ids, weights versions).
     service: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     replays = [
-        ray.remote(ReplayWorker).options(**service).remote(config, shape, shard, output.replay_folder)
+        remote(ReplayWorker).options(**service).remote(config, shape, shard, output.replay_folder)
         for shard in range(config.replay.shards)
     ]
-    params = ray.remote(ParameterServer).options(**service).remote()
+    params = remote(ParameterServer).options(**service).remote()
     cpus = config.actors
     ranks = learner_places(config, near)
     # In memory or close to it, and not on the run's disk, which may be slow, full or gone.
     notes = PrivateFolder()
 
-    def spawn(kind: Kind, index: int, restarts: int = 0) -> ray.actor.ActorHandle:
+    def spawn(kind: Kind, index: int, restarts: int = 0) -> Any:
         incarnation, note = book.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
-            worker = ray.remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
+            worker = remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
             return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params, note)
         if kind == "learner":
 
-            def make_peer(rank: int) -> ray.actor.ActorHandle:
-                return ray.remote(LearnerPeer).options(**ranks[rank]).remote(config, shape, incarnation, replays, rank)
+            def make_peer(rank: int) -> Any:
+                return remote(LearnerPeer).options(**ranks[rank]).remote(config, shape, incarnation, replays, rank)
 
-            worker = ray.remote(LearnerWorker).options(**ranks[0])
+            worker = remote(LearnerWorker).options(**ranks[0])
             return worker.remote(config, shape, incarnation, replays, params, make_peer)
         if kind == "reanalyze":
-            return ray.remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replays, params)
-        return ray.remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params, note)
+            return remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replays, params)
+        return remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params, note)
 
     places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
     places += [("reanalyze", 0)] if config.reanalyze.share > 0 else []

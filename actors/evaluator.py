@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from ray.actor import ActorHandle
 
@@ -29,7 +30,7 @@ class EvaluatorWorker:
     plays for about `seconds`, so that the driver sees how far it is and may drop it in between.
     """
 
-    def __init__(self, config: Config, shape: TaskShape, params: ActorHandle, note: Path) -> None:
+    def __init__(self, config: Config, shape: TaskShape, params: ActorHandle[Any], note: Path) -> None:
         hide_gpus()
         limit_threads(config.actors.threads)
         seed_generators(config.run.seed, "evaluator")

@@ -56,7 +56,7 @@ def job_config(search_path: list[str]) -> JobConfig:
     """
     from ray.job_config import JobConfig
 
-    class WithoutCurrentDirectory(JobConfig):  # type: ignore[misc]
+    class WithoutCurrentDirectory(JobConfig):
         def _runtime_env_has_working_dir(self) -> bool:
             """Ray asks this before it adds the script's folder and the current directory."""
             return True

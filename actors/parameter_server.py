@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 
@@ -22,7 +22,7 @@ class ParameterServer:
 
     def __init__(self) -> None:
         self._identity = secrets.token_hex(8)
-        self._latest: dict[WeightsName, tuple[WeightsVersion, ray.ObjectRef]] = {}
+        self._latest: dict[WeightsName, tuple[WeightsVersion, ray.ObjectRef[Any]]] = {}
         self._published = {name: asyncio.Event() for name in ("online", "target")}
 
     async def identity(self) -> str:
@@ -37,7 +37,7 @@ class ParameterServer:
                 self._latest[name] = (weights.version, ray.put(weights))
                 self._published[name].set()
 
-    async def latest(self, name: WeightsName, have: WeightsVersion | None) -> list[ray.ObjectRef]:
+    async def latest(self, name: WeightsName, have: WeightsVersion | None) -> list[ray.ObjectRef[Any]]:
         """`[ref]` of the newest weights, or `[]` if `have` is as new. With `have=None` it waits for the first.
 
         A list, because a bare ref would be resolved and its content copied through this process.

@@ -57,7 +57,7 @@ class Program:
     def __init__(
         self,
         slots: list[Slot],
-        spawn: Callable[[Kind, int, int], ActorHandle],
+        spawn: Callable[[Kind, int, int], ActorHandle[Any]],
         output: RunOutput,
         notes: PrivateFolder | None = None,
     ) -> None:
@@ -103,7 +103,7 @@ class Program:
                 yield slot, self.failed(slot, f"no answer to {slot.method} for {limit:.0f} s")
         self._show_placement(now)
 
-    def _take(self, slot: Slot, ref: ray.ObjectRef) -> tuple[Any] | None:
+    def _take(self, slot: Slot, ref: ray.ObjectRef[Any]) -> tuple[Any] | None:
         """The result of its call; None if `slot` has only become ready."""
         try:
             result = answer(ref, TIMEOUT)

@@ -69,7 +69,7 @@ def is_private() -> bool:
 def dead_processes() -> str | None:
     """Which of the ESSENTIAL processes of a private Ray are dead, in words."""
     node = ray._private.worker._global_node
-    dead = [name for name, _ in node.dead_processes() if name in ESSENTIAL] if node is not None else []
+    dead: list[str] = [name for name, _ in node.dead_processes() if name in ESSENTIAL] if node is not None else []
     return f"Ray's own {' and '.join(dead)} died" if dead else None
 
 
@@ -122,7 +122,7 @@ def shut_down(folders: Sequence[Path]) -> None:
     would make the folder anew that was removed behind it. folders: in which a private Ray of this process works.
     """
     node = ray._private.worker._global_node
-    known = [info.process.pid for info in node.all_processes.get("raylet", [])] if node is not None else []
+    known: list[int] = [info.process.pid for info in node.all_processes.get("raylet", [])] if node is not None else []
     started = processes_in(folders)  # `ray.shutdown` does not know those of a `ray.init` that a signal ended
     if node is not None and dead_processes():
         # Or `ray.shutdown` would do so only after it has put SIGTERM back to what ends the program.

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -38,8 +39,8 @@ class SelfPlayWorker:
         shape: TaskShape,
         actor: int,
         incarnation: int,
-        replay: ActorHandle,
-        params: ActorHandle,
+        replay: ActorHandle[Any],
+        params: ActorHandle[Any],
         note: Path,
     ) -> None:
         hide_gpus()
@@ -53,7 +54,7 @@ class SelfPlayWorker:
         self._most_memory = psutil.virtual_memory().total / 4 if limit is None else limit * 1e9
         self._weights = WeightsClient(params, "online", self._self_play.prepare)
         self._replay = replay
-        self._pushes: deque[ray.ObjectRef] = deque()
+        self._pushes: deque[ray.ObjectRef[Any]] = deque()
 
     def rollout(self, transitions: int, temperature: float, seconds: float) -> PlayStats:
         """Play `transitions`, or for `seconds`; every segment is acknowledged by replay before this returns."""

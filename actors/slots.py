@@ -37,7 +37,7 @@ class OtherLost(Exception):
     """The process that was asked lives; another, which it needs, did not answer it."""
 
 
-def answer(ref: ray.ObjectRef, timeout: float) -> Any:
+def answer(ref: ray.ObjectRef[Any], timeout: float) -> Any:
     """`ray.get`, telling apart who failed: ProcessLost, OtherLost, or the MuZeroRayError that a worker raised."""
     try:
         return ray.get(ref, timeout=timeout)
@@ -68,7 +68,7 @@ class Slot:
 
     kind: Kind
     index: int
-    handle: ActorHandle
+    handle: ActorHandle[Any]
     restarts: int = 0
     """Its incarnation within this part of the run."""
     failures: int = 0
@@ -87,11 +87,11 @@ class Slot:
     """Of the learner: whether it was set back to the last checkpoint, and not for dying."""
     fresh: bool = True
     """Its process holds nothing yet but what its constructor was given."""
-    ready: ray.ObjectRef | None = field(init=False)
+    ready: ray.ObjectRef[Any] | None = field(init=False)
     """Pending while Ray has not found it a place, or its constructor runs; None from then on. It says which node."""
     node: str | None = None
     """Id of the node that its process runs on, once it does."""
-    call: ray.ObjectRef | None = None
+    call: ray.ObjectRef[Any] | None = None
     method: str = ""
     reserved: int = 0
     """Transitions of the budget that its call may use up."""
@@ -111,10 +111,10 @@ class Slot:
         return note_name(self.kind, self.index, self.restarts)
 
     @property
-    def waits_for(self) -> ray.ObjectRef | None:
+    def waits_for(self) -> ray.ObjectRef[Any] | None:
         return self.ready if self.ready is not None else self.call
 
-    def hold(self, handle: ActorHandle) -> None:
+    def hold(self, handle: ActorHandle[Any]) -> None:
         """Give the place to `handle`."""
         self.handle = handle
         self.ready = handle.__ray_call__.remote(node_of)

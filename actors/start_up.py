@@ -67,7 +67,8 @@ def last_words() -> str | None:
 
 def _logs() -> Path | None:
     """Folder of the logs of a private Ray."""
-    return Path(ray._private.worker._global_node.get_logs_dir_path()) if is_private() else None
+    node = ray._private.worker._global_node
+    return Path(node.get_logs_dir_path()) if node is not None and is_private() else None
 
 
 def _end(path: Path) -> str:

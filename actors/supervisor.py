@@ -286,7 +286,7 @@ class Supervisor:
     def _write_row(self) -> None:
         book, actors = self._book, self._program.of("self_play")
         with contextlib.suppress(ProcessLost):  # a row without its replay group; the next question to it tells more
-            asked = [slot.handle.metrics.remote(book.learner_steps) for slot in self._replays]
+            asked: list[Any] = [slot.handle.metrics.remote(book.learner_steps) for slot in self._replays]
             book.metrics.update(joint_replay_metrics([answer(ref, STOP_SECONDS) for ref in asked]))
         alive = sum(slot.ready is None and slot.failures == 0 for slot in actors)
         book.metrics.update({"actors/alive": alive, "actors/restarts": self._program.restarts})
@@ -301,7 +301,8 @@ class Supervisor:
         if self._learner.fresh:
             return False
         self._output.confirm_lock()  # each part of replay writes its own snapshot
-        asked = [(slot, slot.handle.save.remote()) for slot in (self._learner, *self._replays)]
+        workers = (self._learner, *self._replays)
+        asked: list[tuple[Slot, Any]] = [(slot, slot.handle.save.remote()) for slot in workers]
         deadline = time.monotonic() + (STOP_SECONDS if self._stop_requested else TIMEOUT)
         parts = []
         for slot, saved in asked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -30,7 +30,7 @@ Prepared = TypeVar("Prepared")
 class WeightsClient(Generic[Prepared]):
     """Pulls one name's weights from the parameter server and hands out what `prepare` makes of them."""
 
-    def __init__(self, params: ActorHandle, name: WeightsName, prepare: Callable[[Weights], Prepared]) -> None:
+    def __init__(self, params: ActorHandle[Any], name: WeightsName, prepare: Callable[[Weights], Prepared]) -> None:
         self._params = params
         self._name = name
         self._prepare = prepare
@@ -43,7 +43,7 @@ class WeightsClient(Generic[Prepared]):
 
     def fetch(self) -> Prepared | None:
         """Wait for the newest weights; None if they are known already. Raises if none were ever published."""
-        refs = ray.get(self._params.latest.remote(self._name, self.version), timeout=TIMEOUT)
+        refs: list[ray.ObjectRef[Any]] = ray.get(self._params.latest.remote(self._name, self.version), timeout=TIMEOUT)
         if not refs:
             if self.version is None:
                 raise RuntimeError(f"no {self._name!r} weights were published yet: the learner must start first")

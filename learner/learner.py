@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -35,9 +35,9 @@ class LearnerWorker(LearnerRank):
         config: Config,
         shape: TaskShape,
         incarnation: int,
-        replays: list[ActorHandle],
-        params: ActorHandle,
-        make_peer: Callable[[int], ActorHandle],
+        replays: list[ActorHandle[Any]],
+        params: ActorHandle[Any],
+        make_peer: Callable[[int], ActorHandle[Any]],
     ) -> None:
         super().__init__(config, shape, incarnation, replays)
         self._publish_target = config.reanalyze.share > 0
@@ -57,7 +57,7 @@ class LearnerWorker(LearnerRank):
         self._hear(calls)
 
     @staticmethod
-    def _hear(calls: list[ray.ObjectRef], timeout: float | None = RANK_TIMEOUT) -> None:
+    def _hear(calls: Sequence[ray.ObjectRef[Any]], timeout: float | None = RANK_TIMEOUT) -> None:
         """Wait for the peers' answers. PeerLost if one is gone; what one raised comes through as it is."""
         try:
             ray.get(calls, timeout=timeout)

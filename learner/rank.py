@@ -13,7 +13,7 @@ import numpy as np
 import ray
 import torch
 from ray.actor import ActorHandle
-from torch.distributed import Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from muzero_ray.config.schema import Config
 from muzero_ray.control.train_tally import TrainTally
@@ -52,7 +52,7 @@ class LearnerRank:
     """
 
     def __init__(
-        self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle], rank: int = 0
+        self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle[Any]], rank: int = 0
     ) -> None:
         torch.set_num_threads(config.actors.learner_threads)
         if may_use_no_gpu(config):
@@ -87,7 +87,7 @@ class LearnerRank:
         """
         begin = time.monotonic()
         tally = TrainTally()
-        updates: deque[list[ray.ObjectRef]] = deque()
+        updates: deque[list[ray.ObjectRef[Any]]] = deque()
         batches = deque(self._sample(beta) for _ in range(min(PREFETCH, steps)))
         asked = len(batches)
         while batches:
@@ -126,21 +126,21 @@ class LearnerRank:
         minus_rarest, any_over, any_stop = self._group.largest(-rarest, over, stop)
         return -minus_rarest, bool(any_over), bool(any_stop)
 
-    def _sample(self, beta: float) -> tuple[list[Part], list[ray.ObjectRef]]:
+    def _sample(self, beta: float) -> tuple[list[Part], list[ray.ObjectRef[Any]]]:
         """Have every shard draw its share of this rank's part of a batch."""
         parts = plan(self._masses, self._part_size, self._rng)
         return parts, [self._replays[part.shard].draw.remote(part.size, beta) for part in parts]
 
-    def _receive(self, parts: list[Part], draws: list[ray.ObjectRef], beta: float) -> Draw:
+    def _receive(self, parts: list[Part], draws: list[ray.ObjectRef[Any]], beta: float) -> Draw:
         return merge(parts, self._ask(draws), beta, len(self._replays))
 
-    def _report(self, keys: ItemKeys, priorities: FloatArray) -> list[ray.ObjectRef]:
+    def _report(self, keys: ItemKeys, priorities: FloatArray) -> list[ray.ObjectRef[Any]]:
         """New priorities, each to its shard; they answer with their masses, also those that it does not concern."""
         told = zip(self._replays, split(keys, priorities, len(self._replays)), strict=True)
         return [replay.update_priorities.remote(*theirs) for replay, theirs in told]
 
     @staticmethod
-    def _ask(refs: list[ray.ObjectRef]) -> list[Any]:
+    def _ask(refs: list[ray.ObjectRef[Any]]) -> list[Any]:
         answers: list[Any] = ray.get(refs, timeout=TIMEOUT)
         return answers
 

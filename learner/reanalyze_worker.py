@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import Any
 
 import ray
 import torch
@@ -23,7 +24,9 @@ TIMEOUT = 120.0
 class ReanalyzeWorker:
     """Shell of `Reanalyzer`; holds the handles {replay shards, params}."""
 
-    def __init__(self, config: Config, shape: TaskShape, replays: list[ActorHandle], params: ActorHandle) -> None:
+    def __init__(
+        self, config: Config, shape: TaskShape, replays: list[ActorHandle[Any]], params: ActorHandle[Any]
+    ) -> None:
         hide_gpus()
         torch.set_num_threads(config.actors.threads)
         seed_generators(config.run.seed, "reanalyze")
@@ -36,7 +39,8 @@ class ReanalyzeWorker:
     def reanalyze(self, transitions: int, seconds: float) -> int:
         """Refresh about `transitions` positions, or for `seconds`; returns how many were."""
         begin = time.monotonic()
-        if refs := ray.get(self._params.latest.remote("target", self._version), timeout=TIMEOUT):
+        refs: list[ray.ObjectRef[Any]] = ray.get(self._params.latest.remote("target", self._version), timeout=TIMEOUT)
+        if refs:
             weights: Weights = ray.get(refs[0], timeout=TIMEOUT)
             self._reanalyzer.set_weights(weights)
             self._version = weights.version
