@@ -42,7 +42,7 @@ OTHERS = {
 }
 """First words of other command lines, and why they are not executed here."""
 
-MENTIONED = ("python launch.py", "python -m launch")
+MENTIONED = ("python launch.py", "python -m muzero_ray.launch")
 """The program itself, not a command."""
 
 STANDS_FOR = {
