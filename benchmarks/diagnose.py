@@ -3,8 +3,9 @@
 Plays games with the weights of a run (or of one of its checkpoints), each time the same games: with the network's
 policy alone (0 simulations), with the searches of several sizes, and with searches over the true game in place of the
 learned model, which leave values and policies to the network. If only those improve on the policy, the model is at
-fault; if they do not either, the values are. The last lines say how well the network's values foretell what the games
-of the policy alone still earned, discounted and per part of that.
+fault; if they do not either, the values are. Further lines say how well the network's values foretell what the games
+of the policy alone still earned, discounted and per part of that, and how well the model tells actions apart
+(`foresight`).
 
     python -m benchmarks.diagnose runs/NAME --simulations 0 16 50 --true 16
     python -m benchmarks.diagnose runs/NAME/checkpoints/* --averaged   # the moving average of the weights, too
@@ -13,21 +14,21 @@ of the policy alone still earned, discounted and per part of that.
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from benchmarks.foresight import collect, foresight
+from benchmarks.true_game import SEED, Games, TrueGame
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import CheckedEnvironment
-from muzero_ray.envs.registry import make_environment
 from muzero_ray.envs.task_shape import TaskShape
 from muzero_ray.errors import ConfigError
 from muzero_ray.evaluation.environments import environment_factory
@@ -37,88 +38,13 @@ from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.runs.output import learner_state, open_run
 from muzero_ray.search.policies import build_search
 from muzero_ray.training.build import build_learner
-from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput
-
-SEED = 1_000
-"""Of the first game; the others follow."""
+from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
 
 QUARTERS = 4
 """Parts of the positions, by what they still earned."""
 
-Games = Sequence[CheckedEnvironment]
 Choose = Callable[[Games, Array, BoolArray], IntArray]
 """Games in play, their stacked observations `[B, ...]` and legal actions `[B, A]` to actions `[B]`."""
-
-
-class TrueGame:
-    """What a search asks of a model, answered by the game itself; values and policies are the network's.
-
-    A latent is the number of a node, `[B, 1]`. As in training, a lost life ends what can be earned. Chance on the way
-    is drawn anew, so that the search foresees no more than a perfect model would.
-    """
-
-    def __init__(self, config: Config, engine: InferenceEngine, channels: int) -> None:
-        """channels: of a single frame."""
-        self._engine, self._channels = engine, channels
-        self._emulator = make_environment(config.env)
-        self._emulator.reset(SEED)
-        self._rng = np.random.default_rng(SEED)
-        self._nodes: list[tuple[Any, Array, bool]] = []
-        """State of the game, stacked frames, whether it is over."""
-
-    def root(self, games: Games, observations: Array) -> NetworkOutput:
-        """Begin a search in these games."""
-        states = [_state(game) for game in games]
-        self._nodes = [(state, seen.copy(), False) for state, seen in zip(states, observations, strict=True)]
-        out = self._engine.initial(observations)
-        return NetworkOutput(_numbers(0, len(games)), out.reward, out.value, out.policy_logits)
-
-    def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
-        """See `RecurrentFunction`."""
-        begin, rewards = len(self._nodes), []
-        for number, action in zip(hidden[:, 0].astype(int).tolist(), actions.tolist(), strict=True):
-            state, seen, over = self._nodes[number]
-            reward = 0.0
-            if not over:
-                state, frame, reward, over = self._step(state, action)
-                seen = np.concatenate((seen[self._channels :], frame))
-            self._nodes.append((state, seen, over))
-            rewards.append(reward)
-        new = self._nodes[begin:]
-        answer = self._engine.initial(np.stack([seen for _, seen, _ in new]))
-        out.hidden[...] = _numbers(begin, len(new))
-        out.reward[...] = rewards
-        out.value[...] = np.where([over for *_, over in new], 0.0, answer.value)
-        out.policy_logits[...] = answer.policy_logits
-
-    def _step(self, state: Any, action: int) -> tuple[Any, Array, float, bool]:
-        inner = self._emulator.inner
-        if isinstance(inner, AtariEnvironment):
-            inner.go_on_from(state)
-        else:
-            inner = copy.deepcopy(state)
-            _reseed(inner, int(self._rng.integers(2**31)))
-        step = inner.step(action)
-        after = inner.position() if isinstance(inner, AtariEnvironment) else inner
-        return after, step.observation, step.reward, step.terminated
-
-
-def _numbers(begin: int, count: int) -> Array:
-    return np.arange(begin, begin + count, dtype=np.float32)[:, None]
-
-
-def _state(game: CheckedEnvironment) -> Any:
-    inner = game.inner
-    return inner.position() if isinstance(inner, AtariEnvironment) else copy.deepcopy(inner)
-
-
-def _reseed(adapter: Any, seed: int) -> None:
-    """Chance to come in a gymnasium environment; those of MinAtar have a generator of their own."""
-    game = adapter._env.unwrapped
-    if hasattr(game, "seed"):
-        game.seed(seed)
-    else:
-        game.np_random = np.random.default_rng(seed)
 
 
 class Played(NamedTuple):
@@ -241,6 +167,10 @@ def diagnose(run: Path, chosen: argparse.Namespace) -> None:
                 print(f"{checkpoint.path} | {name} | {how} | {score_text(played.returns)}", flush=True)
         if alone is not None:
             print(f"{checkpoint.path} | {name} | {_values(alone)}", flush=True)
+        if chosen.positions:
+            positions = collect(config, shape, player.engine, chosen.positions)
+            for line in foresight(config, player.engine, positions):
+                print(f"{checkpoint.path} | {name} | {line}", flush=True)
 
 
 def score_text(returns: FloatArray) -> str:
@@ -264,6 +194,9 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, nargs="*", default=[0, 16, 50], help="default: 0 16 50")
     parser.add_argument("--true", type=int, nargs="*", default=[16], help="over the true game (default: 16)")
     parser.add_argument("--episodes", type=int, default=30, help="default: %(default)s")
+    parser.add_argument(
+        "--positions", type=int, default=200, help="to hold actions from (default: %(default)s; 0: none)"
+    )
     parser.add_argument("--c-scale", type=float, help="of the searches, in place of the run's (gumbel)")
     parser.add_argument("--averaged", action="store_true", help="the moving average of the weights, too")
     chosen = parser.parse_args()

@@ -100,13 +100,14 @@ def lines_of(module: str, *asked: str) -> list[str]:
 
 
 def test_a_run_is_diagnosed_with_both_its_weights(run: Path) -> None:
-    asked = ["--simulations", "0", "3", "--true", "2", "--episodes", "2", "--averaged"]
+    asked = ["--simulations", "0", "3", "--true", "2", "--episodes", "2", "--averaged", "--positions", "8"]
     told = [line.split(" | ")[1:3] for line in lines_of("diagnose", str(run), *asked)]
     ways = ["0 simulations", "3 simulations", "2 simulations over the true game"]
-    for weights, lines in (("newest weights", told[:4]), ("averaged weights", told[4:])):
-        assert [name for name, _ in lines] == [weights] * 4
+    for weights, lines in (("newest weights", told[:8]), ("averaged weights", told[8:])):
+        assert [name for name, _ in lines] == [weights] * 8
         assert [how for _, how in lines[:3]] == ways
         assert lines[3][1].startswith("values explain ")
+        assert [how.split(":")[0] for _, how in lines[4:]] == [f"actions held for {moves}" for moves in (1, 2, 3, 5)]
 
 
 def test_networks_are_trained_on_the_games_of_a_run(run: Path) -> None:
