@@ -27,7 +27,9 @@ from scipy.stats import t as student
 from benchmarks.measure import machine
 from muzero_ray.config.files import load_run_config, preset_path
 from muzero_ray.errors import ConfigError
+from muzero_ray.evaluation.protocol import protocol_digest
 from muzero_ray.runs.output import SCORES_FILE
+from muzero_ray.runs.scores import comparable
 from muzero_ray.runs.side_files import SideFile, score_problem
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +82,7 @@ def read_curve(run: Path) -> Curve:
     return Curve(
         seed=config.run.seed,
         serial=config.run.serial,
-        protocol=scores[-1]["protocol"]["digest"],
+        protocol=protocol_digest(comparable(scores[-1], config)),
         learner_steps=[score["learner_step"] for score in scores],
         env_steps=[score["env_steps"] for score in scores],
         return_mean=[round(score["return_mean"], 3) for score in scores],

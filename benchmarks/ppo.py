@@ -153,7 +153,8 @@ def main() -> None:
             actions: IntArray = model.predict(observations, deterministic=True)[0].astype(np.int32)
             return actions
 
-        protocol = replace(evaluation_protocol(config, probe(config).spec), search="PPO", simulations=0)
+        ours = evaluation_protocol(config, probe(config).spec)
+        protocol = replace(ours, search="PPO", simulations=0, search_settings={}, discount=None)
         evaluation = play_episodes(
             environment_factory(config),
             policy,

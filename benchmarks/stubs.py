@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -26,6 +26,8 @@ UPDATE_SECONDS = 0.1
 
 class SleepingEngine:
     """See InferenceEngine: fixed time, no CPU, an answer that prefers nothing."""
+
+    precision: Literal["float32", "bf16"] = "float32"
 
     def __init__(self, actions: int) -> None:
         self._actions = actions

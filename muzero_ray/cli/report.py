@@ -9,7 +9,7 @@ from dataclasses import asdict
 from muzero_ray.cli.commands import ReportCommand
 from muzero_ray.cli.tables import table
 from muzero_ray.errors import ConfigError
-from muzero_ray.runs.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score
+from muzero_ray.runs.scores import CONFIDENCE, RESAMPLES, Aggregate, RunScore, compare, read_score, unknown_precision
 from muzero_ray.standard_streams import print_result, printable
 
 
@@ -26,9 +26,8 @@ def report_runs(command: ReportCommand) -> None:
             left_out.append(str(error))
     if scores:
         found = compare(scores)
-        print_result(
-            _report_json(scores, found) if command.as_json else f"{scores_table(scores)}\n\n{aggregates_table(found)}"
-        )
+        tables = "\n".join([scores_table(scores), "", aggregates_table(found), *precision_notes(scores)])
+        print_result(_report_json(scores, found) if command.as_json else tables)
     if len(left_out) > 1 or (left_out and scores):
         left_out.insert(0, f"{len(left_out)} of {len(command.runs)} runs are left out of the report:")
     if left_out:
@@ -69,6 +68,17 @@ def aggregates_table(found: Sequence[Aggregate]) -> str:
         )
     note = f"IQM: mean of the middle half of the runs. Interval: bootstrap over each task's runs, {RESAMPLES:,} draws."
     return f"{table(rows, left=1)}\n{note}"
+
+
+def precision_notes(scores: Sequence[RunScore]) -> list[str]:
+    """A line about old scores that were put together with others although their precision is not known."""
+    if not (unknown := unknown_precision(scores)):
+        return []
+    names = ", ".join(printable(str(score.run)) for score in unknown)
+    return [
+        f"Precision: whether the network was computed in float32 or in bf16 is not known of {names}, scored before it "
+        "was recorded. These scores count all the same."
+    ]
 
 
 def _figure(value: float) -> str:

@@ -14,11 +14,11 @@ from muzero_ray.evaluation.environments import environment_factory, evaluation_i
 from muzero_ray.evaluation.episodes import Episodes, EpisodesProgress, Policy
 from muzero_ray.evaluation.opponents import Opponent, make_opponent
 from muzero_ray.evaluation.policies import random_policy, search_policy
-from muzero_ray.evaluation.protocol import EvaluationProtocol, evaluation_protocol
+from muzero_ray.evaluation.protocol import EvaluationProtocol, evaluation_protocol, evaluation_search
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.evaluation.video import encode_mp4
 from muzero_ray.inference.build import build_engine
-from muzero_ray.search.policies import build_search
+from muzero_ray.search.policies import make_search
 from muzero_ray.types import FloatArray
 
 VIDEO_FPS = 30
@@ -70,9 +70,9 @@ class Evaluator:
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)
         self._instances = evaluation_instances(config)
-        self.protocol = evaluation_protocol(config, shape.spec)
-        self._search = build_search(
-            config, shape, simulations=self.protocol.simulations, c_scale=config.evaluation.c_scale
+        self.protocol = evaluation_protocol(config, shape.spec, precision=self._engine.precision)
+        self._search = make_search(
+            evaluation_search(config), discount=config.learner.discount, num_players=shape.spec.num_players
         )
 
     def load(self, flat: FloatArray) -> None:

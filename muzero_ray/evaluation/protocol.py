@@ -1,13 +1,19 @@
-"""What a score is measured under: stamped on every score, so that unlike ones are not compared."""
+"""What a score is measured under: stamped on every score, so that unlike ones are not compared.
+
+Whatever changes what the evaluated agent does with the same weights is part of it. Parts of the agent itself are not:
+its network, and how that reads a frame (`env.channels`, `env.scaling`). They belong to the weights like their number.
+Nor is what only rounds differently: `actors.engine` and `actors.threads`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from muzero_ray.config.schema import Config
+from muzero_ray.config.schema import Config, SearchConfig
 from muzero_ray.types import EnvSpec
 
 MOVE_LIMIT = 27_000
@@ -15,6 +21,21 @@ MOVE_LIMIT = 27_000
 
 NOT_OF_THE_GAME = ("opening_moves", "channels", "scaling", "instances")
 """Settings of the environment that do not change the game that is scored: for training, and for how it is read."""
+
+NOISE_SETTINGS = ("dirichlet_alpha", "noise_fraction", "temperature", "temperature_moves")
+"""Settings of the search that an evaluation does not use: it adds no noise, and takes the best action."""
+
+OTHER_KINDS_SETTINGS = {
+    "gumbel": ("pb_c_base", "pb_c_init", "unvisited"),
+    "puct": ("considered_actions", "c_visit", "c_scale"),
+}
+"""Settings that a search of this kind does not read. Every other one counts: a new setting does until it is named."""
+
+UNKNOWN = "unknown"
+"""In place of a setting that nothing says any more."""
+
+ADDED_LATER = ("move_limit", "search_settings", "discount", "precision")
+"""Parts that old scores do not have. Without a value, a protocol has no such entry."""
 
 
 @dataclass(frozen=True)
@@ -28,40 +49,109 @@ class EvaluationProtocol:
     opponent: str | None
     move_limit: int | None = None
     """Episodes are cut after this many moves. None: `env.max_moves` or the environment's own limit ends them."""
+    search_settings: dict[str, Any] = field(default_factory=dict)
+    """Those that a noise-free search of this kind reads, `simulations` apart."""
+    discount: float | None = None
+    """Of the search, per agent step. The return that is scored is not discounted."""
+    precision: str | None = None
+    """In which the network was computed: float32 or bf16. None: no network of ours played, or no engine was asked."""
 
     @property
     def digest(self) -> str:
-        """Short identity, the same for equal protocols."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        """Short identity, the same for equal protocols.
+
+        It counts all settings, those at their defaults, too. So it differs from the digest that a score got before
+        its search settings were recorded: that one is shared by scores of any search settings.
+        """
+        return protocol_digest(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able. Without a limit of moves it has no such entry, as scores had none before there was one."""
-        return {name: value for name, value in asdict(self).items() if name != "move_limit" or value is not None}
+        """JSON-able."""
+        entries = asdict(self).items()
+        return {name: value for name, value in entries if name not in ADDED_LATER or value not in (None, {})}
 
     def describe(self) -> str:
         """One line for people."""
+        settings = [f"{name} {_said(value)}" for name, value in self.search_settings.items()]
+        settings += [f"discount {_said(self.discount)}"] if self.discount is not None else []
+        settings += [self.precision] if self.precision is not None else []
+        details = f" ({', '.join(settings)})" if settings else ""
         against = f", against {self.opponent} on both sides" if self.opponent else ""
         cut = f", episodes cut after {self.move_limit:,} moves" if self.move_limit else ""
         return (
             f"{self.environment['id']}, raw undiscounted return, {self.search} search with {self.simulations} "
-            f"simulations, no noise{against}{cut}"
+            f"simulations{details}, no noise{against}{cut}"
         )
 
 
-def evaluation_protocol(config: Config, spec: EnvSpec) -> EvaluationProtocol:
+def _said(value: object) -> str:
+    """A setting as people read it."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def protocol_digest(entries: Mapping[str, Any]) -> str:
+    """Short identity of a protocol in the form of `EvaluationProtocol.as_dict`."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def evaluation_search(config: Config) -> SearchConfig:
+    """The search of `config`'s evaluations: that of self-play, with what `evaluation` has in place of it."""
+    return config.search.overridden(simulations=config.evaluation.simulations, c_scale=config.evaluation.c_scale)
+
+
+def search_settings(search: SearchConfig) -> dict[str, Any]:
+    """Every setting that a noise-free search of this kind reads, `kind` and `simulations` apart. JSON-able."""
+    unread = {"kind", "simulations", *NOISE_SETTINGS, *OTHER_KINDS_SETTINGS.get(search.kind, ())}
+    return search.model_dump(mode="json", exclude=unread)
+
+
+def evaluation_protocol(config: Config, spec: EnvSpec, *, precision: str | None = None) -> EvaluationProtocol:
     """The protocol of `config`'s evaluations.
 
-    spec: of the environment: how many play, and whether games end by a limit of their own.
+    spec: of the environment: how many play, and whether games end by a limit of their own. precision: of the engine.
     """
     environment = config.env.model_dump(mode="json", exclude=set(NOT_OF_THE_GAME))
     del environment["atari"]["terminal_on_life_loss"]
     if config.env.kind != "atari":
         del environment["atari"]
+    search = evaluation_search(config)
     return EvaluationProtocol(
         environment=environment,
-        search=config.search.kind,
-        simulations=config.evaluation.simulations or config.search.simulations,
+        search=search.kind,
+        simulations=search.simulations,
         noise=False,
         opponent=config.evaluation.opponent if spec.num_players == 2 else None,
         move_limit=MOVE_LIMIT if config.env.max_moves is None and spec.max_moves is None else None,
+        search_settings=search_settings(search),
+        discount=config.learner.discount,
+        precision=precision,
     )
+
+
+def completed(entries: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The protocol of a score of the run with this `config`, with what was not recorded yet when it was written.
+
+    A run writes its scores itself, under its own `config.yaml`, and going on with it changes no setting of play. So
+    what an old score does not say, its run's settings do: with equal ones it is equal to a new score, with others it
+    is not. A setting that is missing there was not there yet, and its default is what was done without it.
+    Two things stay `UNKNOWN`. If the score contradicts the settings, they are not those it was made under: none is
+    taken from them. And whether `auto`, or a bf16 that the processor may not have, became bf16 was up to the machine.
+    """
+    search = evaluation_search(config)
+    parts: dict[str, Any] = {"discount": config.learner.discount, "precision": _precision(config)}
+    settings = search_settings(search)
+    said = {"search": search.kind, "simulations": search.simulations}
+    if any(entries.get(name, value) != value for name, value in said.items()):
+        parts = dict.fromkeys(parts, UNKNOWN)
+        its = search.model_copy(update={"kind": entries.get("search")})
+        settings = dict.fromkeys(search_settings(its), UNKNOWN)
+    recorded = entries.get("search_settings")
+    if isinstance(recorded, Mapping):
+        settings |= recorded
+    return {**parts, **entries, "search_settings": settings}
+
+
+def _precision(config: Config) -> str:
+    """Of the engine that `config` asks for, as far as that is so on every machine."""
+    compiled_loops = config.network.kind == "mlp" and config.actors.engine != "torch"
+    return "float32" if compiled_loops or config.actors.precision == "float32" else UNKNOWN

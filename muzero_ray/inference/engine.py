@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
 
@@ -14,6 +14,11 @@ class InferenceEngine(Protocol):
     and handed back. `initial` returns contiguous arrays of the caller's own. One thread serves: only `prepare` may run
     beside it, in one other thread.
     """
+
+    @property
+    def precision(self) -> Literal["float32", "bf16"]:
+        """In which the network is computed."""
+        ...
 
     def initial(self, observations: Array) -> NetworkOutput:
         """h and f at stacked observations `[B, ...]`; rewards are 0."""

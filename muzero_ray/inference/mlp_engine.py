@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -48,6 +49,8 @@ class CompiledMlpEngine:
     Both functions raise ValueError for inputs of another shape than the network's, `recurrent` IndexError for an action
     that it does not have.
     """
+
+    precision: Literal["float32", "bf16"] = "float32"
 
     def __init__(self, network: MuZeroNetwork) -> None:
         """ValueError for a network of another kind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class TorchEngine:
     """
 
     def __init__(self, network: MuZeroNetwork, *, device: str = "cpu", bf16: bool = False) -> None:
+        self.precision: Literal["float32", "bf16"] = "bf16" if bf16 else "float32"
         self._device = torch.device(device)
         dtype = torch.bfloat16 if bf16 else torch.float32
         # Converting a channels_last module keeps its memory format.

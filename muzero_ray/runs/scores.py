@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from muzero_ray.config.files import load_run_config
+from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError, ConfigError
+from muzero_ray.evaluation.protocol import UNKNOWN, completed
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.folder import way_on, writer
 from muzero_ray.runs.human_scores import human_normalised
@@ -93,14 +95,17 @@ def read_score(run: Path) -> RunScore:
         len(final["returns"]),
         int(final["env_steps"]),
         int(final["learner_step"]),
-        _comparable(final),
+        comparable(final, config),
     )
 
 
-def _comparable(final: Mapping[str, Any]) -> dict[str, Any]:
-    """The protocol of a score. A limit of moves that cut no episode changed nothing: it does not count."""
-    left_out = {"digest"} if final.get("cut") else {"digest", "move_limit"}
-    return {name: value for name, value in final["protocol"].items() if name not in left_out}
+def comparable(score: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The protocol of a score of the run with this `config`; see `completed` for scores that do not say all of it.
+
+    A limit of moves that cut no episode changed nothing: it does not count.
+    """
+    left_out = {"digest"} if score.get("cut") else {"digest", "move_limit"}
+    return {name: value for name, value in completed(score["protocol"], config).items() if name not in left_out}
 
 
 def _score_problem(score: dict[str, Any]) -> str | None:
@@ -173,19 +178,31 @@ def compare(scores: Sequence[RunScore]) -> list[Aggregate]:
 
 
 def check_comparable(scores: Sequence[RunScore], *, over_tasks: bool = False) -> None:
-    """ConfigError that names the first difference of protocols. over_tasks: which game it is may differ."""
-    first, *others = scores
-    for other in others:
-        mine, its = _flat(first.protocol), _flat(other.protocol)
-        for name in sorted(mine.keys() | its.keys()):
-            if over_tasks and name == "environment.id":
-                continue
-            if mine.get(name) != its.get(name):
+    """ConfigError that names the first difference of protocols. over_tasks: which game it is may differ.
+
+    A precision that nobody knows any more is no difference, see `unknown_precision`. Of two that are known it is one.
+    """
+    protocols = [_flat(score.protocol) for score in scores]
+    for name in sorted(set().union(*protocols)):
+        if over_tasks and name == "environment.id":
+            continue
+        values = [(score, protocol.get(name)) for score, protocol in zip(scores, protocols, strict=True)]
+        if name == "precision":
+            values = [(score, value) for score, value in values if value != UNKNOWN]
+        for other, value in values[1:]:
+            first, firsts = values[0]
+            if value != firsts:
                 raise ConfigError(
                     f"runs {first.run} and {other.run} were evaluated under different protocols: {_brief(name)} is "
-                    f"{_brief(mine.get(name))} in one and {_brief(its.get(name))} in the other. Such scores can not be "
-                    "compared; report them apart"
+                    f"{_brief(firsts)} in one and {_brief(value)} in the other. Such scores cannot be compared; report "
+                    "them apart"
                 )
+
+
+def unknown_precision(scores: Sequence[RunScore]) -> list[RunScore]:
+    """Those of old scores that `compare` put together with scores whose precision is known, float32 or bf16."""
+    known = {score.task for score in scores if score.protocol.get("precision") != UNKNOWN}
+    return [score for score in scores if score.protocol.get("precision") == UNKNOWN and score.task in known]
 
 
 def _brief(value: object) -> str:

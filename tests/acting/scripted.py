@@ -122,6 +122,8 @@ def value_of(stacked: Array) -> float:
 class ScriptedEngine:
     """`value_of`, flat policies; the stacked observation is its own latent. Keeps the weights it was given."""
 
+    precision = "float32"
+
     def __init__(self) -> None:
         self.flat: FloatArray | None = None
         self.seen: list[Array] = []

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning import Curve, common_steps, judge, load_curves, main, read_curve
-from muzero_ray.config.files import dump_config
+from benchmarks.learning import CURVES, Curve, common_steps, judge, load_curves, main, read_curve
+from muzero_ray.config.files import dump_config, load_config, preset_path
 from muzero_ray.config.schema import Config
+from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
+from muzero_ray.evaluation.protocol import evaluation_protocol
 
 KEPT = [Curve(seed, True, "p", [10, 20], [100, 200], [score - 1, score + 1], [5, 5]) for seed, score in
         enumerate((10.0, 12.0, 14.0))]  # fmt: skip
@@ -58,7 +60,26 @@ def test_a_curve_holds_the_last_score_of_each_step(tmp_path: Path) -> None:
     run = run_with(
         tmp_path / "a", [("evaluation", 10, 1.0), ("evaluation", 20, 2.0), ("final", 20, 2.5), ("random", 20, 0.1)]
     )
-    assert read_curve(run) == Curve(3, False, "p", [10, 20], [80, 160], [1.0, 2.5], [4, 4])
+    curve = read_curve(run)
+    assert curve == Curve(3, False, curve.protocol, [10, 20], [80, 160], [1.0, 2.5], [4, 4])
+
+
+def test_a_curve_is_compared_by_all_settings_of_play(tmp_path: Path) -> None:
+    """Also where the score itself does not name them, which then all have one digest."""
+
+    def protocol(name: str, c_scale: float) -> str:
+        run = run_with(tmp_path / name, [("evaluation", 10, 1.0)])
+        config = Config().overridden(search=Config().search.overridden(c_scale=c_scale))
+        (run / "config.yaml").write_text(dump_config(config))
+        return read_curve(run).protocol
+
+    assert protocol("a", 1.0) == protocol("b", 1.0) != protocol("c", 0.1)
+
+
+def test_the_kept_curves_are_of_the_protocol_that_their_preset_has_now() -> None:
+    config = load_config(preset_path("cartpole"))
+    protocol = evaluation_protocol(config, make_environment(config.env).spec, precision="float32")
+    assert {curve.protocol for curve in load_curves(CURVES / "cartpole.json")} == {protocol.digest}
 
 
 def test_kept_curves_come_back_and_a_worse_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

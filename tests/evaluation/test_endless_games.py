@@ -22,7 +22,14 @@ from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
 from muzero_ray.evaluation.episodes import MAX_LANES, Episodes
 from muzero_ray.evaluation.evaluator import Evaluator, play_episodes
-from muzero_ray.evaluation.protocol import MOVE_LIMIT, EvaluationProtocol, evaluation_protocol
+from muzero_ray.evaluation.protocol import (
+    ADDED_LATER,
+    MOVE_LIMIT,
+    EvaluationProtocol,
+    completed,
+    evaluation_protocol,
+    protocol_digest,
+)
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.runs.scores import RunScore, compare, read_score
@@ -98,8 +105,11 @@ OWN = {
 def test_where_games_have_a_limit_scores_compare_with_those_made_before(digest: str) -> None:
     config = Config.model_validate(OWN[digest])
     protocol = evaluation_protocol(config, make_environment(config.env).spec)
-    assert (protocol.digest, protocol.move_limit) == (digest, None)
+    assert protocol.move_limit is None
     assert "move_limit" not in protocol.as_dict()
+    before = {name: value for name, value in protocol.as_dict().items() if name not in ADDED_LATER}
+    assert protocol_digest(before) == digest
+    assert completed(before, config) == {**protocol.as_dict(), "precision": "float32"}
 
 
 @pytest.mark.parametrize(

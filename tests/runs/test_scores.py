@@ -29,7 +29,7 @@ BREAKOUT = Config.model_validate(
 def score(value: float, config: Config = BREAKOUT, **changes: Any) -> RunScore:
     """changes: of the protocol, by dotted name with `__`."""
     spec = EnvSpec("test", (1, 96, 96), "uint8", 4, max_moves=27_000)
-    protocol = copy.deepcopy(vars(evaluation_protocol(config, spec)))
+    protocol = copy.deepcopy(vars(evaluation_protocol(config, spec, precision="float32")))
     for name, new in changes.items():
         *path, last = name.split("__")
         place = protocol
@@ -100,6 +100,15 @@ def test_games_are_put_together_on_the_human_scale() -> None:
         ({"environment__atari__sticky_actions": 0.0}, r"environment\.atari\.sticky_actions is 0\.25 in one and 0\.0"),
         ({"environment__kwargs": {"mode": 1}}, r"environment\.kwargs\.mode is None in one and 1 in the other"),
         ({"opponent": "minimax"}, "opponent is None in one and minimax in the other"),
+        ({"search_settings__c_scale": 0.1}, r"search_settings\.c_scale is 1\.0 in one and 0\.1 in the other"),
+        ({"search_settings__considered_actions": 4}, r"search_settings\.considered_actions is 16 in one and 4 in"),
+        ({"search_settings__min_value_range": 0.5}, r"search_settings\.min_value_range is 0\.0 in one and 0\.5 in"),
+        (
+            {"search_settings__value_bounds": [-1.0, 1.0]},
+            r"search_settings\.value_bounds is None in one and \[-1\.0, 1\.0\] in",
+        ),
+        ({"discount": 0.9}, r"discount is 0\.997 in one and 0\.9 in the other"),
+        ({"precision": "bf16"}, "precision is float32 in one and bf16 in the other"),
     ],
 )
 @pytest.mark.parametrize("game", ["Breakout", "Pong"])
@@ -133,7 +142,7 @@ def test_a_runs_score_is_its_newest_final_evaluation(tmp_path: Path) -> None:
     path.write_text("\n".join([*lines, json.dumps(newest)]) + "\n")
     read = read_score(tmp_path)
     assert (read.score, read.random, read.learner_steps, read.episodes, read.seed) == (2.0, 0.5, 18, 2, 0)
-    assert read.protocol == PROTOCOL
+    assert read.protocol | PROTOCOL == read.protocol
 
 
 PROTOCOL = {"search": "puct", "environment": {"id": "Breakout", "kind": "atari"}}
