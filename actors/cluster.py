@@ -23,6 +23,7 @@ from muzero_ray.actors.tokens import forget_blank_token, holds_token
 from muzero_ray.actors.user_limits import refuse_few_threads, start_remedy
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line
+from muzero_ray.printed import launch_line
 from muzero_ray.private_folder import PrivateFolder, shared_folder
 from muzero_ray.stop_signals import not_for_children
 
@@ -179,7 +180,8 @@ def _join(address: str, namespace: str) -> None:
     if "://" in address:
         raise ConfigError(
             f"run.address={address}: the driver must run on a node of the cluster, since replay and checkpoints are "
-            "written there. Use --address auto on a node, or: python launch.py submit ... --address http://HEAD:8265"
+            "written there. Use --address auto on a node, or: "
+            f"{launch_line('submit', '...', '--address', 'http://HEAD:8265')}"
         )
     # Where Ray finds what `auto` is; TMPDIR may be this run's own by now.
     os.environ.setdefault("RAY_TMPDIR", str(shared_folder()))

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
+SCRIPT = "muzero-ray"
+"""The console script of an installation."""
+
 
 def launch_line(*words: object) -> str:
-    """`python launch.py WORDS`, quoted for a shell, with `launch.py` found as it was for this command.
+    """This program with `words`, quoted for a shell, started in the way that works where the user stands.
 
-    Installed, it is a module of the package, and no script.
+    The program is named as it was started: `python launch.py`, `muzero-ray` or `python -m muzero_ray`. A script or
+    notebook that imports the package gets `python launch.py` in a checkout, and `python -m muzero_ray` elsewhere.
     """
-    started = sys.argv[0]
-    program = [started if Path(started).name == "launch.py" else "launch.py"]
-    if Path(started) == Path(__file__).with_name("launch.py") and not Path(started).is_symlink():
-        program = ["-m", "muzero_ray.launch"]
-    return shlex.join(["python", *program, *map(str, words)])
+    return shlex.join([*_program(sys.argv[0]), *map(str, words)])
+
+
+def _program(started: str) -> list[str]:
+    path, package = Path(started), Path(__file__).parent
+    # A checkout has a link here. An installation has a copy, which cannot be run as a script: it would find the
+    # package's `types` where Python has its own.
+    link = package / "launch.py"
+    if path.name == SCRIPT:
+        on_path = shutil.which(SCRIPT)
+        return [SCRIPT if on_path and Path(on_path) == path else started]
+    if path.name == "launch.py" and (path != link or link.is_symlink()):
+        return ["python", started]
+    if path == package / "__main__.py" or not link.is_symlink():
+        return ["python", "-m", "muzero_ray"]
+    return ["python", "launch.py"]

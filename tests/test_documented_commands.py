@@ -42,7 +42,7 @@ OTHERS = {
 }
 """First words of other command lines, and why they are not executed here."""
 
-MENTIONED = ("python launch.py", "python -m muzero_ray.launch")
+MENTIONED = ("python launch.py", "python -m muzero_ray")
 """The program itself, not a command."""
 
 STANDS_FOR = {
@@ -106,6 +106,8 @@ def documented() -> dict[str, set[str]]:
             if match := re.match(
                 r"(?:python -m (?=launch )|python |(?=\S+ \w+ [^-]))(?:\S*/)?launch(?:\.py)? (.+)", line
             ):
+                found["launch"].add(match[1])
+            elif match := re.match(r"(?:muzero-ray|python -m muzero_ray) (.+)", line):
                 found["launch"].add(match[1])
             elif match := re.match(r"python -m ((?:benchmarks|chaos).*)", line):
                 found["module"].add(match[1])

@@ -6,16 +6,19 @@ The source is searched for them, so that a new one cannot be forgotten.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from muzero_ray import launch
+from muzero_ray import launch, printed
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import load_checkpoint
@@ -31,7 +34,7 @@ COMMAND = re.compile(r"python (?:'[^']*launch\.py'|\S*launch\.py) [^`\n]*")
 """One of this program's in what was printed: to the end of the line, or of what stands in backticks."""
 
 ELSEWHERE = {
-    "muzero_ray.cli.parse": "the forms of the commands, which tests/test_documented_commands.py parses",
+    "muzero_ray.cli.parse.parse_args": "the forms of the commands, which tests/test_documented_commands.py parses",
     "muzero_ray.inference.build": "pip: installs a package (its name is checked below)",
     "muzero_ray.envs.gymnasium_env._register_plugins": "pip: installs a package (its name is checked below)",
     "muzero_ray.envs.gymnasium_env._remedy": "pip: installs a package",
@@ -197,7 +200,10 @@ def asked_for_presets(person: Person) -> str:
 
 def asked_for_help(person: Person) -> str:
     """tyro may break lines anywhere."""
-    return " ".join(person.types("train", "--help").replace("│", " ").split())
+    help_text = " ".join(person.types("train", "--help").replace("│", " ").split())
+    usage = "usage: python launch.py train"
+    assert help_text.startswith(usage)
+    return help_text.removeprefix(usage)
 
 
 def named_no_run(person: Person) -> str:
@@ -284,9 +290,52 @@ def test_the_program_is_named_as_it_was_started(started: str, program: str, monk
     assert shlex.split(line)[2:] == ["resume", "runs/it's $HOME", "--iterations", "5"]
 
 
-def test_an_installed_program_is_named_as_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as a script it would find the package's `types` where Python has its own."""
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an installed package, which has a copy of `launch.py` in place of the link."""
     (tmp_path / "launch.py").touch()
     monkeypatch.setattr("muzero_ray.printed.__file__", str(tmp_path / "printed.py"))
-    monkeypatch.setattr("sys.argv", [str(tmp_path / "launch.py"), "train"])
-    assert launch_line("presets") == "python -m muzero_ray.launch presets"
+    return tmp_path
+
+
+@pytest.mark.parametrize("started", ["launch.py", "__main__.py", "/usr/bin/pytest"])
+def test_an_installed_program_is_named_as_a_module(
+    started: str, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run as a script it would find the package's `types` where Python has its own."""
+    monkeypatch.setattr("sys.argv", [str(installed / started), "train"])
+    assert launch_line("presets") == "python -m muzero_ray presets"
+
+
+def test_a_module_of_a_checkout_is_named_as_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [str(Path(printed.__file__).with_name("__main__.py")), "train"])
+    assert launch_line("presets") == "python -m muzero_ray presets"
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_console_script_is_named_alone_where_the_shell_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "my bin" / "muzero-ray"
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(script), "train"])
+    assert launch_line("presets") == f"'{script}' presets"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert launch_line("presets") == "muzero-ray presets"
+
+
+def test_a_folder_with_modules_of_our_names_does_not_get_in_the_way(tmp_path: Path) -> None:
+    for name in ("actors/__init__.py", "learner/__init__.py", "configs/__init__.py", "launch.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise ImportError('not ours')\n")
+    root = Path(launch.__file__).resolve().parent
+    done = subprocess.run(
+        [sys.executable, "-m", "muzero_ray", "presets"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("Start one with: python -m muzero_ray train PRESET\n")

@@ -169,7 +169,7 @@ def split(
             given, extra = tyro.cli(
                 _typed_dict(command, options, description),
                 args=argv,
-                prog=f"launch.py {command}",
+                prog=launch_line(command),
                 description=description,
                 return_unknown_args=True,
             )

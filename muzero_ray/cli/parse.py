@@ -46,7 +46,7 @@ POSITIONAL = {
 }
 """The words of a command about runs: how help names them, and what is said if they are not there."""
 
-USAGE = """usage: python launch.py COMMAND ...
+USAGE = """usage: {program} COMMAND ...
 
   train PRESET           train; also: train --config FILE.yaml, train --game Breakout
   evaluate RUN           noise-free games with a run's newest weights
@@ -57,14 +57,14 @@ USAGE = """usage: python launch.py COMMAND ...
   presets                list the presets
   submit PRESET          train on a Ray cluster, as a job: --address http://HEAD:8265, else as train
 
-`python launch.py COMMAND --help` lists the options of a command. RUN is a run's or a checkpoint's folder."""
+`{program} COMMAND --help` lists the options of a command. RUN is a run's or a checkpoint's folder."""
 
 
 def parse_args(argv: Sequence[str]) -> Command:
     """Raises ConfigError for whatever can not be used, SystemExit(0) once it has printed help."""
     name, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
     if name in ("-h", "--help", "help"):
-        print_result(USAGE)
+        print_result(USAGE.format(program=launch_line()))
         raise SystemExit(0)
     parsers: dict[str, Callable[[list[str]], Command]] = {
         "train": _parse_train,
