@@ -104,10 +104,10 @@ def documented() -> dict[str, set[str]]:
         for line in snippets(path):
             line = re.sub(r"^(\w+=\S+ )+", "", line)
             if match := re.match(
-                r"(?:python -m (?=launch )|python |(?=\S+ \w+ [^-]))(?:\S*/)?launch(?:\.py)? (.+)", line
+                r"(?:muzero-ray|python -m muzero_ray"
+                r"|(?:python -m (?=launch )|python |(?=\S+ \w+ [^-]))(?:\S*/)?launch(?:\.py)?) (.+)",
+                line,
             ):
-                found["launch"].add(match[1])
-            elif match := re.match(r"(?:muzero-ray|python -m muzero_ray) (.+)", line):
                 found["launch"].add(match[1])
             elif match := re.match(r"python -m ((?:benchmarks|chaos).*)", line):
                 found["module"].add(match[1])

@@ -111,8 +111,8 @@ def test_there_is_something_to_check() -> None:
     assert set(parts) == {one for parts in LAYERS for one in parts.split(", ")}
 
 
-def test_the_shells_are_modules_of_the_package() -> None:
-    for name in SHELLS:
+def test_the_shells_and_the_presets_are_parts_of_the_package() -> None:
+    for name in (*SHELLS, "configs"):
         assert (ROOT / "muzero_ray" / name).resolve() == ROOT / name
     assert (ROOT / "muzero_ray" / "launch.py").resolve() == ROOT / "launch.py"
 

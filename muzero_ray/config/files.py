@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +108,11 @@ def dump_config(config: Config) -> str:
 
 
 def presets_folder() -> Path:
-    """`configs/` of the checkout, or where an installation put it."""
-    checkout = Path(__file__).resolve().parents[2] / "configs"
-    if checkout.is_dir():
-        return checkout
-    for file in metadata.files("muzero-ray") or ():
-        located = Path(str(file.locate())).resolve()
-        if file.parent.name == "configs" and file.suffix == ".yaml" and located.is_file():
-            return located.parent
-    raise ConfigError(f"{checkout}: the presets are missing. Reinstall muzero-ray, or use --config FILE")
+    """`configs/` of the checkout, to which the package has a link, or the package's copy in an installation."""
+    folder = (Path(__file__).resolve().parents[1] / "configs").resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: the presets are missing. Reinstall muzero-ray, or use --config FILE")
+    return folder
 
 
 def list_presets() -> tuple[Preset, ...]:
