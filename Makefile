@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # Each set of extras has a stamp, so that `make train` does not install what only tests need.
 RUN_STAMP := $(VENV)/.run
 DEV_STAMP := $(VENV)/.dev
+# The versions that CI tests; `make PIP_CONSTRAINTS= test` in a new clone takes the newest ones.
+PIP_CONSTRAINTS ?= -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_CONSTRAINTS)
 
 .PHONY: train test chaos check lint types format clean
 
@@ -38,12 +41,12 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(RUN_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[openvino]'
+$(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[openvino]'
 	touch $@
 
-$(DEV_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[boards,box2d,minatar,openvino,dev]'
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[boards,box2d,minatar,openvino,plots,dev]'
 	touch $@ $(RUN_STAMP)
 
 clean:

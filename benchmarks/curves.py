@@ -8,7 +8,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib
+try:
+    import matplotlib
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: benchmarks.curves needs the package {error.name}, which is not installed. "
+        "Install it: pip install -e '.[plots]'"
+    ) from None
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
