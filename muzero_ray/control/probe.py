@@ -13,7 +13,7 @@ def probe(config: Config, *, apart: bool = False) -> TaskShape:
     """Make the environment and a network for it once, and read the shapes.
 
     apart: try the environment in a process of its own, as workers will have theirs.
-    Raises ConfigError or EnvironmentFault for what can not work, here and not in some worker.
+    Raises ConfigError or EnvironmentFault for what cannot work, here and not in some worker.
     """
     spec = spec_apart(config.env) if apart else spec_of(config.env)
     channels, *rest = spec.observation_shape
