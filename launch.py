@@ -103,7 +103,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
         return remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params, note)
 
     places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
-    places += [("reanalyze", 0)] if config.reanalyze.share > 0 else []
+    places += [("reanalyze", 0)] if config.reanalyze.ratio > 0 else []
     places += [("self_play", index) for index in range(cpus.count)]
     slots = [*(Slot("replay", shard, replay) for shard, replay in enumerate(replays)), Slot("params", 0, params)]
     slots += [Slot(kind, index, spawn(kind, index)) for kind, index in places]
@@ -119,7 +119,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
     from ray.util import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    cpus, gpus, workers = config.actors.learner_cpus, config.actors.learner_gpus, config.learner.workers
+    cpus, gpus, workers = config.learner.cpus, config.learner.gpus, config.learner.workers
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
     if workers == 1:
         return [options | {"scheduling_strategy": near}]

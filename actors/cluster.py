@@ -265,8 +265,8 @@ def check_cpus(config: Config, free: float, *, private: bool) -> str | None:
 
     Raises ConfigError if a private Ray, which never grows, could not even hold one self-play actor beside the rest.
     """
-    actors, learners = config.actors, config.learner.workers
-    rest = learners * actors.learner_cpus + EVALUATOR_CPUS + (actors.num_cpus if config.reanalyze.share > 0 else 0.0)
+    actors, learner, learners = config.actors, config.learner, config.learner.workers
+    rest = learners * learner.cpus + EVALUATOR_CPUS + (actors.num_cpus if config.reanalyze.ratio > 0 else 0.0)
     fitting = int((free - rest) / actors.num_cpus + 1e-6) if free >= rest else 0
     if fitting >= actors.count:
         return None
@@ -274,7 +274,7 @@ def check_cpus(config: Config, free: float, *, private: bool) -> str | None:
     if private and fitting < 1:
         each = f" for each of learner.workers={learners}" if learners > 1 else ""
         raise ConfigError(
-            f"actors.learner_cpus={actors.learner_cpus:g}{each} and actors.num_cpus={actors.num_cpus:g} need "
+            f"learner.cpus={learner.cpus:g}{each} and actors.num_cpus={actors.num_cpus:g} need "
             f"{rest + actors.num_cpus:g} CPUs for one self-play actor and the rest, this machine has {free:g}: nothing "
             "would ever start. Lower them; they are what Ray reserves, not what is used"
         )

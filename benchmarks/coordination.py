@@ -90,13 +90,14 @@ def _config(preset: Config, actors: int) -> Config:
     """Breakout's preset with its frames, its learner's batches and its weights, but where time passes in sleep."""
     latency = {"latency": STEP_SECONDS}
     config = changed(preset, "env", kind="gymnasium", id="benchmarks.slow_env:Slow-v0", kwargs=latency)
-    limits = dict.fromkeys(("training_steps", "log_steps", "checkpoint_steps"), NEVER)
+    limits = dict.fromkeys(("learner_steps", "log_steps", "checkpoint_steps"), NEVER)
     config = changed(config, "run", wandb="disabled", minutes=None, **limits)
     config = changed(config, "evaluation", interval_steps=NEVER)
     config = changed(config, "search", simulations=SIMULATIONS)
     config = changed(config, "replay", min_size=config.learner.batch_size, segment_length=20)
-    shares = {"num_cpus": 0.001, "learner_cpus": 0.001}  # none of them computes
-    return changed(config, "actors", count=actors, envs_per_actor=LANES, rollout_steps=ROLLOUT_STEPS, **shares)
+    share = 0.001  # of a CPU for each process: none of them computes
+    config = changed(config, "learner", cpus=share)
+    return changed(config, "actors", count=actors, envs_per_actor=LANES, rollout_steps=ROLLOUT_STEPS, num_cpus=share)
 
 
 def _level(running: RunningProgram, config: Config, actors: int, seconds: float) -> dict[str, float]:

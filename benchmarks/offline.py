@@ -67,7 +67,7 @@ def trained(
     if held_out is None:
         raise ConfigError(f"none of the {len(games)} games of the run is held out. It keeps too few, or has no holdout")
     learner = build_learner(config, shape)
-    beta, steps = config.replay.priority_beta, config.run.training_steps
+    beta, steps = config.replay.priority_beta, config.run.learner_steps
     seconds = 0.0
     for step in range(1, steps + 1):
         begin = time.process_time()

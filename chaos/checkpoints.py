@@ -103,13 +103,13 @@ class Original:
 def make_original(folder: Path) -> Original:
     """A short serial run with several checkpoints, games in flight and reanalyzed games."""
     data: dict[str, Any] = {
-        "run": {"training_steps": 40, "log_steps": 20, "checkpoint_steps": 15, "wandb": "disabled", "serial": True},
+        "run": {"learner_steps": 40, "log_steps": 20, "checkpoint_steps": 15, "wandb": "disabled", "serial": True},
         "env": {"id": "CartPole-v1", "max_moves": 60},
         "network": {"hidden": 16, "layers": (16,), "head_layers": (16,)},
         "search": {"simulations": 2},
         "replay": {"min_size": 64, "samples_per_insert": 2.0, "segment_length": 8},
         "learner": {"batch_size": 16, "unroll_steps": 3, "td_steps": 4},
-        "reanalyze": {"share": 0.3, "simulations": 2},
+        "reanalyze": {"ratio": 0.3, "simulations": 2},
         "actors": {"count": 1, "envs_per_actor": 2, "rollout_steps": 40},
     }
     config = Config.model_validate(data)
@@ -123,9 +123,9 @@ def make_original(folder: Path) -> Original:
 def restore(folder: Path, shape: TaskShape) -> tuple[int, str]:
     """All that `resume RUN --iterations MORE` does before it plays on: (step, hash of the learner's state)."""
     _, config, checkpoint = open_run(folder)
-    config = config.model_copy(update={"run": config.run.model_copy(update={"training_steps": MORE})})
+    config = config.model_copy(update={"run": config.run.model_copy(update={"learner_steps": MORE})})
     with taking_over("the checkpoint's state.json"):  # as `launch.py` does
-        given = {"training_steps": MORE, "episodes": None, "minutes": None}
+        given = {"learner_steps": MORE, "episodes": None, "minutes": None}
         config = open_limits(config, checkpoint.state["book"], given)
     with RunOutput.reopen(config, folder, checkpoint) as output:
         runner = SerialRunner(config, shape, output, checkpoint)

@@ -46,7 +46,7 @@ OPTIONS = (
     *("--run.wandb", "disabled", "--minutes", 600, "--iterations", 10**8, "--run.checkpoint-steps", 200),
     *("--simulations", 8, "--max-moves", 100, "--network.hidden", 16, "--learner.batch-size", 32),
     *("--replay.min-size", 128, "--replay.capacity", 10**7, "--replay.samples-per-insert", 2),
-    *("--actors", 4, "--actors.num-cpus", 0.7, "--actors.learner-cpus", 0.2, "--actors.rollout-steps", 400),
+    *("--actors", 4, "--actors.num-cpus", 0.7, "--learner.cpus", 0.2, "--actors.rollout-steps", 400),
     *("--replay.segment-length", 20, "--learner.td-steps", 5),
     *("--evaluation.interval-steps", 10**8, "--evaluation.final-episodes", 2),
 )

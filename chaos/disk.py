@@ -126,7 +126,7 @@ def _mount(*arguments: object) -> None:
 def make_run(folder: Path) -> None:
     """A short run to go on with."""
     data = {
-        "run": {"training_steps": 100, "log_steps": 50, "checkpoint_steps": 100, "wandb": "disabled", "serial": True},
+        "run": {"learner_steps": 100, "log_steps": 50, "checkpoint_steps": 100, "wandb": "disabled", "serial": True},
         "env": {"id": "CartPole-v1", "max_moves": 30},
         "network": {"hidden": 16, "layers": (16,), "head_layers": (16,)},
         "search": {"simulations": 2},

@@ -50,16 +50,23 @@ class Broken(Exception):
 def small_config(folder: Path, **run: Any) -> Config:
     """CartPole with every kind of worker, one of each, and room for all games: what is missing in the end was lost."""
     heads = {"head_layers": (16,), "value": {"max": 10.0, "bins": 11}, "reward": {"max": 2.0, "bins": 5}}
-    steps = {"training_steps": LONG, "log_steps": 50, "checkpoint_steps": INTERVAL}
+    steps = {"learner_steps": LONG, "log_steps": 50, "checkpoint_steps": INTERVAL}
     data: dict[str, Any] = {
         "run": {**steps, "runs_dir": str(folder), "wandb": "disabled", "seed": 3, **run},
         "env": {"id": "CartPole-v1", "max_moves": 100},
         "network": {"kind": "mlp", "hidden": 16, "layers": (16,), **heads},
         "search": {"simulations": 8},
         "replay": {"min_size": 64, "samples_per_insert": 16.0, "segment_length": 50},
-        "learner": {"batch_size": 32, "unroll_steps": 3, "td_steps": 4, "lr": 1e-3, "lr_schedule": "constant"},
-        "reanalyze": {"share": 0.3, "simulations": 2},
-        "actors": {"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2, "learner_cpus": 0.2},
+        "learner": {
+            "batch_size": 32,
+            "unroll_steps": 3,
+            "td_steps": 4,
+            "lr": 1e-3,
+            "lr_schedule": "constant",
+            "cpus": 0.2,
+        },
+        "reanalyze": {"ratio": 0.3, "simulations": 2},
+        "actors": {"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2},
         # An evaluator is missed when it is asked: ask often.
         "evaluation": {"interval_steps": 25, "episodes": 2, "final_episodes": 2, "video": False},
     }

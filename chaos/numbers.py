@@ -170,13 +170,13 @@ class Found:
 
 def config() -> Config:
     data: dict[str, Any] = {
-        "run": {"training_steps": STEPS, "log_steps": 6, "checkpoint_steps": 4, "wandb": "disabled", "serial": True},
+        "run": {"learner_steps": STEPS, "log_steps": 6, "checkpoint_steps": 4, "wandb": "disabled", "serial": True},
         "env": {"id": "CartPole-v1", "max_moves": 60},
         "network": {"hidden": 16, "layers": (16,), "head_layers": (16,)},
         "search": {"simulations": 2},
         "replay": {"min_size": 32, "samples_per_insert": 4.0, "segment_length": 8},
         "learner": {"batch_size": 16, "unroll_steps": 3, "td_steps": 4},
-        "reanalyze": {"share": 0.3, "simulations": 2},
+        "reanalyze": {"ratio": 0.3, "simulations": 2},
         "actors": {"count": 1, "envs_per_actor": 2, "rollout_steps": 16},
         "evaluation": {"interval_steps": 8, "episodes": 1, "video": False},
     }

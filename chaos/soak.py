@@ -29,7 +29,7 @@ OPTIONS = (
     *("--max-moves", 40, "--simulations", 4, "--network.hidden", 16, "--network.layers", 16),
     *("--network.head-layers", 16, "--replay.capacity", CAPACITY, "--replay.min-size", 500),
     *("--replay.samples-per-insert", 4, "--learner.batch-size", 32, "--learner.td-steps", 5),
-    *("--reanalyze.share", 0.3, "--reanalyze.simulations", 2, "--actors.num-cpus", 0.3, "--actors.count", 2),
+    *("--reanalyze.ratio", 0.3, "--reanalyze.simulations", 2, "--actors.num-cpus", 0.3, "--actors.count", 2),
     *("--run.checkpoint-steps", 500, "--run.log-steps", 200, "--evaluation.interval-steps", 250),
     *("--evaluation.episodes", 2, "--evaluation.final-episodes", 2),
 )

@@ -17,7 +17,7 @@
 # Submit it from the checkout's folder, on a file system that all nodes see, with the virtual environment in .venv.
 # Three minutes before the time limit the run writes a checkpoint, and the job is put back into the queue; whatever the
 # reason for a new start, it goes on where it was. `--minutes` counts training only: leave the job time for its start-up
-# and the final evaluation. A GPU for the learner: --gpus-per-node=1 and --actors.learner-gpus 1.
+# and the final evaluation. A GPU for the learner: --gpus-per-node=1 and --learner.gpus 1.
 set -euo pipefail
 
 cd "${SLURM_SUBMIT_DIR:?submit this script with sbatch}"

@@ -40,7 +40,7 @@ class LearnerWorker(LearnerRank):
         make_peer: Callable[[int], ActorHandle[Any]],
     ) -> None:
         super().__init__(config, shape, incarnation, replays)
-        self._publish_target = config.reanalyze.share > 0
+        self._publish_target = config.reanalyze.ratio > 0
         self._incarnation = incarnation
         self._params = params
         self._peers = [make_peer(rank) for rank in range(1, config.learner.workers)]

@@ -42,7 +42,7 @@ def may_use_no_gpu(config: Config) -> bool:
 
     A single one on a private Ray needs no reservation: the machine is the run's.
     """
-    return config.actors.learner_gpus == 0 and (config.learner.workers > 1 or config.run.address is not None)
+    return config.learner.gpus == 0 and (config.learner.workers > 1 or config.run.address is not None)
 
 
 class LearnerRank:
@@ -54,7 +54,7 @@ class LearnerRank:
     def __init__(
         self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle[Any]], rank: int = 0
     ) -> None:
-        torch.set_num_threads(config.actors.learner_threads)
+        torch.set_num_threads(config.learner.threads)
         if may_use_no_gpu(config):
             hide_gpus()
         seed_generators(config.run.seed, "learner", rank, incarnation)

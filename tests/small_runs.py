@@ -34,7 +34,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "learner": {"discount": 1.0},
     },
     "breakout": {
-        "run": {"training_steps": 8, "log_steps": 2, "checkpoint_steps": 3},
+        "run": {"learner_steps": 8, "log_steps": 2, "checkpoint_steps": 3},
         "env": {
             "kind": "atari",
             "id": "Breakout",
@@ -57,7 +57,7 @@ def small_config(task: str = "cartpole", **sections: dict[str, Any]) -> Config:
     """A task of `TASKS`, with further settings by section."""
     data: dict[str, dict[str, Any]] = {
         "run": {
-            "training_steps": 40,
+            "learner_steps": 40,
             "log_steps": 5,
             "checkpoint_steps": 15,
             "wandb": "disabled",

@@ -75,7 +75,7 @@ def test_train_leaves_a_finished_run(cartpole_run: Path) -> None:
     assert load_checkpoint(cartpole_run).step == 30
     assert {row["learner_steps"] for row in rows(cartpole_run)} == {10, 20, 30}
     config = load_config(cartpole_run / "config.yaml")
-    assert (config.run.training_steps, config.env.id, config.search.simulations) == (30, "CartPole-v1", 3)
+    assert (config.run.learner_steps, config.env.id, config.search.simulations) == (30, "CartPole-v1", 3)
     assert [path.suffix for path in cartpole_run.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".npy")] == []
 
 

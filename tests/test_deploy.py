@@ -78,7 +78,7 @@ def test_its_command_is_one_that_submit_takes() -> None:
     volume = "--volume /home/ubuntu/runs:/runs"
     assert volume in yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())["docker"]["run_options"]
     assert command.folder.is_relative_to("/runs")
-    assert command.config.actors.learner_gpus == 1
+    assert command.config.learner.gpus == 1
 
 
 # --- KubeRay -------------------------------------------------------------------------------------------------------

@@ -151,9 +151,7 @@ def test_there_is_something_to_check() -> None:
     assert len(found["module"]) > 15
     headers = {preset.note("command").removeprefix("python launch.py ") for preset in config_file.list_presets()}
     assert headers <= found["launch"]
-    assert any(
-        line.startswith("submit atari --address") and "--actors.learner-cpus 4" in line for line in found["launch"]
-    )
+    assert any(line.startswith("submit atari --address") and "--learner.cpus 4" in line for line in found["launch"])
 
 
 @pytest.mark.parametrize("line", sorted(documented()["launch"]))
@@ -247,7 +245,7 @@ def test_what_goes_on_is_executed(line: str, workplace: Path) -> None:
     """With totals of this run's size: its own are reached in seconds."""
     run = workplace / "runs" / "A"
     run.rename(workplace / "made-by-hand")
-    assert run_serial(small_config(run={"training_steps": 5}), run)
+    assert run_serial(small_config(run={"learner_steps": 5}), run)
     words = words_of(line)
     command = parse_args(words)
     assert isinstance(command, ResumeCommand)

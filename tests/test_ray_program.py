@@ -94,7 +94,7 @@ def test_a_resumed_run_holds_what_was_saved_and_goes_on_counting(killed_run: Pat
     before: Checkpoint = load_checkpoint(folder)
     rows_before = before.state["metrics_rows"]
     lines_before = (folder / "metrics.jsonl").read_text().splitlines()[:rows_before]
-    config = ray_config(run={"training_steps": 45})
+    config = ray_config(run={"learner_steps": 45})
     with running(config, folder) as (supervisor, _, _, output):
         restored: list[Any] = []
 

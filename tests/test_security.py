@@ -286,7 +286,7 @@ def test_the_key_of_a_serial_run_is_nowhere(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert run_serial(small_config(run={"wandb": "offline", "training_steps": 10}), tmp_path / "run")
+    assert run_serial(small_config(run={"wandb": "offline", "learner_steps": 10}), tmp_path / "run")
     assert "WANDB_API_KEY" not in os.environ
     assert (tmp_path / "run" / "wandb").is_dir()
     assert holding(CANARY, tmp_path) == []
@@ -300,7 +300,7 @@ def test_the_key_of_a_run_under_ray_is_nowhere(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    config = ray_config(run={"wandb": "offline", "training_steps": 10})
+    config = ray_config(run={"wandb": "offline", "learner_steps": 10})
     seen: list[str] = []
     with running(config, tmp_path / "run") as (supervisor, program, _, output):
         on_progress(output, lambda book: seen.append(command_lines()) if book.learner_steps and not seen else None)

@@ -262,8 +262,8 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it(
     run_serial(command.config, folder, stop_at=20)
     step = load_checkpoint(folder).step
     assert launch.train(command) == 0
-    assert launch.train(command_for(config, folder, training_steps=80, address="auto")) == 0
-    assert [(config.run.training_steps, config.run.address, step) for config, _, step in started[1:]] == [
+    assert launch.train(command_for(config, folder, learner_steps=80, address="auto")) == 0
+    assert [(config.run.learner_steps, config.run.address, step) for config, _, step in started[1:]] == [
         (40, None, step),
         (80, "auto", step),
     ]

@@ -117,7 +117,7 @@ def test_a_killed_run_is_resumed_at_once(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "done"
-    assert run_serial(small_config(run={"training_steps": 5, "name": "done"}), folder)
+    assert run_serial(small_config(run={"learner_steps": 5, "name": "done"}), folder)
     return folder
 
 
@@ -137,7 +137,7 @@ def test_resume_of_a_finished_run_does_nothing_and_says_how_to_go_on(
         assert f"run {folder} is finished" in out
         assert f"trained: return_mean={score[-2]['return_mean']:.3f}" in out
         assert f"random:  return_mean={score[-1]['return_mean']:.3f}" in out
-        assert "run.training_steps=5 is reached" in out
+        assert "run.learner_steps=5 is reached" in out
         assert out.splitlines()[-1] == f"resume:  python launch.py resume {folder} --iterations 10"
     assert contents(folder) == before
 

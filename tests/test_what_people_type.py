@@ -241,7 +241,7 @@ def test_every_whole_number_has_a_limit(path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--minutes", "--replay.samples-per-insert", "--reanalyze.share", "--actors.num-cpus"]
+    "option", ["--minutes", "--replay.samples-per-insert", "--reanalyze.ratio", "--actors.num-cpus"]
 )
 @pytest.mark.parametrize("value", ["1e308", "inf", "nan"])
 def test_numbers_that_would_overflow(option: str, value: str) -> None:

@@ -68,13 +68,13 @@ def two_at_once(place: Place) -> None:
     "`learner.workers=2` on one device (`auto`, no GPUs for Ray)", "each rank has a device of its own, or exit code 2"
 )
 def two_ranks(place: Place) -> None:
-    ended = place.train("--learner.workers", 2, "--actors.learner-cpus", 0.4, "--actors.num-cpus", 0.5, serial=False)
+    ended = place.train("--learner.workers", 2, "--learner.cpus", 0.4, "--actors.num-cpus", 0.5, serial=False)
     place.expect(ended, "trained: " if ended.code == 0 else r"learner.gpus", code=(0, 2))
 
 
 @condition("more CPUs reserved than the machine has", "exit code 2; both numbers")
 def too_many_cpus(place: Place) -> None:
-    place.expect(place.train("--actors.learner-cpus", 500, serial=False), r"500", "CPUs", code=2)
+    place.expect(place.train("--learner.cpus", 500, serial=False), r"500", "CPUs", code=2)
 
 
 @condition("`submit` where nobody listens", "exit code 2 in seconds; the address is named")

@@ -86,7 +86,7 @@ def _tell_of_cut(evaluation: Evaluation) -> None:
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run's newest weights; the last line is for programs."""
     _, config, checkpoint = open_run(command.run, core_only=True)
-    torch.set_num_threads(config.actors.learner_threads)
+    torch.set_num_threads(config.learner.threads)
     config = evaluated(config, opponent=command.opponent, simulations=command.simulations, c_scale=command.c_scale)
     evaluator = trained_evaluator(config, probe(config), checkpoint)
     episodes = command.episodes or config.evaluation.final_episodes

@@ -15,17 +15,18 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Union, get_ar
 
 from pydantic import BaseModel
 
+from muzero_ray.config.renamed import RENAMED, renaming
 from muzero_ray.config.validation import KeyPath, raise_all
 from muzero_ray.config.yaml_file import Scalar, parse_scalar, parse_value
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
-from muzero_ray.standard_streams import printing_result
+from muzero_ray.standard_streams import print_error, printing_result
 
 SHORT_FORMS: dict[tuple[str, ...], str] = {
     ("run", "seed"): "--seed",
     ("run", "runs_dir"): "--runs-dir",
     ("run", "episodes"): "--episodes",
-    ("run", "training_steps"): "--iterations",
+    ("run", "learner_steps"): "--iterations",
     ("run", "minutes"): "--minutes",
     ("run", "address"): "--address",
     ("env", "max_moves"): "--max-moves",
@@ -45,6 +46,19 @@ class Option(NamedTuple):
 def flag(path: Sequence[str]) -> str:
     """`("learner", "batch_size")` -> `--learner.batch-size`."""
     return "--" + ".".join(path).replace("_", "-")
+
+
+def with_current_names(argv: Sequence[str]) -> list[str]:
+    """`argv` with each option that has an old name under its name of today; a hint on standard error says so."""
+    current = {flag(old): flag(new) for old, new in RENAMED.items()}
+    words = []
+    for word in argv:
+        typed, equals, value = word.partition("=")
+        new = current.get(typed.replace("_", "-"))
+        if new is not None:
+            print_error(f"hint: {renaming(typed, new)}")
+        words.append(word if new is None else f"{new}{equals}{value}")
+    return words
 
 
 def setting_options(model: type[BaseModel], base: BaseModel, prefix: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from muzero_ray.cli.commands import (
     SubmitCommand,
     TrainCommand,
 )
-from muzero_ray.cli.options import SHORT_FORMS, flag, one_option, setting_options, split
+from muzero_ray.cli.options import SHORT_FORMS, flag, one_option, setting_options, split, with_current_names
 from muzero_ray.cli.tables import table
 from muzero_ray.config import files as config_file
 from muzero_ray.config.base import LARGEST_SEED
@@ -34,7 +34,7 @@ from muzero_ray.config.schema import OPPONENT, Config
 from muzero_ray.config.validation import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
-from muzero_ray.standard_streams import print_result
+from muzero_ray.standard_streams import print_error, print_result
 from muzero_ray.user_paths import check_run_name, reading
 
 DEFAULT_ATARI_PRESET = "breakout"
@@ -91,6 +91,7 @@ def presets_table() -> str:
 
 
 def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
+    argv = with_current_names(argv)
     options = {
         "preset": one_option(
             str, f"Name of a preset; `{launch_line('presets')}` lists them.", None, positional="PRESET"
@@ -128,7 +129,9 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
         preset = DEFAULT_ATARI_PRESET
     path = file if preset is None else config_file.preset_path(preset)
     loaded = config_file.read_config(path)
-    validate(Config, *loaded)  # a broken file is reported as such, whatever the options say
+    if loaded.changes:
+        print_error(f"hint: {path}: {', '.join(loaded.changes)}")
+    validate(Config, loaded.data, loaded.where)  # a broken file is reported as such, whatever the options say
     goes_on = resume or name == "submit"
     base = loaded.data if goes_on or not _is_of_a_run(path) else _without_name(loaded.data)
     data, places = merged(base, given), {**without_items(loaded.where, where), **where}

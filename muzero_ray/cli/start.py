@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from muzero_ray.cli.commands import ResumeCommand, TrainCommand
-from muzero_ray.config.files import load_run_config
+from muzero_ray.config.files import load_run_config, read_config
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import describe_finished, describe_limits, open_limits
 from muzero_ray.control.probe import probe
@@ -85,6 +85,9 @@ def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | No
         remedy=f"Restore them from a backup, or go on without them: {without}",
     )
     shape = _probe(config)
+    converted = read_config(folder / "config.yaml").changes
     output = RunOutput.reopen(config, folder, checkpoint, lock)
+    if converted:
+        output.message(f"config.yaml was written by an older version; in the new one {', '.join(converted)}")
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
     return RunStart(config, shape, output, checkpoint)

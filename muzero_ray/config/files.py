@@ -11,6 +11,7 @@ from typing import Any
 
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import KeyPath, leaf_paths, nearest, shown, validate
+from muzero_ray.config.versions import KEY, VERSION, convert
 from muzero_ray.config.yaml_file import Loaded, dump_yaml, read_yaml
 from muzero_ray.errors import ConfigError
 
@@ -45,9 +46,9 @@ def read_config(path: Path) -> Loaded:
 
 def _read_on_base(path: Path, above: tuple[str, ...]) -> Loaded:
     """above: presets that build on this file, one on the other."""
-    own, where = read_yaml(path)
+    own, where, changes = convert(read_yaml(path))
     if BASE not in own:
-        return Loaded(own, where)
+        return Loaded(own, where, changes)
     name, place = own.pop(BASE), where.pop((BASE,))
     names = [preset.name for preset in list_presets()]
     if name not in names:
@@ -55,9 +56,9 @@ def _read_on_base(path: Path, above: tuple[str, ...]) -> Loaded:
         raise ConfigError(f"{place}: {BASE}: there is no preset of that name (got {shown(name)}). {remedy}")
     if name in above:
         raise ConfigError(f"{place}: {BASE}: {' builds on '.join([*above, name])}. Leave one of these out")
-    data, places = _read_on_base(preset_path(name), (*above, name))
+    data, places, _ = _read_on_base(preset_path(name), (*above, name))
     replaced = [path for path in leaf_paths(Config) if path in where]
-    return Loaded(merged(data, own), {**without_items(places, replaced), **where})
+    return Loaded(merged(data, own), {**without_items(places, replaced), **where}, changes)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +77,8 @@ def without_items(places: Mapping[KeyPath, str], given: Collection[KeyPath]) -> 
 
 def load_config(path: Path) -> Config:
     """A config file of any origin: a preset, a user's, or a run's `config.yaml`."""
-    return validate(Config, *read_config(path))
+    data, where, _ = read_config(path)
+    return validate(Config, data, where)
 
 
 def load_run_config(folder: Path) -> Config:
@@ -85,7 +87,7 @@ def load_run_config(folder: Path) -> Config:
     Where it cannot be used, the ConfigError names the newest copy of it.
     """
     try:
-        data, where = read_yaml(folder / "config.yaml")
+        data, where, _ = convert(read_yaml(folder / "config.yaml"))
         config = validate(Config, data, where)
     except ConfigError as error:
         raise ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error)) from None
@@ -103,8 +105,8 @@ def copy_hint(folder: Path) -> str:
 
 
 def dump_config(config: Config) -> str:
-    """YAML with every field written out; `load_config` of it gives an equal Config."""
-    return dump_yaml(config.to_dict())
+    """YAML with its version and every field written out; `load_config` of it gives an equal Config."""
+    return dump_yaml({KEY: VERSION, **config.to_dict()})
 
 
 def presets_folder() -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from muzero_ray.config.base import Fraction, FrozenConfig, KwargValue, Simulations, Width
+from muzero_ray.config.base import Cpus, Fraction, FrozenConfig, KwargValue, Simulations, Threads, Width
 
 
 class AtariConfig(FrozenConfig):
@@ -190,7 +190,13 @@ class LearnerConfig(FrozenConfig):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """`auto`: cuda if there is one, else cpu. With several workers, or on a cluster, only GPUs count that
-    `actors.learner_gpus` reserves."""
+    `learner.gpus` reserves."""
+    cpus: Cpus = 0.5
+    """CPUs Ray reserves for the learner, for each of its workers."""
+    gpus: Annotated[float, Field(ge=0.0, le=1024.0)] = 0.0
+    """GPUs Ray reserves for the learner, for each of its workers."""
+    threads: Threads = 1
+    """Torch threads of the learner on CPU."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """`bf16` runs forward passes under autocast; weights stay float32. `auto`: bf16 where the CPU or GPU has
     instructions for it."""
@@ -198,7 +204,7 @@ class LearnerConfig(FrozenConfig):
     """Positions per learner step."""
     workers: PositiveInt = 1
     """Processes that train together, each on its share of every batch; gradients are averaged, so the update is that of
-    the whole batch. Each gets `actors.learner_cpus` and `actors.learner_gpus`: for several GPUs."""
+    the whole batch. Each gets `cpus` and `gpus` of its own: for several GPUs."""
     unroll_steps: Annotated[int, Field(gt=0, le=1000)] = 5
     """K: steps the dynamics is unrolled and trained on behind each position."""
     td_steps: PositiveInt = 10
@@ -253,7 +259,7 @@ class LearnerConfig(FrozenConfig):
 class ReanalyzeConfig(FrozenConfig):
     """Old games are searched again with newer weights."""
 
-    share: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
+    ratio: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     """Transitions re-searched per transition played (0: off)."""
     simulations: Simulations | None = None
     """Simulations of those searches (none: as self-play)."""

@@ -70,16 +70,16 @@ def check_across(config: Sections) -> None:
             "Use learner.workers=1"
         )
     _check_instances(config)
-    gpus, device = config.actors.learner_gpus, config.learner.device
+    gpus, device = config.learner.gpus, config.learner.device
     if config.learner.workers > 1 and gpus < 1 and (device == "cuda" or (device == "auto" and gpus > 0)):
         raise ValueError(
-            f"actors.learner_gpus={gpus:g} for each of learner.workers={config.learner.workers}: two of them can not "
-            "train together on one GPU. Use actors.learner_gpus=1, or learner.device=cpu"
+            f"learner.gpus={gpus:g} for each of learner.workers={config.learner.workers}: two of them can not "
+            "train together on one GPU. Use learner.gpus=1, or learner.device=cpu"
         )
     if config.run.address is not None and device.startswith("cuda") and gpus == 0:
         raise ValueError(
-            f"learner.device={device} needs a GPU, and actors.learner_gpus=0 reserves none: on the cluster of "
-            f"run.address={config.run.address} another program may be using it. Use actors.learner_gpus=1"
+            f"learner.device={device} needs a GPU, and learner.gpus=0 reserves none: on the cluster of "
+            f"run.address={config.run.address} another program may be using it. Use learner.gpus=1"
         )
     if config.actors.count % config.replay.shards:
         raise ValueError(

@@ -25,17 +25,11 @@ class ActorsConfig(FrozenConfig):
     """Of the convolutional networks that act. `auto`: bf16 on CPUs that have instructions for it (AVX512-BF16, AMX)."""
     num_cpus: Cpus = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
-    learner_cpus: Cpus = 0.5
-    """CPUs Ray reserves for the learner."""
-    learner_gpus: Annotated[float, Field(ge=0.0, le=1024.0)] = 0.0
-    """GPUs Ray reserves for the learner."""
     memory_limit: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """GB that a self-play process may hold before it is replaced: an environment that leaks ends no run (none: a
     quarter of its machine's memory)."""
     threads: Threads = 1
     """Threads that compute the network, per self-play, reanalyze or evaluator process."""
-    learner_threads: Threads = 1
-    """Torch threads of the learner on CPU."""
 
 
 class EvaluationConfig(FrozenConfig):
@@ -67,7 +61,7 @@ class RunConfig(FrozenConfig):
     """Where the folders of runs are made."""
     seed: NonNegativeInt = 0
     """Of network weights, environments, searches and replay draws."""
-    training_steps: PositiveInt = 100_000
+    learner_steps: PositiveInt = 100_000
     """Learner steps; also the horizon of every schedule."""
     episodes: PositiveInt | None = None
     """Stop after this many self-play episodes."""
@@ -88,5 +82,5 @@ class RunConfig(FrozenConfig):
     """Project in Weights & Biases."""
 
 
-LIMITS = {"training_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
+LIMITS = {"learner_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
 """Those of `run`, and the options of `resume` that raise them."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from muzero_ray.config.renamed import RENAMED
 from muzero_ray.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
@@ -130,7 +131,9 @@ def _arity(annotation: Any) -> int:
 
 
 def _nearest_key(model: type[BaseModel], path: KeyPath) -> str:
-    """The sibling that was probably meant, or the same name in another section."""
+    """The name that replaced an old one, the sibling that was probably meant, or the same name in another section."""
+    if path in RENAMED:
+        return f"It is now called {dotted(RENAMED[path])}"  # type: ignore[index]
     section = _section(model, path[:-1])
     word = str(path[-1]).replace("-", "_").lower()
     if close := difflib.get_close_matches(word, section.model_fields, n=1, cutoff=0.6):

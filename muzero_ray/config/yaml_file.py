@@ -33,10 +33,11 @@ _FLOAT = re.compile(
 
 
 class Loaded(NamedTuple):
-    """A parsed file: its settings, and for each of them `file:line`."""
+    """A parsed file: its settings, and for each of them `file:line`. changes: what it calls by old names."""
 
     data: dict[str, Any]
     where: dict[KeyPath, str]
+    changes: tuple[str, ...] = ()
 
 
 def parse_scalar(text: str) -> Scalar:

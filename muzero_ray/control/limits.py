@@ -22,7 +22,7 @@ def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, flo
     """`config` for going on from `book` (a checkpoint's) when a person asked for the limits in `given`.
 
     A limit that is reached already, and that was not given anew, would end the run before it begins. Of episodes and
-    minutes it is lifted; training_steps, which every schedule needs, must be given: ConfigError. Nothing given, nothing
+    minutes it is lifted; learner_steps, which every schedule needs, must be given: ConfigError. Nothing given, nothing
     changed: the run then only evaluates.
     """
     if all(value is None for value in given.values()):
@@ -30,7 +30,7 @@ def open_limits(config: Config, book: Mapping[str, Any], given: Mapping[str, flo
     run = config.run
     reached = reached_limits(config, book)
     for name in reached:
-        if name == "training_steps" or given[name] is not None:
+        if name == "learner_steps" or given[name] is not None:
             raise ConfigError(
                 f"resume: run.{name}={getattr(run, name)} is reached already, so there is nothing to do. Give "
                 f"--{LIMITS[name]} more, such as {raised_limit(config, book, name)}"
@@ -42,7 +42,7 @@ def reached_limits(config: Config, book: Mapping[str, Any]) -> list[str]:
     """Names of the settings of `run` that end it now, the one to raise first."""
     run = config.run
     reached = {
-        "training_steps": book["learner_steps"] >= run.training_steps,
+        "learner_steps": book["learner_steps"] >= run.learner_steps,
         "episodes": run.episodes is not None and book["episodes"] >= run.episodes,
         "minutes": run.minutes is not None and book["seconds"] >= 60 * run.minutes,
     }
@@ -53,7 +53,7 @@ def raised_limit(config: Config, book: Mapping[str, Any], name: str) -> str:
     """The option of `resume` that doubles the limit `name`, or what was spent of it if that is more."""
     run = config.run
     doubled = {
-        "training_steps": 2 * max(run.training_steps, book["learner_steps"]),
+        "learner_steps": 2 * max(run.learner_steps, book["learner_steps"]),
         "episodes": 2 * max(run.episodes or 0, book["episodes"]),
         # Rounded up, so that it is above what is spent.
         "minutes": math.ceil(200 * max(run.minutes or 0.0, book["seconds"] / 60, 0.01)) / 100,
@@ -65,7 +65,7 @@ def describe_limits(config: Config) -> str:
     """The limits of a run in words."""
     run = config.run
     limits = [
-        f"{run.training_steps} learner steps",
+        f"{run.learner_steps} learner steps",
         *([f"{run.episodes} episodes"] if run.episodes is not None else []),
         *([f"{run.minutes:g} minutes"] if run.minutes is not None else []),
     ]

@@ -54,7 +54,7 @@ class RunBook:
     @property
     def progress(self) -> float:
         """Share of the training steps done, in [0, 1]."""
-        return min(self.learner_steps / self._config.run.training_steps, 1.0)
+        return min(self.learner_steps / self._config.run.learner_steps, 1.0)
 
     @property
     def temperature(self) -> float:
@@ -77,8 +77,8 @@ class RunBook:
         return min(self.limiter.insert_budget(), self._config.actors.rollout_steps)
 
     def reanalyze_budget(self) -> int:
-        """Transitions to search again now, so that `reanalyze.share` of what was played is."""
-        return int(self._config.reanalyze.share * self.env_steps) - self.reanalyzed
+        """Transitions to search again now, so that `reanalyze.ratio` of what was played is."""
+        return int(self._config.reanalyze.ratio * self.env_steps) - self.reanalyzed
 
     def train_budget(self) -> int:
         """Learner steps allowed now, never past a row, an evaluation, a checkpoint or the end."""
@@ -89,7 +89,7 @@ class RunBook:
             interval - self.learner_steps % interval
             for interval in (run.log_steps, run.checkpoint_steps, evaluation.interval_steps)
         )
-        return min(self.limiter.sample_budget(), to_boundary, run.training_steps - self.learner_steps)
+        return min(self.limiter.sample_budget(), to_boundary, run.learner_steps - self.learner_steps)
 
     # What happened.
 
@@ -171,7 +171,7 @@ class RunBook:
     def stop_reason(self) -> str | None:
         """Which limit of the run is reached, or None."""
         run = self._config.run
-        if self.learner_steps >= run.training_steps:
+        if self.learner_steps >= run.learner_steps:
             return f"{self.learner_steps} learner steps"
         if run.episodes is not None and self.episodes >= run.episodes:
             return f"{self.episodes} episodes"

@@ -43,7 +43,7 @@ class SerialRunner:
     """Plays, trains, reanalyzes, evaluates and checkpoints by turns."""
 
     def __init__(self, config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> None:
-        torch.set_num_threads(config.actors.learner_threads)
+        torch.set_num_threads(config.learner.threads)
         self._config = config
         self._output = output
         self._book = RunBook(config)
@@ -53,7 +53,7 @@ class SerialRunner:
         self._buffer = build_buffer(config, shape)
         self._archive = ReplayArchive(output.replay_folder)
         self._learner = build_learner(config, shape)
-        self._reanalyzer = Reanalyzer(config, shape) if config.reanalyze.share > 0 else None
+        self._reanalyzer = Reanalyzer(config, shape) if config.reanalyze.ratio > 0 else None
         self._evaluator = Evaluator(config, shape)
         self._stop_requested = False
         self._rolled_back = False

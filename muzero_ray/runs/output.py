@@ -77,7 +77,7 @@ class RunOutput:
             api_key=api_key,
         )
         self._progress = Progress(
-            config.run.training_steps,
+            config.run.learner_steps,
             episodes=config.run.episodes,
             minutes=config.run.minutes,
             title=f"muzero_ray  {folder.name}",

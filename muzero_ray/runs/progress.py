@@ -42,14 +42,14 @@ _FIELDS: Final = {
 class Progress:
     """Shows the newest values of a run; a context manager that leaves the terminal as it found it.
 
-    training_steps, episodes, minutes: the limits of the run, whichever is reached first ends it (None: no limit).
+    learner_steps, episodes, minutes: the limits of the run, whichever is reached first ends it (None: no limit).
     console: where to print; on a terminal a live panel, otherwise one line at once and then every `PLAIN_INTERVAL`.
     clock: seconds, monotonic.
     """
 
     def __init__(
         self,
-        training_steps: int,
+        learner_steps: int,
         *,
         episodes: int | None = None,
         minutes: float | None = None,
@@ -57,7 +57,7 @@ class Progress:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limits = {"learner_steps": training_steps, "episodes": episodes}
+        self._limits = {"learner_steps": learner_steps, "episodes": episodes}
         self._minutes = minutes
         self._title = title
         self._display = Display(sys.stdout)

@@ -100,7 +100,7 @@ def make_learner(
             schedule=settings.lr_schedule,
             final=settings.lr_final,
             warmup=settings.warmup_steps,
-            total=cfg.run.training_steps,
+            total=cfg.run.learner_steps,
         ),
         device=device,
         bf16=use_bf16(settings.precision, device, "learner.precision"),

@@ -25,11 +25,12 @@ from tests.small_runs import small_config
 
 def ray_config(**sections: dict[str, Any]) -> Config:
     """Every kind of worker, and one self-play actor, so that a run can not end without it."""
-    run = {"serial": False, "training_steps": 30, "log_steps": 10, "checkpoint_steps": 15}
+    run = {"serial": False, "learner_steps": 30, "log_steps": 10, "checkpoint_steps": 15}
     base: dict[str, dict[str, Any]] = {
         "run": small_config().run.model_dump() | run,
-        "actors": {"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2, "learner_cpus": 0.2},
-        "reanalyze": {"share": 0.5, "simulations": 2},
+        "actors": {"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2},
+        "learner": {"cpus": 0.2},
+        "reanalyze": {"ratio": 0.5, "simulations": 2},
         "replay": {"capacity": 2000},
     }
     return small_config(**{name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})

@@ -23,7 +23,7 @@ from muzero_ray.errors import ConfigError, MuZeroRayError
 def config(count: int, *, reanalyze: float = 0.0, learners: int = 1) -> Config:
     """0.5 CPUs for each worker but the evaluator, which takes 0.1."""
     return Config.model_validate(
-        {"actors": {"count": count}, "reanalyze": {"share": reanalyze}, "learner": {"workers": learners}}
+        {"actors": {"count": count}, "reanalyze": {"ratio": reanalyze}, "learner": {"workers": learners}}
     )
 
 
@@ -49,9 +49,9 @@ def test_workers_that_do_not_fit_are_announced_with_the_remedy(private: bool) ->
 
 
 def test_a_machine_on_which_nothing_would_ever_start_is_refused_but_a_cluster_may_grow() -> None:
-    with pytest.raises(ConfigError, match=r"actors.learner_cpus=0.5 and actors.num_cpus=0.5 need 1.1 CPUs"):
+    with pytest.raises(ConfigError, match=r"learner.cpus=0.5 and actors.num_cpus=0.5 need 1.1 CPUs"):
         cluster.check_cpus(config(2), 1.0, private=True)
-    several = r"actors.learner_cpus=0.5 for each of learner.workers=4 and actors.num_cpus=0.5 need 2.6 CPUs"
+    several = r"learner.cpus=0.5 for each of learner.workers=4 and actors.num_cpus=0.5 need 2.6 CPUs"
     with pytest.raises(ConfigError, match=several):
         cluster.check_cpus(config(2, learners=4), 2.0, private=True)
     text = cluster.check_cpus(config(2), 0.0, private=False)

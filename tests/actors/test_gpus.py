@@ -36,7 +36,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def configured(*, workers: int = 1, gpus: float = 0.0, address: str | None = None) -> Config:
-    config = ray_config(learner={"workers": workers, "batch_size": 32, "device": "auto"}, actors={"learner_gpus": gpus})
+    config = ray_config(learner={"workers": workers, "batch_size": 32, "device": "auto", "gpus": gpus})
     return config.model_copy(update={"run": config.run.model_copy(update={"address": address})})
 
 

@@ -41,7 +41,7 @@ KILLS = {10: "evaluator", 25: "replay", 45: "params", 65: "learner", 85: "self_p
 
 def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> None:
     config = ray_config(
-        run={"training_steps": STEPS, "checkpoint_steps": INTERVAL}, evaluation={"interval_steps": 10 * STEPS}
+        run={"learner_steps": STEPS, "checkpoint_steps": INTERVAL}, evaluation={"interval_steps": 10 * STEPS}
     )
     folder = tmp_path / "run"
     died_at: dict[str, int] = {}
@@ -89,7 +89,7 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
 def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP: it lives, holds its connections, and never answers."""
     monkeypatch.setattr(muzero_ray.actors.program, "TIMEOUT", 20.0)
-    config = ray_config(run={"training_steps": 60, "checkpoint_steps": INTERVAL}, reanalyze={"share": 0.0})
+    config = ray_config(run={"learner_steps": 60, "checkpoint_steps": INTERVAL}, reanalyze={"ratio": 0.0})
     with running(config, tmp_path / "run") as (supervisor, program, _, output):
         stopped: dict[str, int] = {}
 
@@ -109,7 +109,7 @@ def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, mon
 
 
 def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_path: Path) -> None:
-    config = ray_config(reanalyze={"share": 0.0})
+    config = ray_config(reanalyze={"ratio": 0.0})
     zero = tmp_path / "run" / "checkpoints" / "0"
     with running(config, tmp_path / "run") as (supervisor, program, book, output):
         learner, victims = program.one("learner"), list[int]()
@@ -134,7 +134,7 @@ def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_
 
 
 def test_weights_that_are_not_finite_are_rolled_back(tmp_path: Path) -> None:
-    config = ray_config(run={"training_steps": 60, "checkpoint_steps": INTERVAL})
+    config = ray_config(run={"learner_steps": 60, "checkpoint_steps": INTERVAL})
     folder = tmp_path / "run"
     with running(config, folder) as (supervisor, program, _, output):
         said = messages(output)

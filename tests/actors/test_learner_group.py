@@ -48,8 +48,8 @@ def places_given_back() -> Iterator[None]:
 
 
 def config(steps: int, workers: int) -> Config:
-    run = {"training_steps": steps, "checkpoint_steps": INTERVAL}
-    return ray_config(run=run, learner={"workers": workers}, reanalyze={"share": 0.0})
+    run = {"learner_steps": steps, "checkpoint_steps": INTERVAL}
+    return ray_config(run=run, learner={"workers": workers}, reanalyze={"ratio": 0.0})
 
 
 def in_peer(slot: Slot, what: Any) -> Any:

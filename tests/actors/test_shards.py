@@ -28,7 +28,7 @@ STEPS_RESUMED = 600  # 60 take a second: one actor may finish no game in that
 
 def two_shards(steps: int) -> Config:
     return ray_config(
-        run={"training_steps": steps, "checkpoint_steps": 20},
+        run={"learner_steps": steps, "checkpoint_steps": 20},
         actors={"count": 2},
         replay={"capacity": 20_000, "shards": 2},
     )

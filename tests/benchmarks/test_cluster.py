@@ -15,8 +15,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 def test_the_whole_system_is_watched_by_kind_of_process() -> None:
     config = small_config(
-        run={"serial": False, "training_steps": 1_000_000, "log_steps": 50, "checkpoint_steps": 1_000_000},
-        actors={"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2, "learner_cpus": 0.2},
+        run={"serial": False, "learner_steps": 1_000_000, "log_steps": 50, "checkpoint_steps": 1_000_000},
+        actors={"count": 1, "envs_per_actor": 4, "rollout_steps": 40, "num_cpus": 0.2},
+        learner={"cpus": 0.2},
         evaluation={"interval_steps": 1_000_000, "video": False},
     )
     zero = ("system/cpu/", "system/learner-", "system/env-steps")

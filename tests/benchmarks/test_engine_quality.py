@@ -17,7 +17,7 @@ from tests.small_runs import run_serial, small_config
 
 
 def test_a_run_is_played_and_every_engine_compared(tmp_path: Path) -> None:
-    config = small_config(run={"training_steps": 10, "log_steps": 5})
+    config = small_config(run={"learner_steps": 10, "log_steps": 5})
     assert run_serial(config, tmp_path / "run")
     rows = check(list(quality(tmp_path / "run", SMALL)), may_be_zero=("quality",))
     assert len(rows) == 2 * (len(MLP_ENGINES) - 1)

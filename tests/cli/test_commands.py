@@ -34,7 +34,7 @@ def test_resume_raises_only_the_limits_given(tmp_path: Path) -> None:
     command = parse_args(["resume", str(run), "--iterations", "123456", "--minutes", "2"])
     assert isinstance(command, ResumeCommand)
     expected = config.to_dict()
-    expected["run"].update(training_steps=123_456, minutes=2.0)
+    expected["run"].update(learner_steps=123_456, minutes=2.0)
     assert command.extended(config).to_dict() == expected
     assert ResumeCommand(run=run).extended(config) == config
 

@@ -64,7 +64,7 @@ def test_short_forms() -> None:
     )
     config = train(f"cartpole {line} --serial --address ray://head:10001 --run.name mine").config
     run = config.run
-    assert (run.seed, run.runs_dir, run.episodes, run.training_steps, run.minutes) == (3, "out", 7, 100_000, 0.5)
+    assert (run.seed, run.runs_dir, run.episodes, run.learner_steps, run.minutes) == (3, "out", 7, 100_000, 0.5)
     assert (run.serial, run.address, run.name) == (True, "ray://head:10001", "mine")
     assert (config.search.simulations, config.env.max_moves, config.actors.count) == (9, 11, 5)
 
@@ -128,7 +128,7 @@ def test_a_run_is_repeated_from_its_config_file(tmp_path: Path) -> None:
         ("cartpole --batch-size 3", "--batch-size: unknown option of train. Did you mean --learner.batch-size?"),
         ("cartpole --zzzzzzz", "--zzzzzzz: unknown option of train. See: python launch.py train --help"),
         ("cartpole --run.seed x", "--run.seed: must be a whole number (got 'x'). Write one such as 3"),
-        ("cartpole --iterations 1.5", "--iterations: run.training_steps: must be a whole number (got 1.5)."),
+        ("cartpole --iterations 1.5", "--iterations: run.learner_steps: must be a whole number (got 1.5)."),
         ("cartpole --seed -1", "--seed: run.seed: must be at least 0 (got -1). Use a value at least 0"),
         (
             "cartpole --search.kind gumble",

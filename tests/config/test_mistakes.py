@@ -192,16 +192,16 @@ MISTAKES = {
         "Use learner.workers=1",
     ),
     "learners without a GPU of their own": (
-        "learner:\n  workers: 2\nactors:\n  learner_gpus: 0.5\n",
-        "4",
-        "actors.learner_gpus=0.5 for each of learner.workers=2",
-        "Use actors.learner_gpus=1",
+        "learner:\n  workers: 2\n  gpus: 0.5\n",
+        "3",
+        "learner.gpus=0.5 for each of learner.workers=2",
+        "Use learner.gpus=1",
     ),
     "a GPU of a cluster that is not reserved": (
         "learner:\n  device: cuda\nrun:\n  address: auto\n",
         "2",
-        "learner.device=cuda needs a GPU, and actors.learner_gpus=0 reserves none",
-        "Use actors.learner_gpus=1",
+        "learner.device=cuda needs a GPU, and learner.gpus=0 reserves none",
+        "Use learner.gpus=1",
     ),
     "deeper section": (
         "network:\n  value:\n    bins: 600\n",
@@ -337,8 +337,8 @@ def test_words_mean_what_people_expect(text: str, value: Any, tmp_path: Path) ->
 def test_whole_floats_do_for_whole_numbers(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "run:\n  training_steps: 1e6\n  minutes: 3\nnetwork:\n  layers: [32, 6.4e1]\nenv:\n  kwargs: {a: 2.0}\n"
+        "run:\n  learner_steps: 1e6\n  minutes: 3\nnetwork:\n  layers: [32, 6.4e1]\nenv:\n  kwargs: {a: 2.0}\n"
     )
     config = config_file.load_config(file)
-    assert (config.run.training_steps, config.run.minutes, config.network.layers) == (1_000_000, 3.0, (32, 64))
+    assert (config.run.learner_steps, config.run.minutes, config.network.layers) == (1_000_000, 3.0, (32, 64))
     assert isinstance(config.env.kwargs["a"], float)  # only where a whole number is wanted

@@ -49,7 +49,7 @@ def test_the_atari_preset_has_the_overview_numbers() -> None:
         assert (support.max, support.bins, support.transform) == (300.0, 601, True)
     learner = config.learner
     assert (learner.batch_size, learner.lr, learner.unroll_steps, learner.td_steps) == (128, 1e-3, 5, 10)
-    assert (learner.discount, learner.device, config.actors.learner_gpus) == (0.997, "auto", 1.0)
+    assert (learner.discount, learner.device, config.learner.gpus) == (0.997, "auto", 1.0)
     assert (config.search.kind, config.search.simulations) == ("puct", 50)
 
 
@@ -58,7 +58,7 @@ def test_the_atari_preset_plays_with_what_is_cheapest_on_cpus() -> None:
     config = config_file.load_preset("atari")
     assert (config.actors.precision, config.actors.threads, config.actors.envs_per_actor) == ("auto", 1, 4)
     # Reanalyze is one process, and a position searched again costs as much as a move of one of the actors.
-    assert config.reanalyze.share <= 1 / config.actors.count
+    assert config.reanalyze.ratio <= 1 / config.actors.count
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,7 +10,7 @@ from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import describe_limits, open_limits
 from muzero_ray.errors import ConfigError
 
-NOTHING = {"training_steps": None, "episodes": None, "minutes": None}
+NOTHING = {"learner_steps": None, "episodes": None, "minutes": None}
 
 
 def going_on(configured: dict[str, Any], book: dict[str, float], **given: float) -> Config:
@@ -20,23 +20,23 @@ def going_on(configured: dict[str, Any], book: dict[str, float], **given: float)
 
 
 def test_a_given_limit_replaces_the_one_that_is_spent_and_the_others_remain() -> None:
-    config = going_on({"training_steps": 100, "minutes": 10.0, "episodes": 30}, {}, training_steps=200)
-    assert (config.run.training_steps, config.run.minutes, config.run.episodes) == (200, None, 30)
+    config = going_on({"learner_steps": 100, "minutes": 10.0, "episodes": 30}, {}, learner_steps=200)
+    assert (config.run.learner_steps, config.run.minutes, config.run.episodes) == (200, None, 30)
     assert describe_limits(config) == "200 learner steps or 30 episodes"
-    config = going_on({"training_steps": 100, "minutes": 11.0, "episodes": 20}, {}, minutes=20.0)
+    config = going_on({"learner_steps": 100, "minutes": 11.0, "episodes": 20}, {}, minutes=20.0)
     assert describe_limits(config) == "100 learner steps or 20 minutes"
 
 
 def test_with_nothing_given_nothing_changes() -> None:
-    config = going_on({"training_steps": 50, "minutes": 10.0, "episodes": 20}, {})
+    config = going_on({"learner_steps": 50, "minutes": 10.0, "episodes": 20}, {})
     assert describe_limits(config) == "50 learner steps or 20 episodes or 10 minutes"
 
 
 @pytest.mark.parametrize(
     ("configured", "given", "option"),
     [
-        ({"training_steps": 50}, {"minutes": 20.0}, "--iterations"),  # the horizon of every schedule can not go
-        ({}, {"training_steps": 40}, "--iterations"),
+        ({"learner_steps": 50}, {"minutes": 20.0}, "--iterations"),  # the horizon of every schedule can not go
+        ({}, {"learner_steps": 40}, "--iterations"),
         ({}, {"minutes": 9.0}, "--minutes"),
         ({}, {"episodes": 20}, "--episodes"),
     ],

@@ -57,7 +57,7 @@ def evaluation(*returns: float) -> Evaluation:
     [(0, 1.0, 0.4), (499, 1.0, 0.6994), (500, 0.5, 0.7), (749, 0.5, 0.8494), (750, 0.25, 0.85), (1000, 0.25, 1.0)],
 )
 def test_schedules_run_over_learner_steps(step: int, temperature: float, beta: float) -> None:
-    book = book_of(run={"training_steps": 1000}, replay={"priority_beta": 0.4})
+    book = book_of(run={"learner_steps": 1000}, replay={"priority_beta": 0.4})
     book.learner_steps = step
     assert book.temperature == temperature
     assert book.beta == pytest.approx(beta, abs=1e-12)
@@ -83,7 +83,7 @@ def test_training_never_steps_over_a_row_an_evaluation_a_checkpoint_or_the_end(
     """And never stands still: with budgets used up in any portions, the run gets to its last step."""
     log, checkpoint, evaluate = intervals
     book = book_of(
-        run={"training_steps": total, "log_steps": log, "checkpoint_steps": checkpoint},
+        run={"learner_steps": total, "log_steps": log, "checkpoint_steps": checkpoint},
         evaluation={"interval_steps": evaluate},
         replay={"samples_per_insert": ratio, "min_size": 40},
         learner={"batch_size": 8},
@@ -155,7 +155,7 @@ def test_the_learner_waits_for_the_first_transitions_and_then_for_its_ratio() ->
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        ({"training_steps": 50}, "50 learner steps"),
+        ({"learner_steps": 50}, "50 learner steps"),
         ({"episodes": 3}, "3 episodes"),
         ({"minutes": 2.0}, "2 minutes"),
     ],
@@ -178,7 +178,7 @@ def test_each_limit_stops_the_run(limit: dict[str, Any], reason: str, monkeypatc
 
 
 def test_reanalyze_gets_its_share_of_what_was_played() -> None:
-    book = book_of(reanalyze={"share": 0.5})
+    book = book_of(reanalyze={"ratio": 0.5})
     book.played(played(101))
     assert book.reanalyze_budget() == 50
     book.reanalyzed = 70  # the last game was longer than the budget
@@ -217,7 +217,7 @@ def test_the_best_score_is_kept_and_equal_scores_count_as_progress() -> None:
 def test_a_book_survives_json_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("muzero_ray.control.run_book.time.monotonic", lambda: now)
-    sections = {"run": {"training_steps": 100, "log_steps": 10}, "reanalyze": {"share": 1.0}}
+    sections = {"run": {"learner_steps": 100, "log_steps": 10}, "reanalyze": {"ratio": 1.0}}
     first = book_of(**sections)
     first.played(played(3000, inserted=2900, scores=(1.0, 0.1, 7.0), step=2))
     first.trained(TrainStats(12, 0.1, {"loss/total": 0.1, "loss/value": 1 / 3}, 2, 12, {}))

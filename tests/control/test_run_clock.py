@@ -76,7 +76,7 @@ def test_a_serial_run_starts_its_clock_with_the_first_move(
 
     monkeypatch.setattr(SelfPlay, "_round", slow)
     assert time.monotonic() == clock[0]
-    assert run_serial(small_config(run={"minutes": 0.1, "training_steps": 100_000}), tmp_path / "run")
+    assert run_serial(small_config(run={"minutes": 0.1, "learner_steps": 100_000}), tmp_path / "run")
     assert len(rounds) == 7
     assert load_checkpoint(tmp_path / "run").state["book"]["seconds"] == 6.0
     assert rows(tmp_path / "run")[-1]["wall_s"] == 6.0

@@ -23,11 +23,11 @@ from tests.small_runs import assert_same_run, reproducible_metrics, restored_rep
 
 VARIANTS = {
     "cartpole": small_config("cartpole"),
-    "200 updates": small_config("cartpole", run={"training_steps": 200, "checkpoint_steps": 50}),
+    "200 updates": small_config("cartpole", run={"learner_steps": 200, "checkpoint_steps": 50}),
     "two-player": small_config("tictactoe"),
-    "reanalyze": small_config("cartpole", reanalyze={"share": 1.0, "simulations": 3}),
+    "reanalyze": small_config("cartpole", reanalyze={"ratio": 1.0, "simulations": 3}),
     "truncated": small_config("cartpole", env={"max_moves": 12}, search={"kind": "puct"}),
-    "atari": small_config("breakout", reanalyze={"share": 0.5}),
+    "atari": small_config("breakout", reanalyze={"ratio": 0.5}),
 }
 
 
@@ -64,7 +64,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(variant: str, sto
     for stop in stops:
         assert not run_serial(config, tmp_path / "parts", stop_at=stop)
         checkpoint = load_checkpoint(tmp_path / "parts")
-        assert stop <= checkpoint.step < config.run.training_steps
+        assert stop <= checkpoint.step < config.run.learner_steps
         assert any(json.loads(checkpoint.files[IN_FLIGHT_FILE])["games"])
     assert run_serial(config, tmp_path / "parts")
     assert load_checkpoint(tmp_path / "parts").state["book"]["resumes"] == len(stops)
@@ -127,7 +127,7 @@ def test_the_replay_ratio_is_kept(tmp_path: Path) -> None:
 def test_every_limit_ends_a_run_with_a_checkpoint_and_a_score(
     limit: dict[str, float], reached: str, tmp_path: Path
 ) -> None:
-    config = small_config(run={"training_steps": 100_000, **limit})
+    config = small_config(run={"learner_steps": 100_000, **limit})
     assert run_serial(config, tmp_path / "run")
     book = load_checkpoint(tmp_path / "run").state["book"]
     assert book[reached] >= limit.get("episodes", 0.0)
@@ -147,8 +147,8 @@ def test_every_row_says_how_good_the_model_is_on_games_held_out(tmp_path: Path) 
 
 def test_a_finished_run_goes_on_under_a_larger_budget(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run_serial(small_config(run={"training_steps": 20}), folder)
-    run_serial(small_config(run={"training_steps": 40}), folder)
+    run_serial(small_config(run={"learner_steps": 20}), folder)
+    run_serial(small_config(run={"learner_steps": 40}), folder)
     steps = [row["learner_steps"] for row in rows(folder)]
     assert steps == sorted(steps)
     assert {5, 10, 15, 20, 25, 30, 35, 40} == set(steps)
@@ -161,7 +161,7 @@ def test_a_finished_run_goes_on_under_a_larger_budget(tmp_path: Path) -> None:
 def test_cartpole_is_learnt_within_a_small_budget(tmp_path: Path) -> None:
     """1000 updates on 5000 moves: of six seeds tried, the worst reached 118 of 200, and random play 20 to 24."""
     config = small_config(
-        run={"training_steps": 1000, "log_steps": 1000, "checkpoint_steps": 1000, "seed": 0},
+        run={"learner_steps": 1000, "log_steps": 1000, "checkpoint_steps": 1000, "seed": 0},
         env={"id": "CartPole-v1", "max_moves": 200},
         network={"hidden": 32, "layers": (32,), "head_layers": (32,), "value": {"max": 15.0, "bins": 31}},
         search={"simulations": 8},
@@ -203,7 +203,7 @@ def test_weights_that_are_not_finite_are_rolled_back_once(times: int, tmp_path: 
                 runner.run()
     assert left == [0]
     checkpoint = load_checkpoint(tmp_path / "run")
-    assert checkpoint.step == (config.run.training_steps if times == 1 else 20)
+    assert checkpoint.step == (config.run.learner_steps if times == 1 else 20)
     assert all(np.isfinite(array).all() for array in checkpoint.model.values())
     if times == 1:  # updates that were made again count once; skipped ones were drawn, too
         drawn = (checkpoint.step + skipped[0]) * config.learner.batch_size

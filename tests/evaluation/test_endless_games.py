@@ -230,7 +230,7 @@ def test_a_stop_is_obeyed_after_the_move_and_the_resumed_run_is_the_same(
 def test_a_stop_is_obeyed_between_two_games_that_are_searched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_config(env={"id": "CartPole-v1", "max_moves": 20}, reanalyze={"share": 1.0, "simulations": 3})
+    config = small_config(env={"id": "CartPole-v1", "max_moves": 20}, reanalyze={"ratio": 1.0, "simulations": 3})
     with monkeypatch.context() as patched:
         interruption = Interruption(patched, Reanalyzer, "refresh", 7)
         run_until(interruption, config, tmp_path / "parts")
@@ -245,7 +245,7 @@ def test_the_limit_of_minutes_ends_a_turn_and_an_evaluation_between_two_moves(
 ) -> None:
     """With a clock that stands still until the evaluation at step 20 has made three moves, then is over the limit."""
     monkeypatch.setattr(protocol_module, "MOVE_LIMIT", 30)  # of the final evaluation
-    config = small_config(env=ENDLESS, run={"minutes": 1.0, "training_steps": 100_000})
+    config = small_config(env=ENDLESS, run={"minutes": 1.0, "learner_steps": 100_000})
     rounds: list[int] = []
     play = Episodes._round
 

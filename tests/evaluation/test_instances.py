@@ -134,7 +134,7 @@ def test_games_that_are_truncated_with_nothing_legal_are_learned_from(search: st
         env={"id": "tests.odd_environments:MaskedTrunc-v0"},
         network=NETWORK,
         search={"kind": search},
-        reanalyze={"share": 1.0},
+        reanalyze={"ratio": 1.0},
         replay={"segment_length": 400},
     )
     run_serial(settings, tmp_path / "run")

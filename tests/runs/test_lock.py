@@ -323,5 +323,5 @@ def test_a_removed_folder_is_named_as_such(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ended_leaves_no_lock(tmp_path: Path) -> None:
-    assert run_serial(small_config(run={"training_steps": 5}), tmp_path / "run")
+    assert run_serial(small_config(run={"learner_steps": 5}), tmp_path / "run")
     assert not list((tmp_path / "run").glob("lock*"))

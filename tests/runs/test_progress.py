@@ -18,10 +18,10 @@ class FakeClock:
         return self.now
 
 
-def _plain(clock: FakeClock, training_steps: int = 1_000, **limits: float) -> tuple[Progress, io.StringIO]:
+def _plain(clock: FakeClock, learner_steps: int = 1_000, **limits: float) -> tuple[Progress, io.StringIO]:
     out = io.StringIO()
     console = Console(file=out, force_terminal=False, width=80)
-    return Progress(training_steps, console=console, clock=clock, **limits), out  # type: ignore[arg-type]
+    return Progress(learner_steps, console=console, clock=clock, **limits), out  # type: ignore[arg-type]
 
 
 def test_piped_first_line_at_once_then_one_each_interval() -> None:
@@ -129,7 +129,7 @@ def test_close_twice_prints_the_last_line_once() -> None:
 
 def test_what_goes_on_besides_training_is_shown_in_front_and_a_run_that_is_over_has_no_eta() -> None:
     clock = FakeClock()
-    progress, out = _plain(clock, training_steps=10)
+    progress, out = _plain(clock, learner_steps=10)
     progress.update({"learner_steps": 5})
     clock.now += 10.0
     progress.doing("evaluation: 1 of 3 episodes, 20 moves")

@@ -52,7 +52,7 @@ def make_batch(kind: str, seed: int = 0) -> Batch:
 
 def learner(kind: str = "mlp", *, total: int = 1000, group: Group | None = None, **settings: Any) -> Learner:
     cfg = Config(
-        run=RunConfig(training_steps=total),
+        run=RunConfig(learner_steps=total),
         network=NETWORKS[kind],
         replay=ReplayConfig(min_size=500),
         learner=LearnerConfig(batch_size=B, unroll_steps=K, **{"device": "cpu", "warmup_steps": 0, **settings}),
