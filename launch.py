@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from muzero_ray.actors.program import Program
     from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config.schema import Config
-    from muzero_ray.control.run_book import RunBook
+    from muzero_ray.control.run_state import RunState
     from muzero_ray.envs.task_shape import TaskShape
     from muzero_ray.runs.checkpoint import Checkpoint
     from muzero_ray.runs.output import RunOutput
@@ -45,7 +45,7 @@ class Runner(Protocol):
     def request_stop(self) -> None: ...
 
 
-def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOutput) -> Program:
+def build_program(config: Config, shape: TaskShape, run_state: RunState, output: RunOutput) -> Program:
     """Every process of a run, and who holds whose handle.
 
     Replay and parameter server hold none; self-play holds {its shard of replay, params}, learner and reanalyze {all
@@ -87,7 +87,7 @@ def build_program(config: Config, shape: TaskShape, book: RunBook, output: RunOu
     notes = PrivateFolder()
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> Any:
-        incarnation, note = book.incarnation(restarts), notes.path / note_name(kind, index, restarts)
+        incarnation, note = run_state.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
             worker = remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
             return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params, note)
@@ -135,11 +135,11 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
     from muzero_ray.actors.cluster import check_cpus, connect, connected, settle_heap
-    from muzero_ray.control.run_book import RunBook
+    from muzero_ray.control.run_state import RunState
 
-    book = RunBook(config)
+    run_state = RunState(config)
     if checkpoint is not None:
-        book.load_state(checkpoint.state["book"])
+        run_state.load_state(checkpoint.state["book"])
     private, namespace = config.run.address is None, f"muzero-{output.folder.name}"
     if private:
         check_cpus(config, os.cpu_count() or 1, private=True)
@@ -151,14 +151,16 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
         from muzero_ray.actors.supervisor import Supervisor
 
         def start(recover: bool) -> Supervisor:
-            program = build_program(config, shape, book, output)
-            return Supervisor(program, book, config, output, checkpoint.files if checkpoint else None, recover=recover)
+            program = build_program(config, shape, run_state, output)
+            return Supervisor(
+                program, run_state, config, output, checkpoint.files if checkpoint else None, recover=recover
+            )
 
         if notice:
             output.message(notice)
         if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
             output.message(warning)
-        runner = RayRunner(start, lambda: connect(config.run.address, namespace), book, output)
+        runner = RayRunner(start, lambda: connect(config.run.address, namespace), run_state, output)
         settle_heap()
         yield runner
 

@@ -10,7 +10,7 @@ from muzero_ray.actors.cluster import disconnect
 from muzero_ray.actors.ray_watch import RayLost, is_private, loss
 from muzero_ray.actors.slots import backoff
 from muzero_ray.actors.supervisor import Supervisor
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.output import RunOutput
 
@@ -26,14 +26,14 @@ Start = Callable[[bool], Supervisor]
 class RayRunner:
     """Drives a supervisor. With a private Ray that is lost, it makes another one of both and goes on.
 
-    Only the processes are lost. The book stays, replay reads back every game that it acknowledged, and the learner
-    goes on from the last checkpoint, as when these processes die one by one.
+    Only the processes are lost. The run's state stays, replay reads back every game that it acknowledged, and learner
+    steps go on from the last checkpoint, as when these processes die one by one.
 
     Made when Ray is there; `connect` starts another one.
     """
 
-    def __init__(self, start: Start, connect: Callable[[], object], book: RunBook, output: RunOutput) -> None:
-        self._start, self._connect, self._book, self._output = start, connect, book, output
+    def __init__(self, start: Start, connect: Callable[[], object], run_state: RunState, output: RunOutput) -> None:
+        self._start, self._connect, self._run_state, self._output = start, connect, run_state, output
         self._supervisor: Supervisor | None = start(False)
         self._recover = False
         self._losses = 0
@@ -84,9 +84,9 @@ class RayRunner:
         raise error
 
     def _count_loss(self, reason: str) -> None:
-        further = self._book.learner_steps > self._lost_at
+        further = self._run_state.learner_steps > self._lost_at
         self._losses = 1 if further else self._losses + 1
-        self._lost_at = max(self._lost_at, self._book.learner_steps)
+        self._lost_at = max(self._lost_at, self._run_state.learner_steps)
         if self._losses > MAX_LOSSES:
             raise MuZeroRayError(
                 f"Ray was lost {self._losses} times in a row, last: {reason}. Look for what kills its processes, "
@@ -105,12 +105,14 @@ class RayRunner:
         disconnect()
 
     def _restart(self) -> Supervisor:
-        self._book.resumes += 1  # the new processes are others than all before
+        self._run_state.resumes += 1  # the new processes are others than all before
         self._connect()
         supervisor = self._supervisor = self._start(self._recover)
         if self._stop_requested:
             supervisor.request_stop()
-        before = self._book.learner_steps
+        before = self._run_state.learner_steps
         supervisor.restore()
-        self._output.message(f"Ray is back; learner at step {self._book.learner_steps}, where the run was at {before}")
+        self._output.message(
+            f"Ray is back; learner at step {self._run_state.learner_steps}, where the run was at {before}"
+        )
         return supervisor

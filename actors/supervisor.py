@@ -1,4 +1,4 @@
-"""Control, all in one place: hands out short calls, waits on their answers, keeps the run's book.
+"""Control, all in one place: hands out short calls, waits on their answers, keeps the run's state.
 
 The answer that comes back is the health check, the statistics and the way an exception travels. No call runs for
 long, none is dropped, and nobody waits without end: a process that dies or hangs is replaced, and one that keeps dying
@@ -20,7 +20,7 @@ from muzero_ray.actors.program import TIMEOUT, Program
 from muzero_ray.actors.slots import OtherLost, ProcessLost, Slot, answer
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import finish, left_unfinished
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.errors import NumericsError
 from muzero_ray.replay.metrics import joint_replay_metrics
 from muzero_ray.runs.output import RunOutput, learner_state
@@ -51,7 +51,7 @@ def _object_store_mb() -> float | None:
 
 
 class Supervisor:
-    """Drives `program` until a limit of the book is reached, or `request_stop`.
+    """Drives `program` until a limit of the run is reached, or `request_stop`.
 
     replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run. recover: replay
     takes up again what it acknowledged before its processes died, in place of these.
@@ -60,7 +60,7 @@ class Supervisor:
     def __init__(
         self,
         program: Program,
-        book: RunBook,
+        run_state: RunState,
         config: Config,
         output: RunOutput,
         replay_files: dict[str, bytes] | None = None,
@@ -68,7 +68,7 @@ class Supervisor:
         recover: bool = False,
     ) -> None:
         self._program = program
-        self._book = book
+        self._run_state = run_state
         self._config = config
         self._output = output
         self._replays, self._params = program.of("replay"), program.one("params")
@@ -112,7 +112,7 @@ class Supervisor:
         """
         self._output.message(STARTED)
         while True:
-            while self._book.stop_reason() is None and not self._stop_requested:
+            while self._run_state.stop_reason() is None and not self._stop_requested:
                 self._hand_out()
                 self._collect()
             self._drain()
@@ -132,28 +132,32 @@ class Supervisor:
 
     def _hand_out(self) -> None:
         """Give every free process what its budget allows."""
-        book, now = self._book, time.monotonic()
+        run_state, now = self._run_state, time.monotonic()
         self._tend_services(now)
         if self._to_load or any(slot.ready is not None for slot in self._services):
             return
         if self._learner.is_free(now) and (self._learner.fresh or self._publish):
             self._set_up_learner()
-        if not self._started or self._final is not None or book.stop_reason() is not None:
+        if not self._started or self._final is not None or run_state.stop_reason() is not None:
             return
         free = [slot for slot in self._program.slots if slot.is_free(now)]
         free.sort(key=lambda slot: slot.started)  # who has waited longest: a scarce budget goes round
         if self._evaluator in free and self._evaluations.in_play:
             self._evaluations.go_on()
-        elif self._evaluator in free and book.due("evaluate"):  # before the learner publishes newer weights
-            self._evaluated_at = book.env_steps
+        elif self._evaluator in free and run_state.due("evaluate"):  # before the learner publishes newer weights
+            self._evaluated_at = run_state.env_steps
             episodes, seed = self._config.evaluation.episodes, self._config.run.seed
             self._evaluations.begin("evaluation", "evaluate", episodes, seed, False)
         for slot in free:
             if slot.kind == "self_play" and (transitions := self._rollout_budget()):
-                slot.send("rollout", transitions, book.temperature, CALL_SECONDS, reserved=transitions)
-            elif slot.kind == "learner" and (steps := book.train_budget()):
-                slot.send("train", steps, book.beta, CALL_SECONDS)
-            elif slot.kind == "reanalyze" and book.learner_steps and (transitions := book.reanalyze_budget()) > 0:
+                slot.send("rollout", transitions, run_state.temperature, CALL_SECONDS, reserved=transitions)
+            elif slot.kind == "learner" and (steps := run_state.train_budget()):
+                slot.send("train", steps, run_state.beta, CALL_SECONDS)
+            elif (
+                slot.kind == "reanalyze"
+                and run_state.learner_steps
+                and (transitions := run_state.reanalyze_budget()) > 0
+            ):
                 slot.send("reanalyze", transitions, CALL_SECONDS)
 
     def _tend_services(self, now: float) -> None:
@@ -183,7 +187,7 @@ class Supervisor:
         """Transitions for one more rollout, what others are playing already set aside; small change waits."""
         size = self._config.actors.rollout_steps
         reserved = sum(slot.reserved for slot in self._program.slots)
-        budget = min(self._book.limiter.insert_budget() - reserved, size)
+        budget = min(self._run_state.limiter.insert_budget() - reserved, size)
         return budget if budget >= size // 2 or (budget > 0 and reserved == 0) else 0
 
     # Collecting.
@@ -198,7 +202,7 @@ class Supervisor:
                 self._publish |= slot is self._learner
             elif not isinstance(result, ProcessLost):
                 self._take(slot, result)
-        self._output.show(self._book)
+        self._output.show(self._run_state)
 
     def _take(self, slot: Slot, result: Any) -> None:
         """One answer, to where it belongs."""
@@ -224,28 +228,30 @@ class Supervisor:
             self._enter(slot, result)
 
     def _enter(self, slot: Slot, result: Any) -> None:
-        """A worker's result into the book."""
+        """A worker's result into the run's state."""
         if slot.kind == "self_play":
-            self._book.played(result)
+            self._run_state.played(result)
             self._output.faults(result.faults)
             if result.outgrown is not None:
                 self._program.outgrown(slot, result.outgrown)
         elif slot.kind == "reanalyze":
-            self._book.reanalyzed += result
+            self._run_state.reanalyzed += result
             if not result:  # everything is as fresh as the published weights
                 slot.retry_at = time.monotonic() + IDLE_SECONDS
         else:
-            self._book.trained(result)
-            if self._book.due("log"):
+            self._run_state.trained(result)
+            if self._run_state.due("log"):
                 self._write_row()
-            if self._book.due("checkpoint"):
+            if self._run_state.due("checkpoint"):
                 self.checkpoint()
 
     def _set_up(self, step: int) -> None:
         """The learner holds what it shall, and so does the parameter server."""
         if self._learner.fresh and self._started:
-            self._output.message(f"learner restored at step {step}, where the run was at {self._book.learner_steps}")
-        self._book.learner_at(step)
+            self._output.message(
+                f"learner restored at step {step}, where the run was at {self._run_state.learner_steps}"
+            )
+        self._run_state.learner_at(step)
         self._learner.fresh = self._publish = False
         if not self._started:
             # From here on there is something to resume from, and this part of the run has a number of its own.
@@ -269,8 +275,8 @@ class Supervisor:
             self._final[method] = result
             return
         version, evaluation = result
-        self._book.done("evaluate", version.step)
-        self._output.scored(self._book, evaluation, version.step, self._evaluated_at)
+        self._run_state.done("evaluate", version.step)
+        self._output.scored(self._run_state, evaluation, version.step, self._evaluated_at)
 
     def _drain(self) -> None:
         """Let calls in flight end; their results count. What hangs is not waited for once a stop was requested."""
@@ -284,19 +290,19 @@ class Supervisor:
     # What is written.
 
     def _write_row(self) -> None:
-        book, actors = self._book, self._program.of("self_play")
+        run_state, actors = self._run_state, self._program.of("self_play")
         with contextlib.suppress(ProcessLost):  # a row without its replay group; the next question to it tells more
-            asked: list[Any] = [slot.handle.metrics.remote(book.learner_steps) for slot in self._replays]
-            book.metrics.update(joint_replay_metrics([answer(ref, STOP_SECONDS) for ref in asked]))
+            asked: list[Any] = [slot.handle.metrics.remote(run_state.learner_steps) for slot in self._replays]
+            run_state.metrics.update(joint_replay_metrics([answer(ref, STOP_SECONDS) for ref in asked]))
         alive = sum(slot.ready is None and slot.failures == 0 for slot in actors)
-        book.metrics.update({"actors/alive": alive, "actors/restarts": self._program.restarts})
+        run_state.metrics.update({"actors/alive": alive, "actors/restarts": self._program.restarts})
         if (shared := _object_store_mb()) is not None:
-            book.metrics.add("system/object_store_mb", shared)
-        book.done("log")
-        self._output.write_row(book)
+            run_state.metrics.add("system/object_store_mb", shared)
+        run_state.done("log")
+        self._output.write_row(run_state)
 
     def checkpoint(self) -> bool:
-        """Write learner, replay and book as of now; False if one of them did not answer, and is replaced."""
+        """Write learner, replay and counters as of now; False if one of them did not answer, and is replaced."""
         self._program.watch.check()
         if self._learner.fresh:
             return False
@@ -318,15 +324,15 @@ class Supervisor:
                 self._program.roll_back(slot, error)
                 return False
         learner_part, *replay_parts = parts
-        self._book.done("checkpoint")
-        self._output.checkpoint(self._book, learner_part, join_shards(replay_parts))
+        self._run_state.done("checkpoint")
+        self._output.checkpoint(self._run_state, learner_part, join_shards(replay_parts))
         self._learner.forgive()  # what it did since it was restored is safe
         return True
 
     def final_evaluation(self) -> None:
         """Score of the final weights beside random play under the same protocol, with a video."""
         self._end_evaluation()
-        self._book.stop_clock()
+        self._run_state.stop_clock()
         evaluation, seed = self._config.evaluation, self._config.run.seed
         calls: dict[str, tuple[Any, ...]] = {
             "evaluate": ("final evaluation", "evaluate", evaluation.final_episodes, seed, evaluation.video),
@@ -343,13 +349,13 @@ class Supervisor:
                     self._evaluations.begin(*calls[missing[0]])
             self._collect()
         (version, trained), (_, random_play) = self._final["evaluate"], self._final["evaluate_random"]
-        finish(self._output, self._config, self._book, trained, random_play, version.step)
+        finish(self._output, self._config, self._run_state, trained, random_play, version.step)
 
     def _end_evaluation(self) -> None:
         """Let the evaluation on the way come to its end, unless the time is up: then it is dropped."""
         while self._evaluator.call is not None or self._evaluations.in_play:
-            if self._evaluator.call is None and self._book.time_is_up:
-                self._output.message(left_unfinished(self._book))
+            if self._evaluator.call is None and self._run_state.time_is_up:
+                self._output.message(left_unfinished(self._run_state))
                 self._evaluations.drop()
                 return
             if self._evaluator.is_free(time.monotonic()):

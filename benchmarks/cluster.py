@@ -20,7 +20,7 @@ from muzero_ray.actors.program import Program
 from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.launch import build_program
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.training.results import TrainStats
@@ -40,7 +40,7 @@ def private_ray() -> Iterator[None]:
         disconnect()
 
 
-class WatchedBook(RunBook):
+class WatchedRunState(RunState):
     """Adds up how long the learner's calls took."""
 
     train_seconds = 0.0
@@ -59,12 +59,12 @@ class RunningProgram:
         self._output = output
         ray.get([slot.handle.__ray_ready__.remote() for slot in program.slots], timeout=START_TIMEOUT)
 
-    def run(self, book: RunBook, watch: Callable[[], None]) -> None:
+    def run(self, run_state: RunState, watch: Callable[[], None]) -> None:
         """Train until `watch`, in a thread beside the supervisor, returns; calls in flight end, a checkpoint follows.
 
         What `watch` raises is raised here.
         """
-        supervisor = Supervisor(self.program, book, self.config, self._output)
+        supervisor = Supervisor(self.program, run_state, self.config, self._output)
         errors: list[BaseException] = []
 
         def watch_then_stop() -> None:
@@ -99,7 +99,7 @@ def running_program(config: Config) -> Iterator[RunningProgram]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         output = RunOutput.create(config, Path(folder) / "run")
         with output:
-            program = build_program(config, probe(config), RunBook(config), output)
+            program = build_program(config, probe(config), RunState(config), output)
             try:
                 yield RunningProgram(config, program, output)
             finally:

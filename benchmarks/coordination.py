@@ -29,7 +29,7 @@ from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.rate_limiter import RateLimiter
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.types import GameHistory, GameId
 
@@ -102,16 +102,16 @@ def _config(preset: Config, actors: int) -> Config:
 
 def _level(running: RunningProgram, config: Config, actors: int, seconds: float) -> dict[str, float]:
     """`actors` actors and the learner at full speed: neither waits for the other's budget."""
-    book = RunBook(config)
-    book.limiter = RateLimiter(1.0, 0, config.learner.batch_size, slack=NEVER)
-    book.limiter.inserts(PLENTY)
+    run_state = RunState(config)
+    run_state.limiter = RateLimiter(1.0, 0, config.learner.batch_size, slack=NEVER)
+    run_state.limiter.inserts(PLENTY)
     players = [slot for slot in running.program.of("self_play") if slot.index < actors]
     learner = running.program.one("learner")
     busy: list[float] = []
 
     def watch() -> None:
         deadline = time.monotonic() + TIMEOUT
-        while not (book.learner_steps and book.env_steps >= actors * ROLLOUT_STEPS):
+        while not (run_state.learner_steps and run_state.env_steps >= actors * ROLLOUT_STEPS):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{actors} actors did not get going in {TIMEOUT:.0f} s")
             time.sleep(0.1)
@@ -119,7 +119,7 @@ def _level(running: RunningProgram, config: Config, actors: int, seconds: float)
         time.sleep(seconds)
         busy.append(psutil.cpu_percent() / 100)
 
-    running.run(book, watch)
+    running.run(run_state, watch)
     rates = [_rate(log, seconds) for log in _logs(players)]
     (updates,) = _logs([learner])
     return {

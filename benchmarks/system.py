@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import psutil
 import ray
 
-from benchmarks.cluster import RunningProgram, WatchedBook, cpu_seconds, private_ray, running_program
+from benchmarks.cluster import RunningProgram, WatchedRunState, cpu_seconds, private_ray, running_program
 from benchmarks.engines import changed
 from benchmarks.measure import Effort, Row, Samples, make_row
 from muzero_ray.config.files import load_preset
@@ -48,16 +48,16 @@ def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
     """Runs `config`, looks every `effort.slice_seconds`; Ray must be up."""
     readings: list[Reading] = []
     with running_program(config) as running:
-        book = WatchedBook(config)
+        run_state = WatchedRunState(config)
         learner = running.program.one("learner").handle
         ray.get(learner.__ray_call__.remote(_time_learner), timeout=FIRST_UPDATE_TIMEOUT)
-        running.run(book, lambda: _watch(running, book, effort, readings))
+        running.run(run_state, lambda: _watch(running, run_state, effort, readings))
         took: dict[str, float] = ray.get(
             learner.__ray_call__.remote(lambda worker: worker.seconds), timeout=FIRST_UPDATE_TIMEOUT
         )
     # Of all calls since the start, those of the drain included.
-    samples: Samples = {"wait": [took["wait"]], "calls": [book.train_seconds]}
-    samples["other"] = [max(book.train_seconds - took["wait"] - took["update"], 0.0)]
+    samples: Samples = {"wait": [took["wait"]], "calls": [run_state.train_seconds]}
+    samples["other"] = [max(run_state.train_seconds - took["wait"] - took["update"], 0.0)]
     samples |= _slices(readings)
     yield make_row("system/busy", "cores", samples, "busy", "cores", "all cores")
     # On a machine with other users the first can not be near 1, however well the program does.
@@ -72,12 +72,14 @@ def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
     yield make_row("system/learner-in-calls", "s/s", samples, "in calls")
 
 
-def _watch(running: RunningProgram, book: WatchedBook, effort: Effort, readings: list[Reading]) -> None:
+def _watch(running: RunningProgram, run_state: WatchedRunState, effort: Effort, readings: list[Reading]) -> None:
     processes = running.processes()
     deadline = time.monotonic() + FIRST_UPDATE_TIMEOUT
-    while not book.learner_steps:
+    while not run_state.learner_steps:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"no update in {FIRST_UPDATE_TIMEOUT:.0f} s, {book.env_steps} env steps were played")
+            raise TimeoutError(
+                f"no update in {FIRST_UPDATE_TIMEOUT:.0f} s, {run_state.env_steps} env steps were played"
+            )
         time.sleep(0.1)
     for look in range(effort.slices + 1):
         if look:
@@ -85,7 +87,7 @@ def _watch(running: RunningProgram, book: WatchedBook, effort: Effort, readings:
         busy = psutil.cpu_times()
         machine = sum(busy) - busy.idle - getattr(busy, "iowait", 0.0)
         cpu = cpu_seconds(processes)
-        steps = book.env_steps, book.learner_steps, book.train_seconds
+        steps = run_state.env_steps, run_state.learner_steps, run_state.train_seconds
         readings.append(Reading(time.monotonic(), cpu, *steps, machine))
 
 

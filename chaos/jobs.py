@@ -21,7 +21,7 @@ from muzero_ray.actors.slots import Kind, Slot
 from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.launch import build_program
 from muzero_ray.runs.output import RunOutput
 from muzero_ray.types import WeightsVersion
@@ -40,7 +40,7 @@ INTERVAL = 100
 """Learner steps between two checkpoints."""
 
 LONG = 10**8
-"""Learner steps that no experiment reaches: its book sets the target when the harm is done."""
+"""Learner steps that no experiment reaches: its run state sets the target when the harm is done."""
 
 
 class Broken(Exception):
@@ -73,7 +73,7 @@ def small_config(folder: Path, **run: Any) -> Config:
     return Config.model_validate(data)
 
 
-class WatchedBook(RunBook):
+class WatchedRunState(RunState):
     """Runs until `target` learner steps, once there is one; remembers who acts with which weights."""
 
     def __init__(self, config: Config) -> None:
@@ -98,7 +98,7 @@ class Job:
 
     supervisor: Supervisor
     program: Program
-    book: WatchedBook
+    run_state: WatchedRunState
     output: RunOutput
     over: threading.Event = field(default_factory=threading.Event)
     problems: list[str] = field(default_factory=list)
@@ -143,7 +143,7 @@ class Job:
     def watch(self) -> None:
         """Note how far the run is, until it is over."""
         while not self.over.wait(0.1):
-            self._samples.append((time.monotonic(), self.book.env_steps))
+            self._samples.append((time.monotonic(), self.run_state.env_steps))
 
 
 def pid_of(kind: Kind) -> int:
@@ -169,12 +169,12 @@ def run_job(folder: Path, harm: Callable[[Job], None], config: Config | None = N
     """A whole run below `folder`, of the small config if none, with `harm` done to it. It ends soon after."""
     config = config or small_config(folder)
     output = RunOutput.create(config, folder / "run")
-    book = WatchedBook(config)
+    run_state = WatchedRunState(config)
     errors: list[Exception] = []
     with private_ray(), witnessed(), output:
-        program = build_program(config, probe(config), book, output)
-        supervisor = Supervisor(program, book, config, output)
-        job = Job(supervisor, program, book, output)
+        program = build_program(config, probe(config), run_state, output)
+        supervisor = Supervisor(program, run_state, config, output)
+        job = Job(supervisor, program, run_state, output)
 
         def body() -> None:
             try:
@@ -184,7 +184,7 @@ def run_job(folder: Path, harm: Callable[[Job], None], config: Config | None = N
             except Exception as error:  # handed to the thread that reports it
                 errors.append(error)
             finally:
-                book.target = (book.learner_steps // INTERVAL + 2) * INTERVAL
+                run_state.target = (run_state.learner_steps // INTERVAL + 2) * INTERVAL
 
         threads = [threading.Thread(target=body), threading.Thread(target=job.watch)]
         for thread in threads:

@@ -88,7 +88,9 @@ class Kills:
         self.back.append(job.replaced(slot, restarts, at))
         if kind == "learner":
             incarnation = slot.restarts
-            job.wait(lambda: job.book.acting.incarnation >= incarnation, "actors with the weights of the new learner")
+            job.wait(
+                lambda: job.run_state.acting.incarnation >= incarnation, "actors with the weights of the new learner"
+            )
             self.acting.append(time.monotonic() - at)
         elif kind in WORKERS:
             self.throughput.append(self._throughput(job, at, statistics.median(self.usual[-RECENT:])))
@@ -120,7 +122,7 @@ def kill(kinds: tuple[Kind, ...], tries: int, folder: Path) -> tuple[dict[Kind, 
     found: dict[Kind, Kills] = {kind: Kills(usual=usual, moments=moments) for kind in kinds}
 
     def harm(job: Job) -> None:
-        job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        job.wait(lambda: job.run_state.learner_steps > 2 * INTERVAL, "training")
         began = time.monotonic()
         for _ in range(tries):
             for kind in kinds:
@@ -138,7 +140,7 @@ def undisturbed(moments: list[float], folder: Path) -> list[float]:
     found: list[float] = []
 
     def watch(job: Job) -> None:
-        job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        job.wait(lambda: job.run_state.learner_steps > 2 * INTERVAL, "training")
         began = time.monotonic()
         for moment in moments:
             job.sleep(max(began + moment - time.monotonic(), 0.0))
@@ -186,10 +188,10 @@ def look(job: Job, folder: Path) -> tuple[Left, list[str]]:
     told = acknowledged(folder)
     lost = told - set(ids)
     twice = len(ids) - len(set(ids)) + len(written) - len(set(written))
-    reached = checkpoint.step == job.book.target
+    reached = checkpoint.step == job.run_state.target
     notes = list(job.problems)
     if not reached:
-        notes.append(f"the last checkpoint is of step {checkpoint.step}, the target was {job.book.target}")
+        notes.append(f"the last checkpoint is of step {checkpoint.step}, the target was {job.run_state.target}")
     notes += [f"acknowledged and lost: {', '.join(map(str, sorted(lost)[:5]))}"] if lost else []
     return Left(reached, len(told), len(lost), twice), notes
 
@@ -262,7 +264,7 @@ def kill_learner(tries: int, folder: Path) -> Iterator[Outcome]:
                 kept[len(repeated)] = digest(learner_state(load_checkpoint(job.folder / "checkpoints" / str(step))))
 
         job.output.message = message  # type: ignore[method-assign]
-        job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        job.wait(lambda: job.run_state.learner_steps > 2 * INTERVAL, "training")
         for _ in range(tries):
             kills.one(job, "learner", rng)
 

@@ -114,7 +114,7 @@ class Pressure:
 
     def watch(self, job: Job, seconds: float) -> None:
         """Look for so long."""
-        begin, steps = time.monotonic(), job.book.env_steps
+        begin, steps = time.monotonic(), job.run_state.env_steps
         while (elapsed := time.monotonic() - begin) < seconds:
             part = self.first if elapsed < seconds / 3 else self.last if elapsed > seconds * 2 / 3 else {}
             for name, process in named_processes(os.getpid()).items():
@@ -126,9 +126,9 @@ class Pressure:
             self.store.append(used)
             self.spilled = max(self.spilled, spilled)
             if elapsed < min(SETTLE, seconds / 3):
-                steps = job.book.env_steps
+                steps = job.run_state.env_steps
             job.sleep(1.0)
-        self.steps = job.book.env_steps - steps
+        self.steps = job.run_state.env_steps - steps
 
     @property
     def growth(self) -> float:
@@ -202,8 +202,8 @@ def under(job: Job, folder: Path, seconds: float, begin: Callable[[], None], end
     finally:
         end()
     pressure.pending = most_pending(folder, since, time.time())
-    trained = job.book.learner_steps
-    pressure.back = job.wait(lambda: job.book.learner_steps > trained, "training again", 240)
+    trained = job.run_state.learner_steps
+    pressure.back = job.wait(lambda: job.run_state.learner_steps > trained, "training again", 240)
     pressure.restarts = job.program.restarts - restarts
     job.sleep(DUMP_SECONDS)
     pressure.requests = spill_requests(session_folder())
@@ -243,7 +243,7 @@ def pressure(tries: int, folder: Path) -> Iterator[Outcome]:
     config = pressure_config(folder)
 
     def harm(job: Job) -> None:
-        job.wait(lambda: job.book.env_steps > TURNOVERS * config.replay.capacity, "replay full", 900)
+        job.wait(lambda: job.run_state.env_steps > TURNOVERS * config.replay.capacity, "replay full", 900)
         learner = pid_of("learner")
         found["learner"] = under(
             job, folder, tries, lambda: os.kill(learner, signal.SIGSTOP), lambda: os.kill(learner, signal.SIGCONT)

@@ -118,7 +118,7 @@ def newest(runs: Path) -> float:
 
 
 def _part(note: Note) -> int:
-    """Which start of the workers its actor is of (`RunBook.incarnation`)."""
+    """Which start of the workers its actor is of (`RunState.incarnation`)."""
     return note.id.incarnation >> 16
 
 

@@ -84,7 +84,7 @@ def stop(tries: int, folder: Path) -> Iterator[Outcome]:
     found = {kind: Stops() for kind in CLASSES}
 
     def harm(job: Job) -> None:
-        job.wait(lambda: job.book.learner_steps > 2 * INTERVAL, "training")
+        job.wait(lambda: job.run_state.learner_steps > 2 * INTERVAL, "training")
         for _ in range(tries):
             for kind, stops in found.items():
                 stops.for_a_while(job, kind, rng)

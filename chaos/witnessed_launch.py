@@ -13,10 +13,10 @@ from chaos.witness import TARGET, witnessed
 from muzero_ray import launch
 from muzero_ray.actors import cluster
 from muzero_ray.config.schema import Config
-from muzero_ray.control import run_book
+from muzero_ray.control import run_state
 
 
-class TargetBook(run_book.RunBook):
+class TargetRunState(run_state.RunState):
     """Runs until `target` learner steps, once there is a target."""
 
     def __init__(self, config: Config) -> None:
@@ -31,7 +31,7 @@ class TargetBook(run_book.RunBook):
 
 def main() -> int:
     code = mock.patch.object(cluster, "CODE", (*cluster.CODE, "chaos"))  # so that other hosts have the witnesses
-    with witnessed(), code, mock.patch.object(run_book, "RunBook", TargetBook):
+    with witnessed(), code, mock.patch.object(run_state, "RunState", TargetRunState):
         return launch.main()
 
 

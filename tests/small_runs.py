@@ -10,7 +10,7 @@ import numpy as np
 
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.control.serial import IN_FLIGHT_FILE, SerialRunner
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.build import build_buffer
@@ -83,9 +83,9 @@ class StoppingOutput:
         self.runner: SerialRunner | None = None
         show = output.show
 
-        def show_and_stop(book: RunBook) -> None:
-            show(book)
-            if book.learner_steps >= step:
+        def show_and_stop(run_state: RunState) -> None:
+            show(run_state)
+            if run_state.learner_steps >= step:
                 assert self.runner is not None
                 self.runner.request_stop()
 
@@ -147,6 +147,6 @@ def assert_same_run(config: Config, one: Path, other: Path) -> None:
 
 def _lasting(checkpoint: Checkpoint) -> dict[str, Any]:
     """state.json without clocks, the W&B run, the number of resumes, and sums that depend on the clock."""
-    book = {name: value for name, value in checkpoint.state["book"].items() if name not in ("seconds", "resumes")}
-    book["metrics"] = {name: value for name, value in book["metrics"].items() if name not in MACHINE_METRICS}
-    return {**checkpoint.state, "book": book, "wandb_id": None}
+    run_state = {name: value for name, value in checkpoint.state["book"].items() if name not in ("seconds", "resumes")}
+    run_state["metrics"] = {name: value for name, value in run_state["metrics"].items() if name not in MACHINE_METRICS}
+    return {**checkpoint.state, "book": run_state, "wandb_id": None}

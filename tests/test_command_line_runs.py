@@ -202,8 +202,8 @@ def test_one_interrupt_of_the_distributed_program_does_the_same(number: signal.S
     distributed = [word for word in SMALL if word != "--serial"]
     out = interrupt_after_a_row(folder, *distributed, "--actors", "1", "--actors.num-cpus", "0.2", number=number)
     assert "starting Ray" in out
-    book = load_checkpoint(folder).state["book"]
-    assert book["env_steps"] >= book["limiter"]["inserted"] >= 64
+    run_state = load_checkpoint(folder).state["book"]
+    assert run_state["env_steps"] >= run_state["limiter"]["inserted"] >= 64
 
 
 def interrupt_in(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
@@ -283,8 +283,8 @@ def breakout_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_breakout_trains_and_films_its_last_evaluation(breakout_run: Path) -> None:
     assert breakout_run.name.lower().startswith("breakout-s0-")
-    book = load_checkpoint(breakout_run).state["book"]
-    assert (book["episodes"], book["env_steps"]) == (1, 20)
+    run_state = load_checkpoint(breakout_run).state["book"]
+    assert (run_state["episodes"], run_state["env_steps"]) == (1, 20)
     (video,) = (breakout_run / "videos").glob("final-*.mp4")
     assert len(imageio.v3.imread(video)) == 21
 

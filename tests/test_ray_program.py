@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.output import learner_state
@@ -38,8 +38,8 @@ def killed_run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> P
     with running(ray_config(), folder) as (supervisor, program, _, output):
         victims = [pid_of(program.of("self_play")[0])]
 
-        def kill(book: RunBook) -> None:
-            if book.env_steps >= KILL_AT and victims:
+        def kill(run_state: RunState) -> None:
+            if run_state.env_steps >= KILL_AT and victims:
                 os.kill(victims.pop(), signal.SIGKILL)
 
         on_progress(output, kill)
@@ -65,13 +65,13 @@ def test_a_run_reaches_its_target_and_leaves_a_checkpoint_metrics_and_scores(kil
     assert written[-1]["eval/episodes"] == 3
     assert all(np.isfinite(written[-1][f"model/{name}"]) for name in ("value_error_first", "policy_kl"))
     assert all(row.get("actors/weights_lag", 0) >= 0 for row in written)
-    book = checkpoint.state["book"]
+    run_state = checkpoint.state["book"]
     # Every transition trained on twice: 30 updates of 16, after a warm-up of 48.
-    assert book["limiter"]["sampled"] == 30 * 16
-    assert book["limiter"]["inserted"] >= 48 + 30 * 16 / 2
-    assert book["env_steps"] >= book["limiter"]["inserted"]
+    assert run_state["limiter"]["sampled"] == 30 * 16
+    assert run_state["limiter"]["inserted"] >= 48 + 30 * 16 / 2
+    assert run_state["env_steps"] >= run_state["limiter"]["inserted"]
     index = safetensors.numpy.load(checkpoint.files[ARRAYS_FILE])["index"]
-    assert book["reanalyzed"] > 0
+    assert run_state["reanalyzed"] > 0
     assert index[:, 6].any()  # games whose targets were replaced
     scores = [json.loads(line) for line in (killed_run / "scores.jsonl").read_text().splitlines()]
     assert [score["kind"] for score in scores][-2:] == ["final", "random"]
@@ -98,8 +98,8 @@ def test_a_resumed_run_holds_what_was_saved_and_goes_on_counting(killed_run: Pat
     with running(config, folder) as (supervisor, _, _, output):
         restored: list[Any] = []
 
-        def at_the_first_checkpoint(book: RunBook, learner: Any, replay: dict[str, bytes]) -> None:
-            restored.append((learner, replay, book.learner_steps, book.env_steps))
+        def at_the_first_checkpoint(run_state: RunState, learner: Any, replay: dict[str, bytes]) -> None:
+            restored.append((learner, replay, run_state.learner_steps, run_state.env_steps))
             del output.checkpoint
 
         output.checkpoint = at_the_first_checkpoint
@@ -128,7 +128,7 @@ def test_a_resumed_run_holds_what_was_saved_and_goes_on_counting(killed_run: Pat
 def test_a_broken_environment_ends_the_run_with_its_name(tmp_path: Path) -> None:
     config = ray_config(env={"id": "tests.faulty_environment:Breaks-v0"})
     with (
-        running(config, tmp_path / "run") as (supervisor, _, book, _),
+        running(config, tmp_path / "run") as (supervisor, _, run_state, _),
         pytest.raises(EnvironmentFault) as caught,
     ):
         supervisor.run()
@@ -136,4 +136,4 @@ def test_a_broken_environment_ends_the_run_with_its_name(tmp_path: Path) -> None
     message = r"environment \S*Breaks-v0 \(seed \d+, step \d+\): observation is not finite: .* got nan at \[0\]\. "
     message += "It was the fault number 6 in a row"
     assert re.fullmatch(message, str(caught.value))
-    assert 0 < book.env_steps <= 90
+    assert 0 < run_state.env_steps <= 90

@@ -303,7 +303,9 @@ def test_the_key_of_a_run_under_ray_is_nowhere(tmp_path: Path, monkeypatch: pyte
     config = ray_config(run={"wandb": "offline", "learner_steps": 10})
     seen: list[str] = []
     with running(config, tmp_path / "run") as (supervisor, program, _, output):
-        on_progress(output, lambda book: seen.append(command_lines()) if book.learner_steps and not seen else None)
+        on_progress(
+            output, lambda run_state: seen.append(command_lines()) if run_state.learner_steps and not seen else None
+        )
         assert supervisor.run()
         for slot in program.slots:
             inherited: Any = slot.handle.__ray_call__.remote(lambda _: str(sorted(os.environ.items())))

@@ -19,7 +19,7 @@ from muzero_ray.acting.play_stats import PlayInterrupted
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import finish, left_unfinished
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_shape import TaskShape
@@ -46,10 +46,10 @@ class SerialRunner:
         torch.set_num_threads(config.learner.threads)
         self._config = config
         self._output = output
-        self._book = RunBook(config)
+        self._run_state = RunState(config)
         if checkpoint is not None:
-            self._book.load_state(checkpoint.state["book"])
-        seed_generators(config.run.seed, "serial", self._book.incarnation())
+            self._run_state.load_state(checkpoint.state["book"])
+        seed_generators(config.run.seed, "serial", self._run_state.incarnation())
         self._buffer = build_buffer(config, shape)
         self._archive = ReplayArchive(output.replay_folder)
         self._learner = build_learner(config, shape)
@@ -68,7 +68,7 @@ class SerialRunner:
         in_flight = _in_flight(checkpoint) if checkpoint is not None else InFlight([], {}, 0, None)
         games, self_play, self._part, self._training = in_flight
         self._self_play = build_self_play(
-            config, shape, actor=0, incarnation=self._book.incarnation(), lanes=len(games) or None
+            config, shape, actor=0, incarnation=self._run_state.incarnation(), lanes=len(games) or None
         )
         if games:
             self._self_play.load_state(games, self_play)
@@ -95,7 +95,7 @@ class SerialRunner:
         Numbers that are not finite: the learner goes on from the last checkpoint. NumericsError if there is none, or if
         that did not help.
         """
-        while self._may_go_on() and (self._part or self._book.stop_reason() is None):
+        while self._may_go_on() and (self._part or self._run_state.stop_reason() is None):
             try:
                 self._turn()
             except NumericsError as error:
@@ -115,17 +115,17 @@ class SerialRunner:
                 return
             self._part += 1
         self._part = 0
-        if self._book.due("log"):
+        if self._run_state.due("log"):
             self._write_row()
-        if self._book.due("checkpoint"):
-            self._book.done("checkpoint")
+        if self._run_state.due("checkpoint"):
+            self._run_state.done("checkpoint")
             self.checkpoint()
 
     def _may_go_on(self) -> bool:
         """Asked between two moves, whoever plays."""
         if (first := self._self_play.first_move_at) is not None:
-            self._book.start_clock(first)
-        return not (self._stop_requested or self._book.time_is_up)
+            self._run_state.start_clock(first)
+        return not (self._stop_requested or self._run_state.time_is_up)
 
     def _roll_back(self, error: NumericsError) -> None:
         """Set the learner back to the last checkpoint, once until there is another."""
@@ -135,20 +135,20 @@ class SerialRunner:
         self._rolled_back, self._part, self._training = True, 0, None
         self._output.message(f"{error}. The learner goes on from the checkpoint of step {checkpoint.step}")
         self._learner.load_state(*learner_state(checkpoint))
-        self._book.learner_at(checkpoint.step)
+        self._run_state.learner_at(checkpoint.step)
         self._publish()
 
     # The parts of a turn; each returns whether it came to its end.
 
     def _play(self) -> bool:
-        if transitions := self._book.rollout_budget():
+        if transitions := self._run_state.rollout_budget():
             try:
                 stats = self._self_play.play(
-                    transitions, temperature=self._book.temperature, emit=self._keep, go_on=self._may_go_on
+                    transitions, temperature=self._run_state.temperature, emit=self._keep, go_on=self._may_go_on
                 )
             except PlayInterrupted:
                 return False
-            self._book.played(stats)
+            self._run_state.played(stats)
             self._output.faults(stats.faults)
         return True
 
@@ -156,21 +156,21 @@ class SerialRunner:
         self._archive.add(self._buffer, game)
 
     def _train(self) -> bool:
-        start, tally = self._training or (self._book.learner_steps, TrainTally())
-        self._training, self._book.learner_steps = None, start
-        steps = self._book.train_budget()
+        start, tally = self._training or (self._run_state.learner_steps, TrainTally())
+        self._training, self._run_state.learner_steps = None, start
+        steps = self._run_state.train_budget()
         if not steps:
             return True
         while tally.steps < steps:
             if not self._may_go_on():
                 self._training = start, tally
-                self._book.learner_steps = self._learner.step  # that of the weights in a checkpoint of now
+                self._run_state.learner_steps = self._learner.step  # that of the weights in a checkpoint of now
                 return False
-            batch = self._buffer.sample(self._config.learner.batch_size, self._book.beta)
+            batch = self._buffer.sample(self._config.learner.batch_size, self._run_state.beta)
             result = self._learner.train_step(batch)
             self._buffer.update_priorities(batch.keys, result.priorities)
             tally.add(result)
-        self._book.trained(tally.stats(self._learner.step, self._quality()))
+        self._run_state.trained(tally.stats(self._learner.step, self._quality()))
         self._publish()
         return True
 
@@ -189,7 +189,7 @@ class SerialRunner:
     def _reanalyze(self) -> bool:
         if self._reanalyzer is None or not self._learner.step:
             return True
-        while self._book.reanalyze_budget() > 0:
+        while self._run_state.reanalyze_budget() > 0:
             if not self._may_go_on():
                 return False
             version = WeightsVersion(0, self._learner.step)
@@ -200,12 +200,12 @@ class SerialRunner:
                 done += len(fresh.root_values)
             if not done:
                 break  # everything is as fresh as these weights
-            self._book.reanalyzed += done
+            self._run_state.reanalyzed += done
         return True
 
     def _evaluate(self) -> bool:
-        self._output.show(self._book)
-        if not self._book.due("evaluate"):
+        self._output.show(self._run_state)
+        if not self._run_state.due("evaluate"):
             return True
         self._evaluator.load(self._learner.weights())
         with self._turn_of_evaluation():
@@ -213,10 +213,10 @@ class SerialRunner:
             evaluation = self._played_out(games, "evaluation", self._may_go_on)
         if evaluation is None:
             if not self._stop_requested:
-                self._output.message(left_unfinished(self._book))
+                self._output.message(left_unfinished(self._run_state))
             return False
-        self._book.done("evaluate")
-        self._output.scored(self._book, evaluation, self._learner.step)
+        self._run_state.done("evaluate")
+        self._output.scored(self._run_state, evaluation, self._learner.step)
         return True
 
     def _played_out(self, games: Episodes, title: str, go_on: Callable[[], bool]) -> Evaluation | None:
@@ -224,7 +224,7 @@ class SerialRunner:
 
         def show_and_ask() -> bool:
             self._output.evaluating(f"{title}: {games.progress}")
-            self._output.show(self._book)
+            self._output.show(self._run_state)
             return go_on()
 
         with games:
@@ -244,14 +244,14 @@ class SerialRunner:
         self._tell_begun_anew()
 
     def _write_row(self) -> None:
-        self._book.done("log")
-        self._book.metrics.update(replay_metrics(self._buffer, self._learner.step))
-        self._book.metrics.update({"actors/alive": 1, "actors/restarts": 0})
-        self._output.write_row(self._book)
+        self._run_state.done("log")
+        self._run_state.metrics.update(replay_metrics(self._buffer, self._learner.step))
+        self._run_state.metrics.update({"actors/alive": 1, "actors/restarts": 0})
+        self._output.write_row(self._run_state)
 
     def final_evaluation(self) -> None:
         """Score of the final weights beside random play under the same protocol, with a video."""
-        self._book.stop_clock()
+        self._run_state.stop_clock()
         evaluation = self._config.evaluation
         episodes, seed = evaluation.final_episodes, self._config.run.seed
         self._evaluator.load(self._learner.weights())
@@ -262,7 +262,7 @@ class SerialRunner:
             baseline = self._played_out(games, "random play", lambda: True)
         assert trained is not None
         assert baseline is not None
-        finish(self._output, self._config, self._book, trained, baseline, self._learner.step)
+        finish(self._output, self._config, self._run_state, trained, baseline, self._learner.step)
 
     def checkpoint(self) -> None:
         """Write everything, games in flight included."""
@@ -275,7 +275,7 @@ class SerialRunner:
             "games": [base64.b64encode(game).decode() for game in games],
         }
         self._output.checkpoint(
-            self._book,
+            self._run_state,
             self._learner.state(),
             self._archive.save(self._buffer),
             {IN_FLIGHT_FILE: json.dumps(in_flight).encode()},

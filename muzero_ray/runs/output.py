@@ -37,7 +37,7 @@ SCORES_FILE = "scores.jsonl"
 
 
 class RunCounts(Protocol):
-    """What a run knows of itself while it goes on, and what of that is written: `control.run_book`."""
+    """What a run knows of itself while it goes on, and what of that is written: `control.run_state`."""
 
     learner_steps: int
     env_steps: int
@@ -161,19 +161,19 @@ class RunOutput:
         for fault in what:
             self.message(f"{fault}; replaced")
 
-    def show(self, book: RunCounts) -> None:
+    def show(self, run_state: RunCounts) -> None:
         """Refresh the progress display. LockLost if the run is another process' now."""
         self._lock.check()
-        self._progress.update({**book.snapshot(), "seconds": book.seconds})
+        self._progress.update({**run_state.snapshot(), "seconds": run_state.seconds})
 
     def evaluating(self, progress: str | None) -> None:
         """Which evaluation goes on and how far it is, for the next `show`; None: it is over."""
         self._progress.doing(progress)
 
-    def write_row(self, book: RunCounts) -> None:
+    def write_row(self, run_state: RunCounts) -> None:
         """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
-        if book.learner_steps != self._last_row.get("learner_steps"):
-            self._write(book.row(), self._metrics.write)
+        if run_state.learner_steps != self._last_row.get("learner_steps"):
+            self._write(run_state.row(), self._metrics.write)
 
     def confirm_lock(self) -> None:
         """LockLost if the run is another process' now: to be asked before a checkpoint is put together."""
@@ -188,20 +188,20 @@ class RunOutput:
         self._last_row = row
         self._progress.update(row)
 
-    def scored(self, book: RunCounts, evaluation: Evaluation, step: int, env_steps: int | None = None) -> None:
+    def scored(self, run_state: RunCounts, evaluation: Evaluation, step: int, env_steps: int | None = None) -> None:
         """A score of the weights of learner step `step`: in the next row, in scores.jsonl, and of that checkpoint.
 
         env_steps: when those weights were made (none: now).
         """
         self.faults(evaluation.faults)
-        book.evaluated(evaluation)
-        self._record_score("evaluation", evaluation, step, book.env_steps if env_steps is None else env_steps)
+        run_state.evaluated(evaluation)
+        self._record_score("evaluation", evaluation, step, run_state.env_steps if env_steps is None else env_steps)
         self._label(step, evaluation)
         self.message(f"evaluation at learner step {step}: {evaluation.summary()}")
         if (note := evaluation.cut_note()) and not self._told_of_cut:
             self._told_of_cut = True
             self.message(note)
-        self.show(book)
+        self.show(run_state)
 
     def _label(self, step: int, evaluation: Evaluation) -> None:
         self._scored = step, evaluation.mean
@@ -209,7 +209,7 @@ class RunOutput:
 
     def checkpoint(
         self,
-        book: RunCounts,
+        run_state: RunCounts,
         learner: LearnerState,
         replay_files: dict[str, bytes],
         self_play_files: dict[str, bytes] | None = None,
@@ -219,7 +219,7 @@ class RunOutput:
         arrays, info = learner
         model = {name: array for name, array in arrays.items() if name.startswith("model.")}
         state = {
-            "book": book.state(),
+            "book": run_state.state(),
             "learner": info,
             "metrics_rows": self._metrics.sync(),
             "wandb_id": self._metrics.run_id,
@@ -227,19 +227,19 @@ class RunOutput:
         scored_step, score = self._scored or (None, None)
         save_checkpoint(
             self._root,
-            book.learner_steps,
+            run_state.learner_steps,
             model=model,
             optimizer={name: array for name, array in arrays.items() if name not in model},
             state=state,
             extra_files={**replay_files, **(self_play_files or {}), CONFIG_COPY: dump_config(self._config).encode()},
             keep=KEEP_CHECKPOINTS,
-            best=score if scored_step == book.learner_steps else None,
+            best=score if scored_step == run_state.learner_steps else None,
         )
         prune_chunks(self.replay_folder, self._root, self._config.replay.shards)
 
     def finished(
         self,
-        book: RunCounts,
+        run_state: RunCounts,
         evaluation: Evaluation,
         baseline: Evaluation,
         step: int,
@@ -251,12 +251,12 @@ class RunOutput:
 
         ended: lines of the summary about why the run is over. warning: its last line, if there is one.
         """
-        book.evaluated(evaluation)
-        self._record_score("final", evaluation, step, book.env_steps)
-        self._record_score("random", baseline, step, book.env_steps)
+        run_state.evaluated(evaluation)
+        self._record_score("final", evaluation, step, run_state.env_steps)
+        self._record_score("random", baseline, step, run_state.env_steps)
         self._label(step, evaluation)
         self._progress.update({"random_score": baseline.mean})
-        row = book.row()
+        row = run_state.row()
         if row["learner_steps"] == self._last_row.get("learner_steps"):
             scores = {name: value for name, value in row.items() if name in AXES or name.startswith("eval/")}
             row = {**row, **self._last_row, **scores}
@@ -274,7 +274,7 @@ class RunOutput:
         self._progress.close()
         lines = [
             "",
-            f"{'trained' if book.learner_steps else 'untrained'}: {evaluation.summary()}",
+            f"{'trained' if run_state.learner_steps else 'untrained'}: {evaluation.summary()}",
             f"random:  {baseline.summary()}",
             f"protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}",
             f"run:     {self.folder}",

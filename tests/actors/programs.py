@@ -15,7 +15,7 @@ from muzero_ray.actors.slots import Slot
 from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.launch import build_program
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import RunOutput
@@ -37,18 +37,18 @@ def ray_config(**sections: dict[str, Any]) -> Config:
 
 
 @contextlib.contextmanager
-def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Program, RunBook, RunOutput]]:
+def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Program, RunState, RunOutput]]:
     """A started program in `folder`, a new run or the next part of one; its processes are killed in the end."""
     checkpoint = load_checkpoint(folder) if folder.exists() else None
     output = RunOutput.reopen(config, folder, checkpoint) if checkpoint else RunOutput.create(config, folder)
-    book = RunBook(config)
+    run_state = RunState(config)
     if checkpoint:
-        book.load_state(checkpoint.state["book"])
+        run_state.load_state(checkpoint.state["book"])
     with output:
-        program = build_program(config, probe(config), book, output)
-        supervisor = Supervisor(program, book, config, output, checkpoint.files if checkpoint else None)
+        program = build_program(config, probe(config), run_state, output)
+        supervisor = Supervisor(program, run_state, config, output, checkpoint.files if checkpoint else None)
         try:
-            yield supervisor, program, book, output
+            yield supervisor, program, run_state, output
         finally:
             for slot in program.slots:
                 ray.kill(slot.handle)
@@ -59,13 +59,13 @@ def pid_of(slot: Slot) -> int:
     return pid
 
 
-def on_progress(output: RunOutput, action: Callable[[RunBook], None]) -> None:
+def on_progress(output: RunOutput, action: Callable[[RunState], None]) -> None:
     """Call `action` whenever the supervisor shows how far it is."""
     show = output.show
 
-    def show_and_act(book: RunBook) -> None:
-        show(book)
-        action(book)
+    def show_and_act(run_state: RunState) -> None:
+        show(run_state)
+        action(run_state)
 
     output.show = show_and_act  # type: ignore[method-assign]
 

@@ -13,7 +13,7 @@ import ray
 
 import muzero_ray.actors.evaluations
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import learner_state
@@ -69,7 +69,7 @@ def test_the_end_of_the_time_ends_an_evaluation_on_the_way(tmp_path: Path, monke
         shown: list[str] = []
         output.evaluating = lambda progress: shown.append(str(progress))  # type: ignore[method-assign]
         # The time is up as soon as an evaluation has shown twice how far it is.
-        monkeypatch.setattr(RunBook, "time_is_up", property(lambda _: len(shown) >= 2))
+        monkeypatch.setattr(RunState, "time_is_up", property(lambda _: len(shown) >= 2))
         assert supervisor.run()
         said = messages(output)
         supervisor._end_evaluation()

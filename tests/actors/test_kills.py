@@ -19,7 +19,7 @@ import muzero_ray.actors.program
 from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.actors.slots import Slot
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.printed import launch_line
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.runs.checkpoint import load_checkpoint
@@ -49,12 +49,12 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
         said = messages(output)
         pids: dict[str, int] = {}
 
-        def kill(book: RunBook) -> None:
-            if book.learner_steps and not pids:
+        def kill(run_state: RunState) -> None:
+            if run_state.learner_steps and not pids:
                 pids.update({kind: pid_of(program.of(kind)[0]) for kind in KILLS.values()})  # type: ignore[arg-type]
             for step, kind in KILLS.items():
-                if book.learner_steps >= step and kind not in died_at:
-                    died_at[kind] = book.learner_steps
+                if run_state.learner_steps >= step and kind not in died_at:
+                    died_at[kind] = run_state.learner_steps
                     os.kill(pids[kind], signal.SIGKILL)
 
         on_progress(output, kill)
@@ -72,15 +72,15 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
     steps = [row["learner_steps"] for row in rows(folder)]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
-    # Every acknowledged game is there once: nothing was evicted, and the book counts what was acknowledged.
+    # Every acknowledged game is there once: nothing was evicted, and the run's state counts what was acknowledged.
     index = safetensors.numpy.load(checkpoint.files[ARRAYS_FILE])["index"]
     ids = [tuple(row) for row in index[:, :3].tolist()]
     assert len(set(ids)) == len(ids)
     written = [tuple(i) for c in json.loads(checkpoint.files[INDEX_FILE])["chunks"] for i in c["ids"]]
     assert sorted(written) == sorted(ids)
-    book = checkpoint.state["book"]
-    assert book["limiter"]["inserted"] <= replay_size
-    assert book["limiter"]["sampled"] == STEPS * config.learner.batch_size
+    run_state = checkpoint.state["book"]
+    assert run_state["limiter"]["inserted"] <= replay_size
+    assert run_state["limiter"]["sampled"] == STEPS * config.learner.batch_size
     # Weights of the restored learner were taken, though its step was lower.
     assert index[:, 3].max() == 1
     assert (folder / "scores.jsonl").read_text().count('"final"') == 1
@@ -93,9 +93,9 @@ def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, mon
     with running(config, tmp_path / "run") as (supervisor, program, _, output):
         stopped: dict[str, int] = {}
 
-        def stop(book: RunBook) -> None:
+        def stop(run_state: RunState) -> None:
             for step, slot in ((5, program.one("replay")), (25, program.one("learner"))):
-                if book.learner_steps >= step and slot.kind not in stopped:
+                if run_state.learner_steps >= step and slot.kind not in stopped:
                     stopped[slot.kind] = pid_of(slot)
                     os.kill(stopped[slot.kind], signal.SIGSTOP)
 
@@ -111,10 +111,10 @@ def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, mon
 def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_path: Path) -> None:
     config = ray_config(reanalyze={"ratio": 0.0})
     zero = tmp_path / "run" / "checkpoints" / "0"
-    with running(config, tmp_path / "run") as (supervisor, program, book, output):
+    with running(config, tmp_path / "run") as (supervisor, program, run_state, output):
         learner, victims = program.one("learner"), list[int]()
 
-        def kill_then_stop(_: RunBook) -> None:
+        def kill_then_stop(_: RunState) -> None:
             if not victims and learner.ready is None:
                 victims.append(pid_of(learner))
                 os.kill(victims[0], signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_
         on_progress(output, kill_then_stop)
         assert "there is no checkpoint yet" in output.way_on
         assert not supervisor.run()
-        assert (len(victims), book.learner_steps) == (1, 0)
+        assert (len(victims), run_state.learner_steps) == (1, 0)
         assert output.way_on == f"go on with: {launch_line('resume', output.folder)}"
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.step == 0
@@ -140,8 +140,8 @@ def test_weights_that_are_not_finite_are_rolled_back(tmp_path: Path) -> None:
         said = messages(output)
         poisoned: list[ray.ObjectRef] = []
 
-        def poison(book: RunBook) -> None:
-            if book.learner_steps >= 30 and not poisoned:
+        def poison(run_state: RunState) -> None:
+            if run_state.learner_steps >= 30 and not poisoned:
                 poisoned.append(program.one("learner").handle.__ray_call__.remote(_spoil_weights))
 
         on_progress(output, poison)

@@ -18,7 +18,7 @@ from ray.util.placement_group import PlacementGroup
 from muzero_ray.actors.slots import Slot
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import learner_state
 from muzero_ray.training.build import build_learner
@@ -90,15 +90,15 @@ def test_ranks_train_as_one_are_replaced_as_one_and_leave_nobody_behind(tmp_path
         died_at: dict[str, int] = {}
         program._blocked = _noting(program._blocked, blocked)  # type: ignore[method-assign]
 
-        def harm(book: RunBook) -> None:
-            if book.learner_steps and slot.ready is None and not ranks:
+        def harm(run_state: RunState) -> None:
+            if run_state.learner_steps and slot.ready is None and not ranks:
                 ranks.append(processes(slot))
-            if book.learner_steps >= ASKS_IN_VAIN and not died_at:
-                died_at["nobody"] = book.learner_steps
+            if run_state.learner_steps >= ASKS_IN_VAIN and not died_at:
+                died_at["nobody"] = run_state.learner_steps
                 in_peer(slot, ask_in_vain_once)
             for step, rank, who in ((PEER_DIES, 1, "peer"), (FIRST_DIES, 0, "first")):
-                if book.learner_steps >= step and who not in died_at and len(ranks) == len(died_at) and blocked:
-                    died_at[who] = book.learner_steps
+                if run_state.learner_steps >= step and who not in died_at and len(ranks) == len(died_at) and blocked:
+                    died_at[who] = run_state.learner_steps
                     ranks[-1][rank].kill()
             if slot.restarts == len(ranks) and slot.ready is None and not slot.fresh:
                 ranks.append(processes(slot))

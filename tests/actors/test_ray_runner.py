@@ -17,7 +17,7 @@ from muzero_ray.errors import ConfigError, MuZeroRayError
 from tests.patience import PATIENCE
 
 
-class Book:
+class FakeRunState:
     resumes = 0
     learner_steps = 0
 
@@ -66,24 +66,24 @@ def private(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_runner, "Supervisor", OneSupervisor)
 
 
-def make(acts: list[Any], connect: Any = None) -> tuple[RayRunner, Book, Output, list[str]]:
+def make(acts: list[Any], connect: Any = None) -> tuple[RayRunner, FakeRunState, Output, list[str]]:
     did: list[str] = []
-    book, output = Book(), Output()
+    run_state, output = FakeRunState(), Output()
     runner = RayRunner(
         lambda recover: OneSupervisor(acts, recover, did),  # type: ignore[arg-type, return-value]
         connect or (lambda: did.append("connect")),
-        book,  # type: ignore[arg-type]
+        run_state,  # type: ignore[arg-type]
         output,  # type: ignore[arg-type]
     )
-    return runner, book, output, did
+    return runner, run_state, output, did
 
 
 @pytest.mark.usefixtures("private")
 def test_a_private_ray_that_is_lost_is_started_anew_and_its_workers_have_incarnations_of_their_own() -> None:
-    runner, book, output, did = make([RayLost("Ray's own raylet died"), True])
+    runner, run_state, output, did = make([RayLost("Ray's own raylet died"), True])
     assert runner.run()
     assert did == ["start recover=False", "connect", "start recover=True", "restore", "run"]
-    assert book.resumes == 1
+    assert run_state.resumes == 1
     assert "raylet died; starting Ray anew" in output.said[0]
 
 
@@ -110,10 +110,10 @@ def test_a_ray_that_is_lost_again_and_again_without_progress_ends_the_run_with_t
 @pytest.mark.usefixtures("private")
 def test_progress_in_between_makes_each_loss_the_first() -> None:
     losses: list[Any] = [RayLost("its raylet died") for _ in range(3 * MAX_LOSSES)]
-    runner, book, _, did = make([*losses, True])
+    runner, run_state, _, did = make([*losses, True])
 
     def connect() -> None:
-        book.learner_steps += 100
+        run_state.learner_steps += 100
         did.append("connect")
 
     runner._connect = connect

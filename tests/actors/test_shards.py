@@ -13,7 +13,7 @@ import ray
 import safetensors.numpy
 
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE, split_shards
 from tests.actors.programs import messages, on_progress, pid_of, ray_config, running
@@ -52,8 +52,8 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
         assert [slot.name for slot in shards] == ["replay 0", "replay 1"]
         victim: list[int] = []
 
-        def kill(book: RunBook) -> None:
-            if book.learner_steps >= KILL_AT and not victim:
+        def kill(run_state: RunState) -> None:
+            if run_state.learner_steps >= KILL_AT and not victim:
                 victim.append(pid_of(shards[1]))
                 os.kill(victim[0], signal.SIGKILL)
 
@@ -86,9 +86,9 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
         resumed: list[Any] = []
         write = output.checkpoint
 
-        def note(book: RunBook, learner: Any, replay: dict[str, bytes]) -> None:
+        def note(run_state: RunState, learner: Any, replay: dict[str, bytes]) -> None:
             resumed.append(replay)
-            write(book, learner, replay)
+            write(run_state, learner, replay)
 
         output.checkpoint = note  # type: ignore[method-assign,assignment]
         assert supervisor.run()

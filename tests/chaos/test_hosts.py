@@ -16,7 +16,7 @@ from chaos.hosts import apart, outer_namespaces, unavailable
 from chaos.joined import Games, Run, compare
 from chaos.report import ROOT
 from chaos.witness import ACKNOWLEDGED, REFUSED, TARGET, Note
-from chaos.witnessed_launch import TargetBook
+from chaos.witnessed_launch import TargetRunState
 from muzero_ray.config.schema import Config
 from muzero_ray.types import GameId
 from tests.patience import PATIENCE
@@ -94,10 +94,12 @@ def test_a_run_is_seen_by_the_notes_of_its_actors(tmp_path: Path) -> None:
 
 
 def test_the_target_comes_when_the_harm_is_done(tmp_path: Path) -> None:
-    book = TargetBook(Config.model_validate({"env": {"id": "CartPole-v1"}, "run": {"runs_dir": str(tmp_path)}}))
-    book.learner_at(300)
-    assert book.stop_reason() is None
+    run_state = TargetRunState(
+        Config.model_validate({"env": {"id": "CartPole-v1"}, "run": {"runs_dir": str(tmp_path)}})
+    )
+    run_state.learner_at(300)
+    assert run_state.stop_reason() is None
     (tmp_path / TARGET).write_text("400")
-    assert book.stop_reason() is None
-    book.learner_at(410)
-    assert book.stop_reason() == "410 learner steps"
+    assert run_state.stop_reason() is None
+    run_state.learner_at(410)
+    assert run_state.stop_reason() == "410 learner steps"

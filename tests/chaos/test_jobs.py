@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from chaos import kills
 from chaos.group import Tally, half_written, resumes
-from chaos.jobs import Broken, Job, WatchedBook, small_config
+from chaos.jobs import Broken, Job, WatchedRunState, small_config
 from chaos.programs import Program, until
 from chaos.witness import ACKNOWLEDGED, Note, acknowledged, digest, notes
 from muzero_ray.runs.checkpoint import save_checkpoint
@@ -31,18 +31,18 @@ def line(*game: int, host: str = "a") -> str:
 def make_job(**parts: Any) -> Job:
     """A job with only those parts."""
     nothing: Any = None
-    return Job(**({"supervisor": nothing, "program": nothing, "book": nothing, "output": nothing} | parts))
+    return Job(**({"supervisor": nothing, "program": nothing, "run_state": nothing, "output": nothing} | parts))
 
 
 def test_the_book_ends_exactly_at_its_target(tmp_path: Path) -> None:
-    book = WatchedBook(small_config(tmp_path))
-    book.limiter.inserts(100_000)
-    assert book.stop_reason() is None
-    assert book.train_budget() > 10
-    book.target = 10
-    assert book.train_budget() == 10
-    book.learner_at(10)
-    assert (book.train_budget(), book.stop_reason()) == (0, "10 learner steps")
+    run_state = WatchedRunState(small_config(tmp_path))
+    run_state.limiter.inserts(100_000)
+    assert run_state.stop_reason() is None
+    assert run_state.train_budget() > 10
+    run_state.target = 10
+    assert run_state.train_budget() == 10
+    run_state.learner_at(10)
+    assert (run_state.train_budget(), run_state.stop_reason()) == (0, "10 learner steps")
 
 
 def test_rates_are_of_the_window_asked_for() -> None:
@@ -91,11 +91,11 @@ def test_lost_and_doubled_games_are_counted(
     }
     root = tmp_path / "run" / "checkpoints"
     save_checkpoint(root, 200, model={}, optimizer={}, state={}, extra_files=files)
-    job = make_job(output=SimpleNamespace(folder=tmp_path / "run"), book=SimpleNamespace(target=200))
+    job = make_job(output=SimpleNamespace(folder=tmp_path / "run"), run_state=SimpleNamespace(target=200))
     left, notes = kills.look(job, tmp_path)
     assert (left.reached, left.acknowledged, left.lost, left.twice) == (True, 3, lost, twice)
     assert bool(notes) == bool(lost)
-    job.book.target = 300
+    job.run_state.target = 300
     job.problems.append("it did not come back")
     left, notes = kills.look(job, tmp_path)
     assert not left.reached

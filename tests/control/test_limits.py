@@ -13,10 +13,12 @@ from muzero_ray.errors import ConfigError
 NOTHING = {"learner_steps": None, "episodes": None, "minutes": None}
 
 
-def going_on(configured: dict[str, Any], book: dict[str, float], **given: float) -> Config:
+def going_on(configured: dict[str, Any], run_state: dict[str, float], **given: float) -> Config:
     """As `resume` does it: what is given is in the configuration already."""
     config = Config.model_validate({"run": {**configured, **given}})
-    return open_limits(config, {"learner_steps": 50, "episodes": 20, "seconds": 600.0} | book, {**NOTHING, **given})
+    return open_limits(
+        config, {"learner_steps": 50, "episodes": 20, "seconds": 600.0} | run_state, {**NOTHING, **given}
+    )
 
 
 def test_a_given_limit_replaces_the_one_that_is_spent_and_the_others_remain() -> None:

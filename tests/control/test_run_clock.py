@@ -13,7 +13,7 @@ from muzero_ray.acting.play_stats import PlayStats
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import nothing_learned
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.types import WeightsVersion
 from tests.small_runs import rows, run_serial, small_config
@@ -24,36 +24,36 @@ STATS = PlayStats(40, 30, (), 5.0, 1.0, 160, 1.0, 0.5, 0.1, WeightsVersion(0, 0)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1_000.0]
-    monkeypatch.setattr("muzero_ray.control.run_book.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("muzero_ray.control.run_state.time.monotonic", lambda: now[0])
     return now
 
 
-def book_of(**run: Any) -> RunBook:
-    return RunBook(Config.model_validate({"run": run}))
+def run_state_of(**run: Any) -> RunState:
+    return RunState(Config.model_validate({"run": run}))
 
 
 def test_seconds_count_from_the_first_move_to_the_end_of_training(clock: list[float]) -> None:
-    book = book_of(minutes=1.0)
+    run_state = run_state_of(minutes=1.0)
     clock[0] += 3_600.0  # workers start
-    assert (book.seconds, book.stop_reason()) == (0.0, None)
-    book.played(replace(STATS, playing_for=4.0))  # the answer to a call in which the first weights were waited for
-    assert book.seconds == 4.0
-    book.played(replace(STATS, playing_for=999.0))  # only the first answer says when it began
+    assert (run_state.seconds, run_state.stop_reason()) == (0.0, None)
+    run_state.played(replace(STATS, playing_for=4.0))  # the answer to a call in which the first weights were waited for
+    assert run_state.seconds == 4.0
+    run_state.played(replace(STATS, playing_for=999.0))  # only the first answer says when it began
     clock[0] += 55.0
-    assert (book.seconds, book.stop_reason()) == (59.0, None)
+    assert (run_state.seconds, run_state.stop_reason()) == (59.0, None)
     clock[0] += 1.0
-    assert (book.time_is_up, book.stop_reason()) == (True, "1 minutes")
-    book.stop_clock()
+    assert (run_state.time_is_up, run_state.stop_reason()) == (True, "1 minutes")
+    run_state.stop_clock()
     clock[0] += 500.0  # the final evaluation
-    assert book.seconds == 60.0
-    assert book.row()["wall_s"] == 60.0
+    assert run_state.seconds == 60.0
+    assert run_state.row()["wall_s"] == 60.0
 
 
 def test_the_parts_of_a_resumed_run_add_up_without_their_start_ups(clock: list[float]) -> None:
-    first = book_of(minutes=2.0)
+    first = run_state_of(minutes=2.0)
     first.played(STATS)
     clock[0] += 70.0
-    second = book_of(minutes=2.0)
+    second = run_state_of(minutes=2.0)
     second.load_state(first.state())
     clock[0] += 600.0
     assert (second.seconds, second.stop_reason()) == (70.0, None)
@@ -93,18 +93,18 @@ def test_a_run_that_learned_nothing_says_so_at_its_end(tmp_path: Path, capsys: p
 
 def test_what_to_raise_is_the_limit_that_ended_the_run() -> None:
     config = Config.model_validate({"run": {"episodes": 3}, "replay": {"min_size": 200}})
-    book = RunBook(config)
-    book.played(STATS)
-    book.episodes = 3
-    note = nothing_learned(config, book)
+    run_state = RunState(config)
+    run_state.played(STATS)
+    run_state.episodes = 3
+    note = nothing_learned(config, run_state)
     assert note is not None
     assert "ended at 3 episodes without a learner step" in note
     assert "replay.min_size=200 transitions must be in replay before the first, and 30 were" in note
     assert note.endswith("Raise run.episodes (--episodes), or lower replay.min_size")
-    book.limiter.inserts(170)
-    enough = nothing_learned(config, book)
+    run_state.limiter.inserts(170)
+    enough = nothing_learned(config, run_state)
     assert enough is not None
     assert "no update was finished in that time" in enough
     assert enough.endswith("Raise run.episodes (--episodes)")
-    book.learner_steps = 1
-    assert nothing_learned(config, book) is None
+    run_state.learner_steps = 1
+    assert nothing_learned(config, run_state) is None

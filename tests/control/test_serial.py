@@ -90,9 +90,9 @@ def test_reanalyze_replaces_its_share_of_the_targets(tmp_path: Path) -> None:
     config = VARIANTS["reanalyze"]
     run_serial(config, tmp_path / "run")
     checkpoint = load_checkpoint(tmp_path / "run")
-    book = checkpoint.state["book"]
+    run_state = checkpoint.state["book"]
     # It stops when everything is fresh, so it may lag; the game that crosses the budget is finished.
-    assert 0.5 * book["env_steps"] < book["reanalyzed"] <= book["env_steps"] + 60
+    assert 0.5 * run_state["env_steps"] < run_state["reanalyzed"] <= run_state["env_steps"] + 60
     index = safetensors.numpy.load(checkpoint.files[ARRAYS_FILE])["index"]
     reanalyzed = index[:, 6] == 1
     assert reanalyzed.any()
@@ -129,9 +129,9 @@ def test_every_limit_ends_a_run_with_a_checkpoint_and_a_score(
 ) -> None:
     config = small_config(run={"learner_steps": 100_000, **limit})
     assert run_serial(config, tmp_path / "run")
-    book = load_checkpoint(tmp_path / "run").state["book"]
-    assert book[reached] >= limit.get("episodes", 0.0)
-    assert book["learner_steps"] < 100_000
+    run_state = load_checkpoint(tmp_path / "run").state["book"]
+    assert run_state[reached] >= limit.get("episodes", 0.0)
+    assert run_state["learner_steps"] < 100_000
     assert rows(tmp_path / "run")[-1]["eval/episodes"] == 3
 
 

@@ -16,7 +16,7 @@ from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.schema import Config, EnvConfig
 from muzero_ray.control.probe import probe
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
@@ -254,11 +254,11 @@ def test_the_limit_of_minutes_ends_a_turn_and_an_evaluation_between_two_moves(
         play(games)
 
     monkeypatch.setattr(Episodes, "_round", counted)
-    monkeypatch.setattr(RunBook, "seconds", property(lambda _: 61.0 if len(rounds) >= 3 else 1.0))
+    monkeypatch.setattr(RunState, "seconds", property(lambda _: 61.0 if len(rounds) >= 3 else 1.0))
     assert run_serial(config, tmp_path / "run")
     assert len(rounds) == 3 + 30 + 30  # the one on the way; the final one, and random play
-    book = load_checkpoint(tmp_path / "run").state["book"]
-    assert (book["learner_steps"], book["episodes"]) == (20, 0)
+    run_state = load_checkpoint(tmp_path / "run").state["book"]
+    assert (run_state["learner_steps"], run_state["episodes"]) == (20, 0)
     said = capsys.readouterr().out
     assert "the evaluation at learner step 20 was left unfinished and does not count: the run ends at 1 minutes" in said
     assert said.count("Set env.max_moves") == 1

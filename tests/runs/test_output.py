@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.evaluation.protocol import EvaluationProtocol
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.printed import launch_line
@@ -39,9 +39,9 @@ def evaluation(score: float) -> Evaluation:
     return Evaluation(np.array([score], np.float32), np.array([7], np.int32), protocol, 0)
 
 
-def save(output: RunOutput, book: RunBook, step: int) -> None:
-    book.learner_steps = step
-    output.checkpoint(book, ({}, {}), REPLAY)
+def save(output: RunOutput, run_state: RunState, step: int) -> None:
+    run_state.learner_steps = step
+    output.checkpoint(run_state, ({}, {}), REPLAY)
 
 
 def checkpoint(output: RunOutput, step: int) -> Checkpoint:
@@ -53,13 +53,13 @@ def scores(output: RunOutput) -> list[dict[str, Any]]:
 
 
 def test_a_checkpoint_carries_its_own_score_or_none(config: Config, output: RunOutput) -> None:
-    book = RunBook(config)
-    save(output, book, 10)
-    save(output, book, 20)
-    output.scored(book, evaluation(5.0), 10)  # it took a while
-    output.scored(book, evaluation(7.0), 30)  # before its checkpoint
-    save(output, book, 30)
-    save(output, book, 40)
+    run_state = RunState(config)
+    save(output, run_state, 10)
+    save(output, run_state, 20)
+    output.scored(run_state, evaluation(5.0), 10)  # it took a while
+    output.scored(run_state, evaluation(7.0), 30)  # before its checkpoint
+    save(output, run_state, 30)
+    save(output, run_state, 40)
     found = {path.name: checkpoint(output, int(path.name)).score for path in (output.folder / "checkpoints").iterdir()}
     assert found == {"40": None, "30": 7.0, "20": None}  # 10 was neither new nor the best any more
     # Resuming from 30 and saving it again, as each part of a run does first, keeps its score.
@@ -69,28 +69,28 @@ def test_a_checkpoint_carries_its_own_score_or_none(config: Config, output: RunO
         last = again.last_checkpoint()
         assert last is not None
         assert last.step == 30
-        save(again, book, 30)
+        save(again, run_state, 30)
         assert checkpoint(output, 30).score == 7.0
 
 
 def test_a_score_is_stamped_with_the_time_of_its_weights(config: Config, output: RunOutput) -> None:
-    book = RunBook(config)
-    book.env_steps, book.learner_steps = 900, 30
-    output.scored(book, evaluation(5.0), 20, 600)
-    output.scored(book, evaluation(6.0), 30)
+    run_state = RunState(config)
+    run_state.env_steps, run_state.learner_steps = 900, 30
+    output.scored(run_state, evaluation(5.0), 20, 600)
+    output.scored(run_state, evaluation(6.0), 30)
     assert [(s["learner_step"], s["env_steps"]) for s in scores(output)] == [(20, 600), (30, 900)]
 
 
 def test_each_step_has_one_row_and_the_last_one_holds_the_final_score(config: Config, output: RunOutput) -> None:
-    book = RunBook(config)
+    run_state = RunState(config)
     for step, loss in ((10, 1.0), (20, 2.0)):
-        book.learner_steps = step
-        book.metrics.add("loss/total", loss)
-        output.write_row(book)
-    book.metrics.add("loss/total", 99.0)
-    output.write_row(book)
-    save(output, book, 20)
-    output.finished(book, evaluation(8.0), evaluation(1.0), 20)
+        run_state.learner_steps = step
+        run_state.metrics.add("loss/total", loss)
+        output.write_row(run_state)
+    run_state.metrics.add("loss/total", 99.0)
+    output.write_row(run_state)
+    save(output, run_state, 20)
+    output.finished(run_state, evaluation(8.0), evaluation(1.0), 20)
     first, last = rows(output.folder)
     assert (first["learner_steps"], first["loss/total"]) == (10, 1.0)
     assert (last["learner_steps"], last["loss/total"], last["eval/return_mean"]) == (20, 2.0, 8.0)
@@ -99,8 +99,8 @@ def test_each_step_has_one_row_and_the_last_one_holds_the_final_score(config: Co
     # A run that was finished and is finished again: still one row.
     output.__exit__()
     with RunOutput.reopen(config, output.folder, checkpoint(output, 20)) as again:
-        again.write_row(book)
-        again.finished(book, evaluation(9.0), evaluation(1.0), 20)
+        again.write_row(run_state)
+        again.finished(run_state, evaluation(9.0), evaluation(1.0), 20)
     assert [row["learner_steps"] for row in rows(output.folder)] == [10, 20]
     assert rows(output.folder)[-1]["eval/return_mean"] == 9.0
 
@@ -108,5 +108,5 @@ def test_each_step_has_one_row_and_the_last_one_holds_the_final_score(config: Co
 def test_a_run_without_a_checkpoint_does_not_promise_one(config: Config, output: RunOutput) -> None:
     assert output.last_checkpoint() is None
     assert "resume" not in output.way_on
-    save(output, RunBook(config), 0)
+    save(output, RunState(config), 0)
     assert output.way_on == f"go on with: {launch_line('resume', output.folder)}"

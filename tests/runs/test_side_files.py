@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.runs import side_files
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.output import SCORES_FILE, RunOutput
@@ -151,14 +151,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Checkpoint]:
     """Three rows and two scores, and a checkpoint after them."""
     folder = tmp_path_factory.mktemp("side-files") / "run"
     config = small_config()
-    book = RunBook(config)
+    run_state = RunState(config)
     with RunOutput.create(config, folder) as output:
         for step in (10, 20, 30):
-            book.learner_steps = step
-            output.write_row(book)
+            run_state.learner_steps = step
+            output.write_row(run_state)
             if step > 10:
-                output.scored(book, evaluation(float(step)), step)
-        save(output, book, 30)
+                output.scored(run_state, evaluation(float(step)), step)
+        save(output, run_state, 30)
     return folder, load_checkpoint(folder)
 
 
@@ -166,16 +166,16 @@ def reopened(run: tuple[Path, Checkpoint], damage: Callable[[Path], object]) -> 
     """The learner steps of the rows and scores that a resumed run goes on from, and one row later."""
     folder, checkpoint = run
     originals = {name: (folder / name).read_bytes() for name in (METRICS_FILE, SCORES_FILE)}
-    config, book = small_config(), RunBook(small_config())
+    config, run_state = small_config(), RunState(small_config())
     try:
         damage(folder)
         with RunOutput.reopen(config, folder, checkpoint) as output:
-            book.learner_steps = 40
-            output.write_row(book)
-            output.scored(book, evaluation(1.0), 40)
+            run_state.learner_steps = 40
+            output.write_row(run_state)
+            output.scored(run_state, evaluation(1.0), 40)
             found = [row["learner_steps"] for row in rows(folder)], [entry["learner_step"] for entry in scores(output)]
-            save(output, book, 40)
-            output.finished(book, evaluation(1.0), evaluation(1.0), 40)
+            save(output, run_state, 40)
+            output.finished(run_state, evaluation(1.0), evaluation(1.0), 40)
         # The checkpoint counts the rows that are there now.
         assert load_checkpoint(folder).state["metrics_rows"] == len(found[0])
         with RunOutput.reopen(config, folder, checkpoint):

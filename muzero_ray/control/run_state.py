@@ -1,4 +1,4 @@
-"""The book of a run: counters, schedules, budgets, and what is due. Plain; both runners keep it the same way."""
+"""The state of a run: counters, schedules, budgets, and what is due. Plain; both runners use it in the same way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECENT_EPISODES = 100
 """Episodes behind the running mean that progress shows."""
 
 
-class RunBook:
+class RunState:
     """Knows how far the run is, what may be done next, and when it must stop.
 
     Every reaction to results is here, so the serial and the distributed runner differ only in who does the work.
@@ -122,7 +122,7 @@ class RunBook:
                 "search/kl_prior": stats.kl_prior,
                 "actors/env_steps_per_s": stats.transitions,
                 "actors/environment_faults": len(stats.faults),
-                # The learner publishes before it reports: its newest weights may be ahead of the book.
+                # The learner publishes before it reports: its newest weights may be ahead of the counters.
                 "actors/weights_lag": max(self.learner_steps - stats.version.step, 0),
             }
         )
@@ -230,7 +230,7 @@ class RunBook:
             "metrics": self.metrics.state(),
         }
 
-    @taking_over("the book of the run")
+    @taking_over("the counters of the run")
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.env_steps = int(state["env_steps"])

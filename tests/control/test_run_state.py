@@ -1,4 +1,4 @@
-"""The book of a run: schedules in closed form, budgets that never overstep, an exact way to disk and back."""
+"""The state of a run: schedules in closed form, budgets that never overstep, an exact way to disk and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muzero_ray.acting.play_stats import Episode, PlayStats
 from muzero_ray.config.schema import Config
-from muzero_ray.control.run_book import RunBook
+from muzero_ray.control.run_state import RunState
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.evaluation.protocol import EvaluationProtocol
 from muzero_ray.evaluation.result import Evaluation
@@ -22,8 +22,8 @@ from muzero_ray.types import WeightsVersion
 from tests.replay.games import make_buffer, make_game
 
 
-def book_of(**sections: dict[str, Any]) -> RunBook:
-    return RunBook(Config.model_validate(sections))
+def run_state_of(**sections: dict[str, Any]) -> RunState:
+    return RunState(Config.model_validate(sections))
 
 
 def played(
@@ -57,13 +57,13 @@ def evaluation(*returns: float) -> Evaluation:
     [(0, 1.0, 0.4), (499, 1.0, 0.6994), (500, 0.5, 0.7), (749, 0.5, 0.8494), (750, 0.25, 0.85), (1000, 0.25, 1.0)],
 )
 def test_schedules_run_over_learner_steps(step: int, temperature: float, beta: float) -> None:
-    book = book_of(run={"learner_steps": 1000}, replay={"priority_beta": 0.4})
-    book.learner_steps = step
-    assert book.temperature == temperature
-    assert book.beta == pytest.approx(beta, abs=1e-12)
-    assert book.progress == step / 1000
-    book.learner_steps = 5000  # resumed under a smaller budget
-    assert (book.temperature, book.beta) == (0.25, 1.0)
+    run_state = run_state_of(run={"learner_steps": 1000}, replay={"priority_beta": 0.4})
+    run_state.learner_steps = step
+    assert run_state.temperature == temperature
+    assert run_state.beta == pytest.approx(beta, abs=1e-12)
+    assert run_state.progress == step / 1000
+    run_state.learner_steps = 5000  # resumed under a smaller budget
+    assert (run_state.temperature, run_state.beta) == (0.25, 1.0)
 
 
 BOUNDARIES = st.integers(1, 60)
@@ -82,7 +82,7 @@ def test_training_never_steps_over_a_row_an_evaluation_a_checkpoint_or_the_end(
 ) -> None:
     """And never stands still: with budgets used up in any portions, the run gets to its last step."""
     log, checkpoint, evaluate = intervals
-    book = book_of(
+    run_state = run_state_of(
         run={"learner_steps": total, "log_steps": log, "checkpoint_steps": checkpoint},
         evaluation={"interval_steps": evaluate},
         replay={"samples_per_insert": ratio, "min_size": 40},
@@ -91,65 +91,65 @@ def test_training_never_steps_over_a_row_an_evaluation_a_checkpoint_or_the_end(
     )
     seen: dict[str, list[int]] = {"log": [], "checkpoint": [], "evaluate": []}
     turn = 0
-    while book.stop_reason() is None:
-        transitions, budget = book.rollout_budget(), book.train_budget()
+    while run_state.stop_reason() is None:
+        transitions, budget = run_state.rollout_budget(), run_state.train_budget()
         assert transitions <= rollout
         assert transitions > 0 or budget > 0
         share = shares[turn % len(shares)]
         if transitions:
-            book.played(played(max(1, int(share * transitions))))
+            run_state.played(played(max(1, int(share * transitions))))
         if budget:
-            before = book.learner_steps
+            before = run_state.learner_steps
             for interval in intervals:
                 assert budget <= interval - before % interval
             assert budget <= total - before
             steps = max(1, int(share * budget))
-            book.trained(trained(steps, before + steps))
+            run_state.trained(trained(steps, before + steps))
         for task, steps_seen in seen.items():
-            if book.due(task):  # type: ignore[arg-type]
-                book.done(task)  # type: ignore[arg-type]
-                assert not book.due(task)  # type: ignore[arg-type]
-                steps_seen.append(book.learner_steps)
+            if run_state.due(task):  # type: ignore[arg-type]
+                run_state.done(task)  # type: ignore[arg-type]
+                assert not run_state.due(task)  # type: ignore[arg-type]
+                steps_seen.append(run_state.learner_steps)
         turn += 1
-    assert book.learner_steps == total
-    assert (book.rollout_budget(), book.train_budget()) == (0, 0)
+    assert run_state.learner_steps == total
+    assert (run_state.rollout_budget(), run_state.train_budget()) == (0, 0)
     for task, interval in (("log", log), ("checkpoint", checkpoint), ("evaluate", evaluate)):
         assert seen[task] == list(range(interval, total + 1, interval))
     # The ratio: owed samples are what was inserted past the warm-up, times the ratio, less what was trained on.
-    owed = ratio * (book.limiter.inserted - 40) - 8 * total
+    owed = ratio * (run_state.limiter.inserted - 40) - 8 * total
     assert -1e-6 <= owed <= ratio * max(4 * rollout, 8 / ratio + 1) + 1e-6
 
 
 def test_due_notices_an_interval_that_was_stepped_over() -> None:
     """As with a learner that trains several calls while the checkpoint is written."""
-    book = book_of(run={"checkpoint_steps": 10})
-    assert not book.due("checkpoint")
+    run_state = run_state_of(run={"checkpoint_steps": 10})
+    assert not run_state.due("checkpoint")
     for step, due in ((9, False), (10, True), (25, True)):
-        book.learner_steps = step
-        assert book.due("checkpoint") is due
-    book.done("checkpoint")
+        run_state.learner_steps = step
+        assert run_state.due("checkpoint") is due
+    run_state.done("checkpoint")
     for step, due in ((29, False), (30, True)):
-        book.learner_steps = step
-        assert book.due("checkpoint") is due
+        run_state.learner_steps = step
+        assert run_state.due("checkpoint") is due
 
 
 def test_the_learner_waits_for_the_first_transitions_and_then_for_its_ratio() -> None:
-    book = book_of(
+    run_state = run_state_of(
         replay={"min_size": 100, "samples_per_insert": 2.0},
         learner={"batch_size": 10},
         actors={"count": 2, "rollout_steps": 30},
     )
-    book.played(played(100))
-    assert book.train_budget() == 0
-    book.played(played(60, inserted=25))  # the other 35 are in games still in flight
-    assert book.env_steps == 160
-    assert book.train_budget() == 25 * 2 // 10
-    book.trained(trained(3, 3))
-    assert book.train_budget() == 2
+    run_state.played(played(100))
+    assert run_state.train_budget() == 0
+    run_state.played(played(60, inserted=25))  # the other 35 are in games still in flight
+    assert run_state.env_steps == 160
+    assert run_state.train_budget() == 25 * 2 // 10
+    run_state.trained(trained(3, 3))
+    assert run_state.train_budget() == 2
     # Two actors may be four rollouts ahead each: 240 transitions, of which 10 are (20 samples owed).
-    assert book.rollout_budget() == 30
-    book.played(played(220, inserted=220))
-    assert book.rollout_budget() == 240 - 10 - 220
+    assert run_state.rollout_budget() == 30
+    run_state.played(played(220, inserted=220))
+    assert run_state.rollout_budget() == 240 - 10 - 220
 
 
 @pytest.mark.parametrize(
@@ -162,38 +162,38 @@ def test_the_learner_waits_for_the_first_transitions_and_then_for_its_ratio() ->
 )
 def test_each_limit_stops_the_run(limit: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("muzero_ray.control.run_book.time.monotonic", lambda: now)
-    book = book_of(run=limit, replay={"min_size": 64, "samples_per_insert": 8.0}, learner={"batch_size": 8})
-    book.played(played(200, scores=(5.0, 6.0)))
-    book.learner_steps = 49
+    monkeypatch.setattr("muzero_ray.control.run_state.time.monotonic", lambda: now)
+    run_state = run_state_of(run=limit, replay={"min_size": 64, "samples_per_insert": 8.0}, learner={"batch_size": 8})
+    run_state.played(played(200, scores=(5.0, 6.0)))
+    run_state.learner_steps = 49
     now += 119.0
-    assert book.stop_reason() is None
-    assert book.rollout_budget() > 0
-    assert book.train_budget() > 0
-    book.played(played(1, scores=(5.0,)))
-    book.learner_steps = 50
+    assert run_state.stop_reason() is None
+    assert run_state.rollout_budget() > 0
+    assert run_state.train_budget() > 0
+    run_state.played(played(1, scores=(5.0,)))
+    run_state.learner_steps = 50
     now += 1.0
-    assert book.stop_reason() == reason
-    assert (book.rollout_budget(), book.train_budget()) == (0, 0)
+    assert run_state.stop_reason() == reason
+    assert (run_state.rollout_budget(), run_state.train_budget()) == (0, 0)
 
 
 def test_reanalyze_gets_its_share_of_what_was_played() -> None:
-    book = book_of(reanalyze={"ratio": 0.5})
-    book.played(played(101))
-    assert book.reanalyze_budget() == 50
-    book.reanalyzed = 70  # the last game was longer than the budget
-    assert book.reanalyze_budget() == -20
-    assert book_of().reanalyze_budget() == 0
+    run_state = run_state_of(reanalyze={"ratio": 0.5})
+    run_state.played(played(101))
+    assert run_state.reanalyze_budget() == 50
+    run_state.reanalyzed = 70  # the last game was longer than the budget
+    assert run_state.reanalyze_budget() == -20
+    assert run_state_of().reanalyze_budget() == 0
 
 
 def test_a_row_combines_what_happened_since_the_last() -> None:
-    book = book_of()
-    book.learner_steps = 10
-    book.played(played(30, inserted=20, scores=(4.0, 8.0), step=8))
-    book.played(played(10, inserted=20, scores=(3.0,), step=4))
-    book.trained(TrainStats(2, 0.1, {"loss/total": 1.0}, 1, 12, {}))
-    book.trained(TrainStats(3, 0.1, {"loss/total": 2.0}, 0, 15, {}))
-    row = book.row()
+    run_state = run_state_of()
+    run_state.learner_steps = 10
+    run_state.played(played(30, inserted=20, scores=(4.0, 8.0), step=8))
+    run_state.played(played(10, inserted=20, scores=(3.0,), step=4))
+    run_state.trained(TrainStats(2, 0.1, {"loss/total": 1.0}, 1, 12, {}))
+    run_state.trained(TrainStats(3, 0.1, {"loss/total": 2.0}, 0, 15, {}))
+    row = run_state.row()
     assert (row["env_steps"], row["learner_steps"], row["episodes"]) == (40, 15, 3)
     assert row["train/return_mean"] == row["train/length_mean"] == 5.0
     assert row["actors/weights_lag"] == (2 + 6) / 2
@@ -201,24 +201,29 @@ def test_a_row_combines_what_happened_since_the_last() -> None:
     assert row["learner/skipped"] == 1
     assert row["replay/samples_per_insert"] == 5 * Config().learner.batch_size / 40
     assert row["search/depth"] == 1.5
-    assert "loss/total" not in book.row()
+    assert "loss/total" not in run_state.row()
 
 
 def test_the_best_score_is_kept_and_equal_scores_count_as_progress() -> None:
-    book = book_of()
-    assert [book.evaluated(evaluation(*r)) for r in ((1.0, 3.0), (1.0,), (2.0,), (4.0,))] == [True, False, True, True]
-    assert (book.best_score, book.last_score) == (4.0, 4.0)
-    book.evaluated(evaluation(0.0))
-    assert (book.best_score, book.last_score) == (4.0, 0.0)
-    assert book.snapshot()["best_score"] == 4.0
-    assert book.row()["eval/return_mean"] == 0.0
+    run_state = run_state_of()
+    assert [run_state.evaluated(evaluation(*r)) for r in ((1.0, 3.0), (1.0,), (2.0,), (4.0,))] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert (run_state.best_score, run_state.last_score) == (4.0, 4.0)
+    run_state.evaluated(evaluation(0.0))
+    assert (run_state.best_score, run_state.last_score) == (4.0, 0.0)
+    assert run_state.snapshot()["best_score"] == 4.0
+    assert run_state.row()["eval/return_mean"] == 0.0
 
 
 def test_a_book_survives_json_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("muzero_ray.control.run_book.time.monotonic", lambda: now)
+    monkeypatch.setattr("muzero_ray.control.run_state.time.monotonic", lambda: now)
     sections = {"run": {"learner_steps": 100, "log_steps": 10}, "reanalyze": {"ratio": 1.0}}
-    first = book_of(**sections)
+    first = run_state_of(**sections)
     first.played(played(3000, inserted=2900, scores=(1.0, 0.1, 7.0), step=2))
     first.trained(TrainStats(12, 0.1, {"loss/total": 0.1, "loss/value": 1 / 3}, 2, 12, {}))
     first.evaluated(evaluation(5.0, 0.3))
@@ -227,15 +232,15 @@ def test_a_book_survives_json_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     now = 30.0
     saved = json.dumps(first.state())
     now = 500.0  # the time between two parts of a run does not count
-    second = book_of(**sections)
+    second = run_state_of(**sections)
     second.load_state(json.loads(saved))
     assert second.seconds == 30.0
     assert second.resumes == 1
     again = json.loads(json.dumps(second.state()))
     assert again == json.loads(saved) | {"resumes": 1}
-    for book in (first, second):
-        book.played(played(10, scores=(2.0,), step=12))
-        book.trained(trained(1, 13, **{"loss/total": 0.7}))
+    for run_state in (first, second):
+        run_state.played(played(10, scores=(2.0,), step=12))
+        run_state.trained(trained(1, 13, **{"loss/total": 0.7}))
     for name in ("rollout_budget", "train_budget", "reanalyze_budget", "snapshot", "stop_reason"):
         assert getattr(first, name)() == getattr(second, name)(), name
     assert [first.due(task) for task in ("log", "evaluate", "checkpoint")] == [True, False, False]
@@ -247,15 +252,15 @@ def test_a_book_survives_json_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_incarnations_differ_over_restarts_and_resumes() -> None:
-    book, seen = book_of(), set()
+    run_state, seen = run_state_of(), set()
     for _ in range(3):
-        seen |= {book.incarnation(restarts) for restarts in range(4)}
-        saved = book.state()
-        book = book_of()
-        book.load_state(saved)
+        seen |= {run_state.incarnation(restarts) for restarts in range(4)}
+        saved = run_state.state()
+        run_state = run_state_of()
+        run_state.load_state(saved)
     assert len(seen) == 12
     # A later part of a run is newer than everything before, so that a zombie's weights can be told by their number.
-    assert book.incarnation() > max(seen)
+    assert run_state.incarnation() > max(seen)
 
 
 def test_a_tally_is_the_mean_over_updates_that_were_made() -> None:
@@ -293,23 +298,23 @@ def test_metrics_of_shards_are_those_of_one_replay() -> None:
 
 
 def test_a_restored_learner_draws_again_for_the_steps_it_makes_again() -> None:
-    book = book_of(replay={"min_size": 64, "samples_per_insert": 2.0}, learner={"batch_size": 16})
-    book.played(played(64 + 80))
-    assert book.train_budget() == 10
-    book.trained(trained(10, 10))
-    assert book.train_budget() == 0
-    book.learner_at(4)  # its last checkpoint
-    assert (book.learner_steps, book.train_budget()) == (4, 6)
-    book.learner_at(7)  # what it did in a call whose answer was lost
-    assert (book.learner_steps, book.train_budget()) == (7, 3)
-    book.learner_at(7)
-    assert book.limiter.sampled == 7 * 16
+    run_state = run_state_of(replay={"min_size": 64, "samples_per_insert": 2.0}, learner={"batch_size": 16})
+    run_state.played(played(64 + 80))
+    assert run_state.train_budget() == 10
+    run_state.trained(trained(10, 10))
+    assert run_state.train_budget() == 0
+    run_state.learner_at(4)  # its last checkpoint
+    assert (run_state.learner_steps, run_state.train_budget()) == (4, 6)
+    run_state.learner_at(7)  # what it did in a call whose answer was lost
+    assert (run_state.learner_steps, run_state.train_budget()) == (7, 3)
+    run_state.learner_at(7)
+    assert run_state.limiter.sampled == 7 * 16
 
 
 def test_an_evaluation_is_done_as_of_the_weights_it_scored() -> None:
-    book = book_of(evaluation={"interval_steps": 10})
-    book.learner_steps = 35
-    book.done("evaluate", 20)
-    assert book.due("evaluate")  # that of step 30 is still to come
-    book.done("evaluate", 30)
-    assert not book.due("evaluate")
+    run_state = run_state_of(evaluation={"interval_steps": 10})
+    run_state.learner_steps = 35
+    run_state.done("evaluate", 20)
+    assert run_state.due("evaluate")  # that of step 30 is still to come
+    run_state.done("evaluate", 30)
+    assert not run_state.due("evaluate")
