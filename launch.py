@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config.schema import Config
     from muzero_ray.control.run_state import RunState
-    from muzero_ray.envs.task_shape import TaskShape
+    from muzero_ray.envs.task_spec import TaskSpec
     from muzero_ray.runs.checkpoint import Checkpoint
     from muzero_ray.runs.output import RunOutput
 
@@ -45,7 +45,7 @@ class Runner(Protocol):
     def request_stop(self) -> None: ...
 
 
-def build_program(config: Config, shape: TaskShape, run_state: RunState, output: RunOutput) -> Program:
+def build_program(config: Config, task: TaskSpec, run_state: RunState, output: RunOutput) -> Program:
     """Every process of a run, and who holds whose handle.
 
     Replay and parameter server hold none; self-play holds {its shard of replay, params}, learner and reanalyze {all
@@ -77,7 +77,7 @@ def build_program(config: Config, shape: TaskShape, run_state: RunState, output:
     # repeated: games have ids, weights versions).
     service: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     replays = [
-        remote(ReplayWorker).options(**service).remote(config, shape, shard, output.replay_folder)
+        remote(ReplayWorker).options(**service).remote(config, task, shard, output.replay_folder)
         for shard in range(config.replay.shards)
     ]
     params = remote(ParameterServer).options(**service).remote()
@@ -90,17 +90,17 @@ def build_program(config: Config, shape: TaskShape, run_state: RunState, output:
         incarnation, note = run_state.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
             worker = remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
-            return worker.remote(config, shape, index, incarnation, replays[index % len(replays)], params, note)
+            return worker.remote(config, task, index, incarnation, replays[index % len(replays)], params, note)
         if kind == "learner":
 
             def make_peer(rank: int) -> Any:
-                return remote(LearnerPeer).options(**ranks[rank]).remote(config, shape, incarnation, replays, rank)
+                return remote(LearnerPeer).options(**ranks[rank]).remote(config, task, incarnation, replays, rank)
 
             worker = remote(LearnerWorker).options(**ranks[0])
-            return worker.remote(config, shape, incarnation, replays, params, make_peer)
+            return worker.remote(config, task, incarnation, replays, params, make_peer)
         if kind == "reanalyze":
-            return remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, shape, replays, params)
-        return remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, shape, params, note)
+            return remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, task, replays, params)
+        return remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, task, params, note)
 
     places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
     places += [("reanalyze", 0)] if config.reanalyze.ratio > 0 else []
@@ -132,7 +132,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
+def ray_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
     from muzero_ray.actors.cluster import check_cpus, connect, connected, settle_heap
     from muzero_ray.control.run_state import RunState
@@ -151,7 +151,7 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
         from muzero_ray.actors.supervisor import Supervisor
 
         def start(recover: bool) -> Supervisor:
-            program = build_program(config, shape, run_state, output)
+            program = build_program(config, task, run_state, output)
             return Supervisor(
                 program, run_state, config, output, checkpoint.files if checkpoint else None, recover=recover
             )
@@ -166,25 +166,23 @@ def ray_runner(config: Config, shape: TaskShape, output: RunOutput, checkpoint: 
 
 
 @contextlib.contextmanager
-def serial_runner(
-    config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None
-) -> Iterator[Runner]:
+def serial_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The same parts in this process."""
     from muzero_ray.control.serial import SerialRunner
 
-    yield SerialRunner(config, shape, output, checkpoint)
+    yield SerialRunner(config, task, output, checkpoint)
 
 
-def run(config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> int:
+def run(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> int:
     """Train to the end of the budget, evaluate, and return the exit code.
 
     A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
     the first one leaves.
     """
-    output.message(shape.seen(config.env))
+    output.message(task.describe(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
     handle_signals(starting := Leave())
-    with output, make_runner(config, shape, output, checkpoint) as runner:
+    with output, make_runner(config, task, output, checkpoint) as runner:
 
         def stop(*_: object) -> None:
             handle_signals(leave)

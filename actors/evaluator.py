@@ -12,7 +12,7 @@ from muzero_ray.actors.process import call_note, limit_threads
 from muzero_ray.actors.weights_client import WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.evaluation.episodes import Episodes, EpisodesProgress
 from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.evaluation.result import Evaluation
@@ -30,11 +30,11 @@ class EvaluatorWorker:
     plays for about `seconds`, so that the driver sees how far it is and may drop it in between.
     """
 
-    def __init__(self, config: Config, shape: TaskShape, params: ActorHandle[Any], note: Path) -> None:
+    def __init__(self, config: Config, task: TaskSpec, params: ActorHandle[Any], note: Path) -> None:
         hide_gpus()
         limit_threads(config.actors.threads)
         seed_generators(config.run.seed, "evaluator")
-        self._evaluator = Evaluator(config, shape, note=call_note(note, config.env.id))
+        self._evaluator = Evaluator(config, task, note=call_note(note, config.env.id))
         self._weights = WeightsClient(params, "online", self._load)
         self._games: Episodes | None = None
 

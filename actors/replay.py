@@ -7,7 +7,7 @@ from pathlib import Path
 
 from muzero_ray.actors.process import restarted_by_ray
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.replay.buffer import Draw, ReplayBuffer
 from muzero_ray.replay.build import build_buffer
 from muzero_ray.replay.encoding import decode_game
@@ -25,10 +25,10 @@ class ReplayWorker:
     and sends again what was not answered: it comes back with every game it ever acknowledged, before it takes a call.
     """
 
-    def __init__(self, config: Config, shape: TaskShape, shard: int, folder: Path) -> None:
+    def __init__(self, config: Config, task: TaskSpec, shard: int, folder: Path) -> None:
         hide_gpus()
         self._identity = secrets.token_hex(8)
-        self._buffer: ReplayBuffer = build_buffer(config, shape, shard)
+        self._buffer: ReplayBuffer = build_buffer(config, task, shard)
         self._archive = ReplayArchive(shard_folder(folder, shard))
         self._incarnations: dict[int, int] = {}
         self._recovered = False

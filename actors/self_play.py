@@ -18,7 +18,7 @@ from muzero_ray.actors.process import call_note, limit_threads
 from muzero_ray.actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.replay.encoding import encode_game
 from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import GameHistory
@@ -36,7 +36,7 @@ class SelfPlayWorker:
     def __init__(
         self,
         config: Config,
-        shape: TaskShape,
+        task: TaskSpec,
         actor: int,
         incarnation: int,
         replay: ActorHandle[Any],
@@ -48,7 +48,7 @@ class SelfPlayWorker:
         os.nice(NICER)
         seed_generators(config.run.seed, "self_play", actor, incarnation)
         self._self_play = build_self_play(
-            config, shape, actor=actor, incarnation=incarnation, note=call_note(note, config.env.id)
+            config, task, actor=actor, incarnation=incarnation, note=call_note(note, config.env.id)
         )
         limit = config.actors.memory_limit
         self._most_memory = psutil.virtual_memory().total / 4 if limit is None else limit * 1e9

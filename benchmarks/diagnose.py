@@ -29,7 +29,7 @@ from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import CheckedEnvironment
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError
 from muzero_ray.evaluation.environments import environment_factory
 from muzero_ray.evaluation.protocol import evaluation_protocol
@@ -55,13 +55,13 @@ class Played(NamedTuple):
     earned: FloatArray
 
 
-def play(config: Config, shape: TaskShape, engine: InferenceEngine, choose: Choose, episodes: int) -> Played:
+def play(config: Config, task: TaskSpec, engine: InferenceEngine, choose: Choose, episodes: int) -> Played:
     """Play `episodes` games side by side.
 
     What is earned is discounted, and ends with a life where it does in training.
     """
     games = [environment_factory(config)(False) for _ in range(episodes)]
-    spec = shape.spec
+    spec = task.spec
     stacker = FrameStacker(episodes, spec.observation_shape, spec.observation_dtype, config.env.frame_stack)
     for index, game in enumerate(games):
         stacker.start(index, game.reset(SEED + index))
@@ -115,7 +115,7 @@ class Player:
     """What chooses, from the weights in `engine`."""
 
     config: Config
-    shape: TaskShape
+    task: TaskSpec
     engine: InferenceEngine
 
     def policy(self) -> Choose:
@@ -130,8 +130,8 @@ class Player:
 
     def search(self, simulations: int, c_scale: float | None, *, true: bool) -> Choose:
         """A search without noise. true: over the game itself."""
-        search = build_search(self.config, self.shape, simulations=simulations, c_scale=c_scale)
-        game = TrueGame(self.config, self.engine, self.shape.spec.observation_shape[0]) if true else None
+        search = build_search(self.config, self.task, simulations=simulations, c_scale=c_scale)
+        game = TrueGame(self.config, self.engine, self.task.spec.observation_shape[0]) if true else None
         rng = np.random.default_rng(SEED)  # breaks exact ties only
 
         def choose(games: Games, observations: Array, legal: BoolArray) -> IntArray:
@@ -146,29 +146,29 @@ class Player:
 def diagnose(run: Path, chosen: argparse.Namespace) -> None:
     """Print the lines of one run."""
     _, config, checkpoint = open_run(run, core_only=True)
-    shape = probe(config)
-    if shape.spec.num_players != 1:
-        raise ConfigError(f"run {run} plays {shape.spec.name}, a game for two. Use evaluate and arena for those")
-    learner = build_learner(config, shape)
+    task = probe(config)
+    if task.spec.num_players != 1:
+        raise ConfigError(f"run {run} plays {task.spec.name}, a game for two. Use evaluate and arena for those")
+    learner = build_learner(config, task)
     learner.load_state(*learner_state(checkpoint))
     weights = {"newest weights": learner.weights()}
     if chosen.averaged:
         weights["averaged weights"] = learner.target_weights()
-    player = Player(config, shape, build_engine(config, shape))
+    player = Player(config, task, build_engine(config, task))
     for name, flat in weights.items():
         player.engine.load(flat)
         alone: Played | None = None
         for true, sizes in ((False, chosen.simulations), (True, chosen.true)):
             for count in sizes:
                 choose = player.search(count, chosen.c_scale, true=true) if count else player.policy()
-                played = play(config, shape, player.engine, choose, chosen.episodes)
+                played = play(config, task, player.engine, choose, chosen.episodes)
                 alone = played if count == 0 else alone
                 how = f"{count} simulations over the true game" if true else f"{count} simulations"
                 print(f"{checkpoint.path} | {name} | {how} | {score_text(played.returns)}", flush=True)
         if alone is not None:
             print(f"{checkpoint.path} | {name} | {_values(alone)}", flush=True)
         if chosen.positions:
-            positions = collect(config, shape, player.engine, chosen.positions)
+            positions = collect(config, task, player.engine, chosen.positions)
             for line in foresight(config, player.engine, positions):
                 print(f"{checkpoint.path} | {name} | {line}", flush=True)
 

@@ -20,7 +20,7 @@ from benchmarks.engines import engines_for
 from benchmarks.measure import FULL, Effort, Row, Samples, make_row, table
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.evaluation.environments import environment_factory
 from muzero_ray.evaluation.evaluator import play_episodes
 from muzero_ray.evaluation.opponents import make_opponent
@@ -55,19 +55,19 @@ class Positions:
 def quality(run: Path, effort: Effort) -> Iterator[Row]:
     """Mean total variation of the root's policy, and how often its best action is another one."""
     _, config, checkpoint = open_run(run, core_only=True)
-    shape = probe(config)
-    learner = build_learner(config, shape)
+    task = probe(config)
+    learner = build_learner(config, task)
     learner.load_state(*learner_state(checkpoint))
-    network = build_network(config, shape)
+    network = build_network(config, task)
     load_flat(network, learner.weights())
     (_, reference), *others = engines_for(config).items()
     exact = reference.make(network)
-    positions = collect(config, shape, exact, effort.observations)
-    expected = root_policies(config, shape, exact, positions)
-    task = f"{config.env.id}/S{config.search.simulations}"
+    positions = collect(config, task, exact, effort.observations)
+    expected = root_policies(config, task, exact, positions)
+    title = f"{config.env.id}/S{config.search.simulations}"
     for label, choice in others:
-        found = root_policies(config, shape, choice.make(network), positions)
-        yield from _rows(f"{task}/{label}", 1.0 / config.search.simulations, expected, found)
+        found = root_policies(config, task, choice.make(network), positions)
+        yield from _rows(f"{title}/{label}", 1.0 / config.search.simulations, expected, found)
 
 
 def _rows(name: str, one_visit: float, expected: FloatArray, found: FloatArray) -> Iterator[Row]:
@@ -90,9 +90,9 @@ class _Enough(Exception):
     """As many positions as were asked for."""
 
 
-def collect(config: Config, shape: TaskShape, engine: InferenceEngine, count: int) -> Positions:
+def collect(config: Config, task: TaskSpec, engine: InferenceEngine, count: int) -> Positions:
     """`count` positions that the agent meets in self-play, or against random play in two-player games."""
-    search = build_search(config, shape)
+    search = build_search(config, task)
     rng = np.random.default_rng(SEED)
     observations: list[Array] = []
     legal_actions: list[BoolArray] = []
@@ -112,7 +112,7 @@ def collect(config: Config, shape: TaskShape, engine: InferenceEngine, count: in
         temperatures = np.full(len(stacked), temperature, np.float32)
         return search(root, engine.recurrent, legal, rng, explore=True, temperature=temperatures).action
 
-    players = shape.spec.num_players
+    players = task.spec.num_players
     for seed in range(count):
         try:
             play_episodes(
@@ -121,7 +121,7 @@ def collect(config: Config, shape: TaskShape, engine: InferenceEngine, count: in
                 episodes=GAMES,
                 seed=seed * GAMES,
                 frame_stack=config.env.frame_stack,
-                protocol=evaluation_protocol(config, shape.spec),
+                protocol=evaluation_protocol(config, task.spec),
                 opponent=make_opponent("random", seed) if players == 2 else None,
             )
         except _Enough:
@@ -129,9 +129,9 @@ def collect(config: Config, shape: TaskShape, engine: InferenceEngine, count: in
     return Positions(np.stack(observations[:count]), np.stack(legal_actions[:count]))
 
 
-def root_policies(config: Config, shape: TaskShape, engine: InferenceEngine, positions: Positions) -> FloatArray:
+def root_policies(config: Config, task: TaskSpec, engine: InferenceEngine, positions: Positions) -> FloatArray:
     """Policy at each root, `[N, A]`, in batches of the size that self-play has. Deterministic."""
-    search = build_search(config, shape)
+    search = build_search(config, task)
     size = config.actors.envs_per_actor
     policies = []
     for begin in range(0, len(positions.legal), size):

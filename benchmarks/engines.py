@@ -10,7 +10,7 @@ from typing import Literal
 from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.inference.build import REMEDY, make_engine
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.networks.build import build_network
@@ -56,13 +56,13 @@ def changed(config: Config, part: str, **changes: object) -> Config:
     return Config.model_validate({**config.to_dict(), part: {**config.to_dict()[part], **changes}})
 
 
-def fresh_weights(config: Config, shape: TaskShape) -> Weights:
+def fresh_weights(config: Config, task: TaskSpec) -> Weights:
     """Those of a run before its first update."""
-    return Weights(WeightsVersion(0, 0), flatten_state(build_network(config, shape)))
+    return Weights(WeightsVersion(0, 0), flatten_state(build_network(config, task)))
 
 
-def fresh_player(choice: Choice, config: Config, shape: TaskShape) -> SelfPlay:
+def fresh_player(choice: Choice, config: Config, task: TaskSpec) -> SelfPlay:
     """Actor 0 of a run before its first update."""
-    player = build_self_play(choice.apply(config), shape, actor=0)
-    player.set_weights(fresh_weights(config, shape))
+    player = build_self_play(choice.apply(config), task, actor=0)
+    player.set_weights(fresh_weights(config, task))
     return player

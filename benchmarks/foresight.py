@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.true_game import SEED, TrueGame, state_of
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError
 from muzero_ray.evaluation.environments import environment_factory
 from muzero_ray.inference.engine import InferenceEngine
@@ -68,18 +68,18 @@ class Foresight(NamedTuple):
         )
 
 
-def collect(config: Config, shape: TaskShape, engine: InferenceEngine, count: int) -> Positions:
+def collect(config: Config, task: TaskSpec, engine: InferenceEngine, count: int) -> Positions:
     """`count` positions of games that the policy in `engine` plays with some random moves. ConfigError if a position
     has illegal actions: they cannot be held."""
     rng = np.random.default_rng(SEED)
-    game, model = environment_factory(config)(False), TrueGame(config, engine, shape.spec.observation_shape[0])
-    stacker = FrameStacker(1, shape.spec.observation_shape, shape.spec.observation_dtype, config.env.frame_stack)
+    game, model = environment_factory(config)(False), TrueGame(config, engine, task.spec.observation_shape[0])
+    stacker = FrameStacker(1, task.spec.observation_shape, task.spec.observation_dtype, config.env.frame_stack)
     stacker.start(0, game.reset(SEED))
     parts: list[tuple[Array, Array, FloatArray, BoolArray]] = []
     while len(parts) < count:
         legal = game.legal_actions()
         if not legal.all():
-            raise ConfigError(f"{shape.spec.name} has illegal actions, and only games without can be foreseen")
+            raise ConfigError(f"{task.spec.name} has illegal actions, and only games without can be foreseen")
         if rng.random() < ASKED:
             seen = stacker.stacked[0].copy()
             parts.append((seen, *_held(model, state_of(game), seen, len(legal), config.learner.discount)))

@@ -13,7 +13,7 @@ from benchmarks.replay import fill, record_games
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.networks.precision import has_bf16
 from muzero_ray.replay.build import build_buffer
 from muzero_ray.training.build import build_learner
@@ -29,13 +29,13 @@ CURVE_BATCHES = 20
 def learner(effort: Effort) -> Iterator[Row]:
     """Breakout preset on real frames."""
     preset = load_preset("breakout")
-    shape = probe(preset)
-    buffer = build_buffer(preset, shape)
+    task = probe(preset)
+    buffer = build_buffer(preset, task)
     fill(buffer, iter(record_games(preset, effort.recorded, SEED)), effort.recorded)
     batch_size = preset.learner.batch_size
     batch = buffer.sample(batch_size, beta=1.0)
     trials: list[Trial] = [
-        partial(_train, precision, build_learner(changed(preset, "learner", precision=precision), shape), batch, effort)
+        partial(_train, precision, build_learner(changed(preset, "learner", precision=precision), task), batch, effort)
         for precision in PRECISIONS
     ]
     trials.append(lambda: {"batch": milliseconds(lambda: buffer.sample(batch_size, beta=1.0), effort.seconds)})
@@ -47,7 +47,7 @@ def learner(effort: Effort) -> Iterator[Row]:
     yield make_row(f"{name}/bf16", "steps/s", samples, "bf16 rate", "float32 rate", "the step in float32")
     yield make_row(f"{name}/batch", "ms", samples, "batch", used, f"the step in {used}")
     batches = [buffer.sample(batch_size, beta=1.0) for _ in range(min(CURVE_BATCHES, effort.curve_steps))]
-    yield _curves(preset, shape, batches, effort.curve_steps)
+    yield _curves(preset, task, batches, effort.curve_steps)
 
 
 def _train(label: str, trained: Learner, batch: Batch, effort: Effort) -> dict[str, float]:
@@ -60,13 +60,13 @@ def _train(label: str, trained: Learner, batch: Batch, effort: Effort) -> dict[s
     return {label: milliseconds(step, effort.seconds)}
 
 
-def _curves(preset: Config, shape: TaskShape, batches: list[Batch], steps: int) -> Row:
+def _curves(preset: Config, task: TaskSpec, batches: list[Batch], steps: int) -> Row:
     """Relative difference of the bf16 loss from the float32 one, update by update, on the same batches from the same
     weights; against that of float32 from other first weights, which is what chance makes of a curve."""
-    exact = _losses(changed(preset, "learner", precision="float32"), shape, batches, steps)
-    fast = _losses(changed(preset, "learner", precision="bf16"), shape, batches, steps)
+    exact = _losses(changed(preset, "learner", precision="float32"), task, batches, steps)
+    fast = _losses(changed(preset, "learner", precision="bf16"), task, batches, steps)
     reseeded = changed(changed(preset, "learner", precision="float32"), "run", seed=preset.run.seed + 1)
-    other = _losses(reseeded, shape, batches, steps)
+    other = _losses(reseeded, task, batches, steps)
     samples = {
         "bf16": [abs(a - b) / b for a, b in zip(fast, exact, strict=True)],
         "seed": [abs(a - b) / b for a, b in zip(other, exact, strict=True)],
@@ -74,7 +74,7 @@ def _curves(preset: Config, shape: TaskShape, batches: list[Batch], steps: int) 
     return make_row("learner-curve/breakout/bf16", "of the loss", samples, "bf16", "seed", "float32, another seed")
 
 
-def _losses(config: Config, shape: TaskShape, batches: list[Batch], steps: int) -> list[float]:
-    trained = build_learner(config, shape)
+def _losses(config: Config, task: TaskSpec, batches: list[Batch], steps: int) -> list[float]:
+    trained = build_learner(config, task)
     losses = [trained.train_step(batches[step % len(batches)]).losses["loss/total"] for step in range(steps + 1)]
     return losses[1:]  # the heads' last layers start at 0, so the first loss is the same for all

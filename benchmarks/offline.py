@@ -24,7 +24,7 @@ from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError
 from muzero_ray.inference.build import build_engine
 from muzero_ray.replay.build import build_buffer
@@ -54,19 +54,19 @@ def config_of(run: Path, options: str, steps: int) -> Config:
 
 
 def trained(
-    config: Config, shape: TaskShape, games: Sequence[GameHistory], every: int
+    config: Config, task: TaskSpec, games: Sequence[GameHistory], every: int
 ) -> Iterator[tuple[Learner, dict[str, float], float]]:
     """A learner as it trains: after each `every` steps, what is known of it on games held out, and CPU seconds so far.
 
     ConfigError if no game is held out.
     """
-    buffer = build_buffer(config, shape)
+    buffer = build_buffer(config, task)
     for game in games:
         buffer.add(game)
     held_out = buffer.draw_held_out(HELD_OUT)
     if held_out is None:
         raise ConfigError(f"none of the {len(games)} games of the run is held out. It keeps too few, or has no holdout")
-    learner = build_learner(config, shape)
+    learner = build_learner(config, task)
     beta, steps = config.replay.priority_beta, config.run.learner_steps
     seconds = 0.0
     for step in range(1, steps + 1):
@@ -90,7 +90,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     folder, config, checkpoint = open_run(chosen.run)
-    shape = probe(config)
+    task = probe(config)
     parts = enumerate(split_shards(checkpoint.files, config.replay.shards))
     archives = ((ReplayArchive(shard_folder(folder / "replay", shard)), files) for shard, files in parts)
     games = [game for archive, files in archives for game in archive.games(files)]
@@ -100,14 +100,14 @@ def main() -> None:
     scores = []
     for name, options in (variant.split("=", 1) for variant in chosen.variants):
         own = config_of(folder, options, chosen.steps)
-        for learner, quality, seconds in trained(own, shape, games, chosen.every):
+        for learner, quality, seconds in trained(own, task, games, chosen.every):
             figures = " | ".join(f"{quality.get(key, np.nan):.3f}" for key in MEASURES.values())
             print(f"| {name} | {learner.step:,} | {seconds:.0f} | {figures} |", flush=True)
-        player = Player(own, shape, build_engine(own, shape))
+        player = Player(own, task, build_engine(own, task))
         player.engine.load(learner.weights())
         for count in chosen.simulations:
             choose = player.search(count, None, true=False) if count else player.policy()
-            played = play(own, shape, player.engine, choose, chosen.episodes)
+            played = play(own, task, player.engine, choose, chosen.episodes)
             scores.append(f"{name}, {count} simulations: {score_text(played.returns)}")
     print("\n".join(scores))
 

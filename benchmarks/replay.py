@@ -43,13 +43,13 @@ class Filled:
         settings = {**config.to_dict()["replay"], "capacity": size, "min_size": min(size, config.replay.min_size)}
         settings["capacity_bytes"] = 1 << 40  # the number of transitions is the limit here
         config = Config.model_validate({**config.to_dict(), "replay": settings})
-        shape = probe(config)
-        self._codec = FrameCodec(shape.spec.observation_shape, shape.spec.observation_dtype)
+        task = probe(config)
+        self._codec = FrameCodec(task.spec.observation_shape, task.spec.observation_dtype)
         self._source = endless(games)
         self._batch_size = config.learner.batch_size
         process = psutil.Process()
         before = process.memory_info().rss
-        self.buffer = build_buffer(config, shape)
+        self.buffer = build_buffer(config, task)
         # The same games, for a learner that also needs the observation after each unrolled step (consistency loss).
         self.with_next = copy.copy(self.buffer)
         self.with_next._with_next = True
@@ -141,9 +141,9 @@ def _short_games(effort: Effort) -> Iterator[Row]:
 
 def _searched_again(config: Config, games: list[GameHistory], size: int, effort: Effort) -> Iterator[Row]:
     """Reanalyze at `size` transitions in short games, against a twentieth of them; per second of CPU time."""
-    shape = probe(config)
-    flat = fresh_weights(config, shape).flat
-    reanalyzer = Reanalyzer(config, shape)
+    task = probe(config)
+    flat = fresh_weights(config, task).flat
+    reanalyzer = Reanalyzer(config, task)
     steps = itertools.count(1)
 
     def trial(one: Filled) -> dict[str, float]:
@@ -165,10 +165,10 @@ def _searched_again(config: Config, games: list[GameHistory], size: int, effort:
 
 def _durable(config: Config, games: list[GameHistory], effort: Effort) -> Iterator[Row]:
     """Writing every game through to disk, and the time from the death of a replay process to the first batch."""
-    shape, count = probe(config), sum(game.owned for game in games)
+    task, count = probe(config), sum(game.owned for game in games)
 
     def trial() -> dict[str, float]:
-        plain, buffer, recovered = (build_buffer(config, shape) for _ in range(3))
+        plain, buffer, recovered = (build_buffer(config, task) for _ in range(3))
         with tempfile.TemporaryDirectory() as folder:
             archive = ReplayArchive(Path(folder))
             begin = time.perf_counter()

@@ -53,14 +53,14 @@ def play(key: str, player: SelfPlay, seconds: float) -> dict[str, float]:
     return {key: stats.transitions / stats.seconds, f"{key} searches": stats.transitions / stats.search_seconds}
 
 
-def _engines(task: str, config: Config, effort: Effort) -> Iterator[Row]:
-    shape = probe(config)
-    players = {label: fresh_player(choice, config, shape) for label, choice in engines_for(config).items()}
+def _engines(name: str, config: Config, effort: Effort) -> Iterator[Row]:
+    task = probe(config)
+    players = {label: fresh_player(choice, config, task) for label, choice in engines_for(config).items()}
     trials: list[Trial] = [partial(play, label, player, effort.seconds) for label, player in players.items()]
     samples = take_turns(trials, effort.repeats)
     reference = next(iter(players))
     for label, player in players.items():
-        place = f"{task}/{label}/S{config.search.simulations}"
+        place = f"{name}/{label}/S{config.search.simulations}"
         yield make_row(f"selfplay/{place}", "steps/s", samples, label, f"{label} searches", "its searches alone")
         if label != reference:
             yield make_row(f"selfplay-gain/{place}", "steps/s", samples, label, reference, f"with {reference}")

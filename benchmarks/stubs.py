@@ -57,10 +57,10 @@ class SleepingEngine:
 class SleepingSelfPlay(SelfPlayWorker):
     """The shell, its environments, recorders and search as they are. It notes when each rollout ended."""
 
-    def __init__(self, config: Any, shape: Any, *arguments: Any, **options: Any) -> None:
-        engine = SleepingEngine(shape.spec.num_actions)
+    def __init__(self, config: Any, task: Any, *arguments: Any, **options: Any) -> None:
+        engine = SleepingEngine(task.spec.num_actions)
         with mock.patch.object(build, "build_engine", return_value=engine):
-            super().__init__(config, shape, *arguments, **options)
+            super().__init__(config, task, *arguments, **options)
         self._ended: list[tuple[float, int]] = []
 
     def rollout(self, *arguments: Any, **options: Any) -> PlayStats:

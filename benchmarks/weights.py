@@ -26,21 +26,21 @@ MOVES = 100
 
 def weights(effort: Effort) -> Iterator[Row]:
     """CartPole and Breakout presets, every engine that can run them."""
-    for task in ("cartpole", "breakout"):
-        yield from _refreshes(task, load_preset(task), effort)
+    for name in ("cartpole", "breakout"):
+        yield from _refreshes(name, load_preset(name), effort)
 
 
-def _refreshes(task: str, config: Config, effort: Effort) -> Iterator[Row]:
-    shape = probe(config)
-    fresh, learner = fresh_weights(config, shape), build_learner(config, shape)
-    players = {label: fresh_player(choice, config, shape) for label, choice in engines_for(config).items()}
+def _refreshes(name: str, config: Config, effort: Effort) -> Iterator[Row]:
+    task = probe(config)
+    fresh, learner = fresh_weights(config, task), build_learner(config, task)
+    players = {label: fresh_player(choice, config, task) for label, choice in engines_for(config).items()}
     trials: list[Trial] = [lambda: {"publish": milliseconds(learner.weights, effort.seconds)}]
     for label, player in players.items():
         trials.append(partial(_refresh, label, player, fresh))
     samples = take_turns(trials, effort.repeats)
-    yield make_row(f"weights-publish/{task}/{fresh.flat.nbytes // 1000}kB", "ms", samples, "publish")
+    yield make_row(f"weights-publish/{name}/{fresh.flat.nbytes // 1000}kB", "ms", samples, "publish")
     for label, player in players.items():
-        yield from _rows(f"{task}/{label}", label, samples)
+        yield from _rows(f"{name}/{label}", label, samples)
         player.close()
 
 

@@ -26,7 +26,7 @@ from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import open_limits
 from muzero_ray.control.probe import probe
 from muzero_ray.control.serial import SerialRunner
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import MuZeroRayError, taking_over
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runs.output import RunOutput, learner_state, open_run
@@ -96,7 +96,7 @@ class Original:
 
     folder: Path
     config: Config
-    shape: TaskShape
+    task: TaskSpec
     digests: dict[int, str]
 
 
@@ -113,14 +113,14 @@ def make_original(folder: Path) -> Original:
         "actors": {"count": 1, "envs_per_actor": 2, "rollout_steps": 40},
     }
     config = Config.model_validate(data)
-    shape = probe(config)
+    task = probe(config)
     with RunOutput.create(config, folder) as output:
-        SerialRunner(config, shape, output, None).run()
+        SerialRunner(config, task, output, None).run()
     checkpoints = [load_checkpoint(path) for path in list_checkpoints(folder / "checkpoints")]
-    return Original(folder, config, shape, {one.step: digest(learner_state(one)) for one in checkpoints})
+    return Original(folder, config, task, {one.step: digest(learner_state(one)) for one in checkpoints})
 
 
-def restore(folder: Path, shape: TaskShape) -> tuple[int, str]:
+def restore(folder: Path, task: TaskSpec) -> tuple[int, str]:
     """All that `resume RUN --iterations MORE` does before it plays on: (step, hash of the learner's state)."""
     _, config, checkpoint = open_run(folder)
     config = config.model_copy(update={"run": config.run.model_copy(update={"learner_steps": MORE})})
@@ -128,7 +128,7 @@ def restore(folder: Path, shape: TaskShape) -> tuple[int, str]:
         given = {"learner_steps": MORE, "episodes": None, "minutes": None}
         config = open_limits(config, checkpoint.state["book"], given)
     with RunOutput.reopen(config, folder, checkpoint) as output:
-        runner = SerialRunner(config, shape, output, checkpoint)
+        runner = SerialRunner(config, task, output, checkpoint)
         return checkpoint.step, digest(runner._learner.state())
 
 
@@ -154,7 +154,7 @@ def judge(original: Original, mutation: Mutation, rng: random.Random, folder: Pa
     result, problem = "loaded", None
     try:
         with contextlib.redirect_stdout(io.StringIO()), watch.armed_for(limit):
-            step, state = restore(run, original.shape)
+            step, state = restore(run, original.task)
         if mutation in DAMAGE and original.digests.get(step) != state:
             problem = f"another state than was saved at step {step}"
     except MuZeroRayError as error:
@@ -176,7 +176,7 @@ def verdicts(mutations: list[Mutation], folder: Path, limit: float = LIMIT) -> l
             original = make_original(folder / "original")
             copy = folder / "good"
             shutil.copytree(original.folder, copy)
-            restore(copy, original.shape)  # what is imported or compiled once, is by now
+            restore(copy, original.task)  # what is imported or compiled once, is by now
         rng = random.Random(6)
         return [judge(original, mutation, rng, folder / "mutated", limit) for mutation in mutations]
     finally:

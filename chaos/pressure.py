@@ -53,8 +53,8 @@ ADDS = "adds.txt"
 class CountingSelfPlay(WitnessedSelfPlay):
     """Notes how many pushes are unacknowledged, whenever it has sent one."""
 
-    def __init__(self, config: Config, shape: Any, actor: int, incarnation: int, *rest: Any) -> None:
-        super().__init__(config, shape, actor, incarnation, *rest)
+    def __init__(self, config: Config, task: Any, actor: int, incarnation: int, *rest: Any) -> None:
+        super().__init__(config, task, actor, incarnation, *rest)
         self._pending = (Path(config.run.runs_dir) / PENDING.format(actor, incarnation)).open("a", buffering=1)
 
     def _push(self, game: GameHistory) -> None:

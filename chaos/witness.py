@@ -45,8 +45,8 @@ class Note(NamedTuple):
 class WitnessedSelfPlay(SelfPlayWorker):
     """Notes the id of each game when its acknowledgement is here."""
 
-    def __init__(self, config: Config, shape: Any, actor: int, incarnation: int, *handles: Any) -> None:
-        super().__init__(config, shape, actor, incarnation, *handles)
+    def __init__(self, config: Config, task: Any, actor: int, incarnation: int, *handles: Any) -> None:
+        super().__init__(config, task, actor, incarnation, *handles)
         self._sent: deque[GameId] = deque()
         self._notes = (Path(config.run.runs_dir) / ACKNOWLEDGED.format(actor, incarnation)).open("a", buffering=1)
 
@@ -64,8 +64,8 @@ class WitnessedSelfPlay(SelfPlayWorker):
 class WitnessedReplay(ReplayWorker):
     """Notes the id of each game that it does not take: whoever sent it may not be there for the answer."""
 
-    def __init__(self, config: Config, shape: Any, shard: int, folder: Path) -> None:
-        super().__init__(config, shape, shard, folder)
+    def __init__(self, config: Config, task: Any, shard: int, folder: Path) -> None:
+        super().__init__(config, task, shard, folder)
         self._notes = (Path(config.run.runs_dir) / REFUSED.format(shard)).open("a", buffering=1)
 
     def add(self, encoded: bytes) -> bool:
@@ -78,8 +78,8 @@ class WitnessedReplay(ReplayWorker):
 class WitnessedLearner(LearnerWorker):
     """Notes the hash of what it holds when it was restored."""
 
-    def __init__(self, config: Config, shape: Any, incarnation: int, *handles: Any) -> None:
-        super().__init__(config, shape, incarnation, *handles)
+    def __init__(self, config: Config, task: Any, incarnation: int, *handles: Any) -> None:
+        super().__init__(config, task, incarnation, *handles)
         self._notes = Path(config.run.runs_dir) / RESTORED.format(incarnation)
 
     def load(self, state: LearnerState) -> int:

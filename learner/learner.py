@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import PeerLost
 from muzero_ray.learner.rank import RANK_TIMEOUT, TIMEOUT, LearnerRank
 from muzero_ray.training.group import serve
@@ -33,13 +33,13 @@ class LearnerWorker(LearnerRank):
     def __init__(
         self,
         config: Config,
-        shape: TaskShape,
+        task: TaskSpec,
         incarnation: int,
         replays: list[ActorHandle[Any]],
         params: ActorHandle[Any],
         make_peer: Callable[[int], ActorHandle[Any]],
     ) -> None:
-        super().__init__(config, shape, incarnation, replays)
+        super().__init__(config, task, incarnation, replays)
         self._publish_target = config.reanalyze.ratio > 0
         self._incarnation = incarnation
         self._params = params

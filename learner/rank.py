@@ -18,7 +18,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from muzero_ray.config.schema import Config
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import PeerLost
 from muzero_ray.replay.buffer import Draw
 from muzero_ray.replay.shards import Part, merge, part_of, plan, split
@@ -52,14 +52,14 @@ class LearnerRank:
     """
 
     def __init__(
-        self, config: Config, shape: TaskShape, incarnation: int, replays: list[ActorHandle[Any]], rank: int = 0
+        self, config: Config, task: TaskSpec, incarnation: int, replays: list[ActorHandle[Any]], rank: int = 0
     ) -> None:
         torch.set_num_threads(config.learner.threads)
         if may_use_no_gpu(config):
             hide_gpus()
         seed_generators(config.run.seed, "learner", rank, incarnation)
         self._config = config
-        self._shape = shape
+        self._task = task
         self._rank = rank
         self._part_size = config.learner.batch_size // config.learner.workers
         self._replays = replays
@@ -68,7 +68,7 @@ class LearnerRank:
         self._rng = np.random.default_rng([config.run.seed, 2_000_001 + rank, incarnation])
         self._group: Group | None = None
         if config.learner.workers == 1:
-            self._learner = build_learner(config, shape)
+            self._learner = build_learner(config, task)
 
     def _join(self, store: Store) -> None:
         """Become one of the ranks that meet at `store`; returns when all are there, with equal weights."""
@@ -76,7 +76,7 @@ class LearnerRank:
         settings = self._config.learner
         device = resolve_device(settings.device)
         self._group = Group(store, self._rank, settings.workers, device=device, timeout=RANK_TIMEOUT)
-        self._learner = build_learner(self._config, self._shape, self._group)
+        self._learner = build_learner(self._config, self._task, self._group)
         self._group.check_equal("the first weights", self._learner.fingerprint())
 
     def _train(self, steps: int, beta: float, seconds: float, meanwhile: Callable[[], object]) -> TrainTally:

@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 
@@ -25,12 +25,12 @@ class ReanalyzeWorker:
     """Shell of `Reanalyzer`; holds the handles {replay shards, params}."""
 
     def __init__(
-        self, config: Config, shape: TaskShape, replays: list[ActorHandle[Any]], params: ActorHandle[Any]
+        self, config: Config, task: TaskSpec, replays: list[ActorHandle[Any]], params: ActorHandle[Any]
     ) -> None:
         hide_gpus()
         torch.set_num_threads(config.actors.threads)
         seed_generators(config.run.seed, "reanalyze")
-        self._reanalyzer = Reanalyzer(config, shape)
+        self._reanalyzer = Reanalyzer(config, task)
         self._replays = deque(replays)
         """Whose turn it is, first."""
         self._params = params

@@ -55,8 +55,8 @@ def test_a_run_reaches_its_target_and_leaves_a_checkpoint_metrics_and_scores(kil
     config = ray_config()
     checkpoint = load_checkpoint(killed_run)
     assert checkpoint.step == checkpoint.state["learner"]["step"] == 30
-    shape = probe(config)
-    learner, fresh = build_learner(config, shape), build_learner(config, shape)
+    task = probe(config)
+    learner, fresh = build_learner(config, task), build_learner(config, task)
     learner.load_state(*learner_state(checkpoint))
     assert not np.array_equal(learner.weights(), fresh.weights())
     written = rows(killed_run)

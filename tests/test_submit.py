@@ -240,8 +240,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path, int | N
     """What would be trained: configuration, folder, learner step of the checkpoint."""
     runs: list[tuple[Config, Path, int | None]] = []
 
-    def run(config: Config, shape: object, output: Any, checkpoint: Any) -> int:
-        del shape
+    def run(config: Config, task: object, output: Any, checkpoint: Any) -> int:
+        del task
         output._metrics.close()
         runs.append((config, output.folder, checkpoint.step if checkpoint else None))
         return 0

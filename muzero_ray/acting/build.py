@@ -9,14 +9,14 @@ from muzero_ray.config.schema import Config
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_another
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.inference.build import build_engine
 from muzero_ray.search.policies import build_search
 
 
 def build_self_play(
     config: Config,
-    shape: TaskShape,
+    task: TaskSpec,
     *,
     actor: int,
     incarnation: int = 0,
@@ -38,8 +38,8 @@ def build_self_play(
 
     return SelfPlay(
         [make() for _ in range(lanes)],
-        build_engine(config, shape),
-        build_search(config, shape),
+        build_engine(config, task),
+        build_search(config, task),
         actor=actor,
         incarnation=incarnation,
         seed=config.run.seed,

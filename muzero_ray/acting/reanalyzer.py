@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.inference.build import build_engine
 from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.search.policies import build_search
@@ -31,9 +31,9 @@ class FreshTargets(NamedTuple):
 class Reanalyzer:
     """Searches stale games again with the target weights."""
 
-    def __init__(self, config: Config, shape: TaskShape) -> None:
-        self._engine = build_engine(config, shape)
-        self._search = build_search(config, shape, simulations=config.reanalyze.simulations)
+    def __init__(self, config: Config, task: TaskSpec) -> None:
+        self._engine = build_engine(config, task)
+        self._search = build_search(config, task, simulations=config.reanalyze.simulations)
         self._rng = np.random.default_rng(0)  # noise-free searches draw nothing from it
         self._version = WeightsVersion(-1, -1)
 

@@ -16,7 +16,7 @@ from muzero_ray.config.validation import shown
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.registry import make_environment
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.evaluation.arena import BotPlayer, Match, NetworkPlayer, Player, play_match
 from muzero_ray.evaluation.episodes import EpisodesProgress
@@ -49,11 +49,11 @@ def look(command: LookCommand) -> None:
             play_run(command)
 
 
-def trained_evaluator(config: Config, shape: TaskShape, checkpoint: Checkpoint) -> Evaluator:
+def trained_evaluator(config: Config, task: TaskSpec, checkpoint: Checkpoint) -> Evaluator:
     """The evaluator of a run with the weights of `checkpoint`."""
-    learner = build_learner(config, shape)
+    learner = build_learner(config, task)
     learner.load_state(*learner_state(checkpoint))
-    evaluator = Evaluator(config, shape)
+    evaluator = Evaluator(config, task)
     evaluator.load(learner.weights())
     return evaluator
 

@@ -12,7 +12,7 @@ from muzero_ray.config.files import load_run_config, read_config
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import describe_finished, describe_limits, open_limits
 from muzero_ray.control.probe import probe
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import taking_over
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import Checkpoint, list_checkpoints
@@ -28,7 +28,7 @@ class RunStart(NamedTuple):
     """What is to be trained. checkpoint: what it goes on from; None for a new run."""
 
     config: Config
-    shape: TaskShape
+    task: TaskSpec
     output: RunOutput
     checkpoint: Checkpoint | None
 
@@ -42,13 +42,13 @@ def started_run(command: TrainCommand, folder: Path) -> Iterator[RunStart | None
             if list_checkpoints(folder / "checkpoints"):
                 yield _go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
             else:
-                shape = _probe(command.config)
+                task = _probe(command.config)
                 set_aside(folder)
-                yield _new(command.config, shape, folder, lock)
+                yield _new(command.config, task, folder, lock)
         return
-    shape = _probe(command.config)
+    task = _probe(command.config)
     with make_run_folder(folder) as lock, kept_if_used(folder):
-        yield _new(command.config, shape, folder, lock)
+        yield _new(command.config, task, folder, lock)
 
 
 @contextlib.contextmanager
@@ -59,13 +59,13 @@ def resumed_run(command: ResumeCommand) -> Iterator[RunStart | None]:
         yield _go_on(command, folder, lock)
 
 
-def _probe(config: Config) -> TaskShape:
+def _probe(config: Config) -> TaskSpec:
     """Before the run's folder is made or changed: an environment that cannot be built must leave no run behind."""
     return probe(config, apart=not config.run.serial)
 
 
-def _new(config: Config, shape: TaskShape, folder: Path, lock: RunLock) -> RunStart:
-    return RunStart(config, shape, RunOutput.create(config, folder, lock), None)
+def _new(config: Config, task: TaskSpec, folder: Path, lock: RunLock) -> RunStart:
+    return RunStart(config, task, RunOutput.create(config, folder, lock), None)
 
 
 def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | None:
@@ -84,10 +84,10 @@ def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | No
         go_on=command.without_lost_games,
         remedy=f"Restore them from a backup, or go on without them: {without}",
     )
-    shape = _probe(config)
+    task = _probe(config)
     converted = read_config(folder / "config.yaml").changes
     output = RunOutput.reopen(config, folder, checkpoint, lock)
     if converted:
         output.message(f"config.yaml was written by an older version; in the new one {', '.join(converted)}")
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
-    return RunStart(config, shape, output, checkpoint)
+    return RunStart(config, task, output, checkpoint)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.apart import spec_apart, spec_of
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.inference.build import build_engine
 from muzero_ray.training.build import resolve_device
 
 
-def probe(config: Config, *, apart: bool = False) -> TaskShape:
+def probe(config: Config, *, apart: bool = False) -> TaskSpec:
     """Make the environment and a network for it once, and read the shapes.
 
     apart: try the environment in a process of its own, as workers will have theirs.
@@ -17,8 +17,8 @@ def probe(config: Config, *, apart: bool = False) -> TaskShape:
     """
     spec = spec_apart(config.env) if apart else spec_of(config.env)
     channels, *rest = spec.observation_shape
-    shape = TaskShape(spec, (channels * config.env.frame_stack, *rest))
-    build_engine(config, shape)
+    task = TaskSpec(spec, (channels * config.env.frame_stack, *rest))
+    build_engine(config, task)
     if config.run.address is None:
         resolve_device(config.learner.device)
-    return shape
+    return task

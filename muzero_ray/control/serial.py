@@ -22,7 +22,7 @@ from muzero_ray.control.limits import finish, left_unfinished
 from muzero_ray.control.run_state import RunState
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import NumericsError, taking_over
 from muzero_ray.evaluation.episodes import Episodes
 from muzero_ray.evaluation.evaluator import Evaluator
@@ -42,7 +42,7 @@ IN_FLIGHT_FILE = "in_flight.json"
 class SerialRunner:
     """Plays, trains, reanalyzes, evaluates and checkpoints by turns."""
 
-    def __init__(self, config: Config, shape: TaskShape, output: RunOutput, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> None:
         torch.set_num_threads(config.learner.threads)
         self._config = config
         self._output = output
@@ -50,11 +50,11 @@ class SerialRunner:
         if checkpoint is not None:
             self._run_state.load_state(checkpoint.state["book"])
         seed_generators(config.run.seed, "serial", self._run_state.incarnation())
-        self._buffer = build_buffer(config, shape)
+        self._buffer = build_buffer(config, task)
         self._archive = ReplayArchive(output.replay_folder)
-        self._learner = build_learner(config, shape)
-        self._reanalyzer = Reanalyzer(config, shape) if config.reanalyze.ratio > 0 else None
-        self._evaluator = Evaluator(config, shape)
+        self._learner = build_learner(config, task)
+        self._reanalyzer = Reanalyzer(config, task) if config.reanalyze.ratio > 0 else None
+        self._evaluator = Evaluator(config, task)
         self._stop_requested = False
         self._rolled_back = False
         """Since the last checkpoint."""
@@ -68,7 +68,7 @@ class SerialRunner:
         in_flight = _in_flight(checkpoint) if checkpoint is not None else InFlight([], {}, 0, None)
         games, self_play, self._part, self._training = in_flight
         self._self_play = build_self_play(
-            config, shape, actor=0, incarnation=self._run_state.incarnation(), lanes=len(games) or None
+            config, task, actor=0, incarnation=self._run_state.incarnation(), lanes=len(games) or None
         )
         if games:
             self._self_play.load_state(games, self_play)

@@ -9,7 +9,7 @@ import numpy as np
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.call_note import CallNote
 from muzero_ray.envs.environment import Environment
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.evaluation.environments import environment_factory, evaluation_instances
 from muzero_ray.evaluation.episodes import Episodes, EpisodesProgress, Policy
 from muzero_ray.evaluation.opponents import Opponent, make_opponent
@@ -65,14 +65,14 @@ class Evaluator:
     note: told of every call into an environment.
     """
 
-    def __init__(self, config: Config, shape: TaskShape, *, note: CallNote | None = None) -> None:
-        self._engine = build_engine(config, shape)
+    def __init__(self, config: Config, task: TaskSpec, *, note: CallNote | None = None) -> None:
+        self._engine = build_engine(config, task)
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)
         self._instances = evaluation_instances(config)
-        self.protocol = evaluation_protocol(config, shape.spec, precision=self._engine.precision)
+        self.protocol = evaluation_protocol(config, task.spec, precision=self._engine.precision)
         self._search = make_search(
-            evaluation_search(config), discount=config.learner.discount, num_players=shape.spec.num_players
+            evaluation_search(config), discount=config.learner.discount, num_players=task.spec.num_players
         )
 
     def load(self, flat: FloatArray) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.inference.torch_engine import TorchEngine
@@ -50,9 +50,9 @@ def make_engine(
     return OpenVinoEngine(network, bf16=bf16, threads=threads)
 
 
-def build_engine(config: Config, shape: TaskShape) -> InferenceEngine:
+def build_engine(config: Config, task: TaskSpec) -> InferenceEngine:
     """A network for acting. Its weights mean nothing until the first `load`."""
-    network = build_network(config, shape)
+    network = build_network(config, task)
     actors = config.actors
     bf16 = use_bf16(actors.precision, torch.device("cpu"), "actors.precision")
     return make_engine(network, engine=actors.engine, bf16=bf16, threads=actors.threads)

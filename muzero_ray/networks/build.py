@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from muzero_ray.config.schema import Config, NetworkConfig, SupportConfig
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.mlp import VectorDynamics, VectorRepresentation, mlp
 from muzero_ray.networks.model import MuZeroNetwork, Projection
@@ -105,12 +105,12 @@ def _make_resnet(
     )
 
 
-def build_network(config: Config, shape: TaskShape) -> MuZeroNetwork:
+def build_network(config: Config, task: TaskSpec) -> MuZeroNetwork:
     """The network as the learner starts with it, on the CPU."""
     return make_network(
         config.network,
-        observation_shape=shape.observation_shape,
-        num_actions=shape.spec.num_actions,
+        observation_shape=task.observation_shape,
+        num_actions=task.spec.num_actions,
         consistency=config.learner.consistency_weight > 0,
         seed=config.run.seed,
     )

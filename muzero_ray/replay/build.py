@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.replay.buffer import ReplayBuffer
 from muzero_ray.replay.targets import Horizon
 
 
-def build_buffer(config: Config, shape: TaskShape, shard: int = 0) -> ReplayBuffer:
+def build_buffer(config: Config, task: TaskSpec, shard: int = 0) -> ReplayBuffer:
     """The replay buffer of a run, or one shard of it."""
     rng = np.random.default_rng([config.run.seed, 1_000_001 + shard])
-    return make_replay(config, num_players=shape.spec.num_players, rng=rng)
+    return make_replay(config, num_players=task.spec.num_players, rng=rng)
 
 
 def make_replay(cfg: Config, *, num_players: int, rng: np.random.Generator) -> ReplayBuffer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from muzero_ray.config.schema import Config, SearchConfig
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.search.search import RecurrentFunction, gumbel_search, puct_search
 from muzero_ray.search.workspace import WorkspaceCache
 from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult
@@ -79,8 +79,8 @@ def make_search(cfg: SearchConfig, *, discount: float, num_players: int) -> Sear
 
 
 def build_search(
-    config: Config, shape: TaskShape, *, simulations: int | None = None, c_scale: float | None = None
+    config: Config, task: TaskSpec, *, simulations: int | None = None, c_scale: float | None = None
 ) -> SearchFunction:
     """The configured search; the arguments override its settings of these names (evaluation, reanalyze)."""
     search = config.search.overridden(simulations=simulations, c_scale=c_scale)
-    return make_search(search, discount=config.learner.discount, num_players=shape.spec.num_players)
+    return make_search(search, discount=config.learner.discount, num_players=task.spec.num_players)

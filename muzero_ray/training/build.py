@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from muzero_ray.config.schema import Config, LearnerConfig
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.precision import use_bf16
@@ -115,8 +115,8 @@ def make_learner(
     )
 
 
-def build_learner(config: Config, shape: TaskShape, group: Group | None = None) -> Learner:
+def build_learner(config: Config, task: TaskSpec, group: Group | None = None) -> Learner:
     """The learner, with freshly initialised weights; alone, or one rank of `group`."""
     return make_learner(
-        config, observation_shape=shape.observation_shape, num_actions=shape.spec.num_actions, group=group
+        config, observation_shape=task.observation_shape, num_actions=task.spec.num_actions, group=group
     )

@@ -49,8 +49,8 @@ def test_an_evaluation_in_slices_shows_how_far_it_is_and_survives_a_kill(
     assert any(line.startswith("random play: ") for line in shown)
     assert shown[-1] == "None"
     final = json.loads((folder / "scores.jsonl").read_text().splitlines()[-2])
-    shape, checkpoint = probe(config), load_checkpoint(folder)
-    learner, alone = build_learner(config, shape), Evaluator(config, shape)
+    task, checkpoint = probe(config), load_checkpoint(folder)
+    learner, alone = build_learner(config, task), Evaluator(config, task)
     learner.load_state(*learner_state(checkpoint))
     alone.load(learner.weights())
     assert final["kind"] == "final"

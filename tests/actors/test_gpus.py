@@ -14,7 +14,7 @@ from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.actors.self_play import SelfPlayWorker
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
-from muzero_ray.envs.task_shape import TaskShape
+from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.learner.rank import LearnerRank
 from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
 from muzero_ray.training.build import resolve_device
@@ -56,28 +56,28 @@ def test_a_learner_takes_no_gpu_that_may_be_anothers(
 ) -> None:
     monkeypatch.setattr("muzero_ray.learner.rank.build_learner", lambda *_: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    shape: Any = None
-    LearnerRank(config, shape, 0, [])
+    task: Any = None
+    LearnerRank(config, task, 0, [])
     assert resolve_device(config.learner.device).type == device
 
 
 @pytest.fixture(scope="module")
-def shape() -> TaskShape:
+def task() -> TaskSpec:
     return probe(configured())
 
 
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize("kind", ["self_play", "reanalyze", "evaluator", "replay"])
-def test_no_other_worker_sees_one(kind: str, shape: TaskShape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_worker_sees_one(kind: str, task: TaskSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(os, "nice", lambda _: 0)
     monkeypatch.setattr("muzero_ray.actors.replay.restarted_by_ray", lambda: False)
     config, handle = configured(), None
     make: dict[str, Any] = {
-        "self_play": lambda: SelfPlayWorker(config, shape, 0, 0, handle, handle, tmp_path / "note"),
-        "reanalyze": lambda: ReanalyzeWorker(config, shape, [], handle),
-        "evaluator": lambda: EvaluatorWorker(config, shape, handle, tmp_path / "note"),
-        "replay": lambda: ReplayWorker(config, shape, 0, tmp_path),
+        "self_play": lambda: SelfPlayWorker(config, task, 0, 0, handle, handle, tmp_path / "note"),
+        "reanalyze": lambda: ReanalyzeWorker(config, task, [], handle),
+        "evaluator": lambda: EvaluatorWorker(config, task, handle, tmp_path / "note"),
+        "replay": lambda: ReplayWorker(config, task, 0, tmp_path),
     }
     assert torch.cuda.is_available()
     make[kind]()

@@ -53,12 +53,12 @@ def player() -> Player:
             "actors": {"engine": "torch"},
         }
     )
-    shape = probe(config)
-    return Player(config, shape, build_engine(config, shape))
+    task = probe(config)
+    return Player(config, task, build_engine(config, task))
 
 
 def test_a_search_over_the_true_game_finds_what_the_policy_does_not_know(player: Player) -> None:
-    places = player.config, player.shape, player.engine
+    places = player.config, player.task, player.engine
     assert play(*places, player.policy(), 2).returns.tolist() == [0.0, 0.0]
     assert play(*places, player.search(64, None, true=True), 2).returns.tolist() == [1.0, 1.0]
     assert play(*places, player.search(64, None, true=False), 2).returns.tolist() == [0.0, 0.0]

@@ -27,16 +27,16 @@ def test_a_run_is_played_and_every_engine_compared(tmp_path: Path) -> None:
     assert row.figure == pytest.approx(np.mean(row.samples))
 
 
-@pytest.mark.parametrize("task", ["cartpole", "tictactoe"])
-def test_positions_are_met_in_play_and_other_weights_are_seen_to_differ(task: str) -> None:
-    config = small_config(task, search={"kind": "puct", "simulations": 12})
-    shape = probe(config)
+@pytest.mark.parametrize("name", ["cartpole", "tictactoe"])
+def test_positions_are_met_in_play_and_other_weights_are_seen_to_differ(name: str) -> None:
+    config = small_config(name, search={"kind": "puct", "simulations": 12})
+    task = probe(config)
 
     def engine(seed: int) -> TorchEngine:
         network = make_network(
             config.network,
-            observation_shape=shape.observation_shape,
-            num_actions=shape.spec.num_actions,
+            observation_shape=task.observation_shape,
+            num_actions=task.spec.num_actions,
             consistency=False,
             seed=seed,
         )
@@ -47,11 +47,11 @@ def test_positions_are_met_in_play_and_other_weights_are_seen_to_differ(task: st
         return made
 
     one, other = engine(0), engine(1)
-    positions = collect(config, shape, one, 30)
-    assert positions.observations.shape == (30, *shape.observation_shape)
+    positions = collect(config, task, one, 30)
+    assert positions.observations.shape == (30, *task.observation_shape)
     assert len(np.unique(positions.observations, axis=0)) >= 10
-    policies = root_policies(config, shape, one, positions)
+    policies = root_policies(config, task, one, positions)
     np.testing.assert_allclose(policies.sum(axis=1), 1.0, rtol=1e-5)
     assert not policies[~positions.legal].any()
-    np.testing.assert_array_equal(policies, root_policies(config, shape, one, positions))
-    assert np.abs(policies - root_policies(config, shape, other, positions)).sum() > 1.0
+    np.testing.assert_array_equal(policies, root_policies(config, task, one, positions))
+    assert np.abs(policies - root_policies(config, task, other, positions)).sum() > 1.0

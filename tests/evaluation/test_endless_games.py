@@ -162,8 +162,8 @@ def test_a_limit_that_cut_no_episode_leaves_scores_comparable(tmp_path: Path) ->
 
 def test_self_play_keeps_only_a_segment_of_a_game_without_end() -> None:
     config = small_config(env=ENDLESS)
-    learner, shape = build_learner(config, probe(config)), probe(config)
-    self_play = build_self_play(config, shape, actor=0, lanes=2)
+    learner, task = build_learner(config, probe(config)), probe(config)
+    self_play = build_self_play(config, task, actor=0, lanes=2)
     self_play.set_weights(Weights(WeightsVersion(0, 0), learner.weights()))
     segments: list[int] = []
     for _ in range(6):

@@ -212,12 +212,12 @@ def test_evaluations_may_weigh_values_otherwise_than_self_play() -> None:
     env = {"id": "CartPole-v1", "max_moves": 40}
     bold = {"kind": "gumbel", "simulations": 8, "c_scale": 30.0}
     timid = small_config(env=env, search=bold | {"c_scale": 1e-3})
-    shape = probe(timid)
+    task = probe(timid)
     # Fresh weights give all positions the same value.
-    weights = np.random.default_rng(0).normal(0.0, 0.5, build_learner(timid, shape).weights().size).astype(np.float32)
+    weights = np.random.default_rng(0).normal(0.0, 0.5, build_learner(timid, task).weights().size).astype(np.float32)
 
     def returns(config: Config) -> list[float]:
-        evaluator = Evaluator(config, shape)
+        evaluator = Evaluator(config, task)
         evaluator.load(weights)
         return evaluator.evaluate(episodes=8, seed=3).returns.tolist()
 

@@ -123,12 +123,12 @@ def test_a_mirrored_game_is_another_game_of_connect_four() -> None:
 def test_a_learner_trains_on_other_images_at_each_step_and_on_the_same_ones_again() -> None:
     base = small_config("breakout")
     config = small_config("breakout", learner=base.learner.model_dump() | {"augmentation": ("shift", "intensity")})
-    shape = probe(config)
+    task = probe(config)
     buffer = make_buffer(frame_stack=3, num_players=1, with_next_observations=True)
-    actions = shape.spec.num_actions
+    actions = task.spec.num_actions
     buffer.add(make_game(np.random.default_rng(0), 12, frame=(1, 32, 32), dtype=np.uint8, actions=actions))
     batch = buffer.sample(8, 0.5)
-    augmented, again, plain = build_learner(config, shape), build_learner(config, shape), build_learner(base, shape)
+    augmented, again, plain = build_learner(config, task), build_learner(config, task), build_learner(base, task)
     losses = [
         [learner.train_step(batch).losses["loss/total"] for _ in range(3)] for learner in (augmented, again, plain)
     ]

@@ -10,7 +10,7 @@ from muzero_ray.types import EnvSpec
 
 
 @dataclass(frozen=True)
-class TaskShape:
+class TaskSpec:
     """What the parts must agree on, read once from a real environment.
 
     spec: of a single frame. observation_shape: stacked, as networks see it, `(stack * C, ...)`.
@@ -19,7 +19,7 @@ class TaskShape:
     spec: EnvSpec
     observation_shape: tuple[int, ...]
 
-    def seen(self, env: EnvConfig) -> str:
+    def describe(self, env: EnvConfig) -> str:
         """Which environment it is and what is seen of it, for people."""
         given = "".join(f" {key}={shown(value)}" for key, value in env.kwargs.items())
         stack = f"{env.frame_stack} frames of " if env.frame_stack > 1 else ""
