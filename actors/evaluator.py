@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.actor import ActorHandle
 
-from muzero_ray.actors.process import call_note, limit_threads
+from muzero_ray.actors.process import crash_note, limit_threads
 from muzero_ray.actors.weights_client import WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
@@ -34,7 +34,7 @@ class EvaluatorWorker:
         hide_gpus()
         limit_threads(config.actors.threads)
         seed_generators(config.run.seed, "evaluator")
-        self._evaluator = Evaluator(config, task, note=call_note(note, config.env.id))
+        self._evaluator = Evaluator(config, task, note=crash_note(note, config.env.id))
         self._weights = WeightsClient(params, "online", self._load)
         self._games: Episodes | None = None
 

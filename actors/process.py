@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 import torch
 
-from muzero_ray.envs.call_note import CallNote
+from muzero_ray.envs.crash_note import CrashNote
 
 
 def limit_threads(threads: int) -> None:
@@ -22,10 +22,10 @@ def restarted_by_ray() -> bool:
     return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)
 
 
-def call_note(path: Path, environment: str) -> CallNote | None:
+def crash_note(path: Path, environment: str) -> CrashNote | None:
     """Where the supervisor will look. None on another node than its own, or if the disk there is full: a death in an
     environment is then reported as any other.
     """
     with contextlib.suppress(OSError):
-        return CallNote(path, environment)
+        return CrashNote(path, environment)
     return None

@@ -17,7 +17,7 @@ from muzero_ray.actors.memory_kills import REMEDY, MemoryKills
 from muzero_ray.actors.ray_watch import RayLost, RayWatch, left_cluster
 from muzero_ray.actors.slots import Kind, OtherLost, ProcessLost, Slot, answer, backoff, is_gone
 from muzero_ray.actors.start_up import placement, stuck
-from muzero_ray.envs.call_note import read_note
+from muzero_ray.envs.crash_note import read_crash_note
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError, NumericsError
 from muzero_ray.private_folder import PrivateFolder
 from muzero_ray.runs.output import RunOutput
@@ -131,7 +131,7 @@ class Program:
                 raise RayLost(left)
             reason = "its node left"
         else:
-            if self._notes is not None and (call := read_note(self._notes.path / slot.note)) is not None:
+            if self._notes is not None and (call := read_crash_note(self._notes.path / slot.note)) is not None:
                 slot.in_environment += 1
                 reason = f"{call} ({reason.rstrip('.')})"
             if self._memory.newly():

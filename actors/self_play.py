@@ -14,7 +14,7 @@ from ray.actor import ActorHandle
 
 from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.play_stats import PlayStats
-from muzero_ray.actors.process import call_note, limit_threads
+from muzero_ray.actors.process import crash_note, limit_threads
 from muzero_ray.actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
@@ -48,7 +48,7 @@ class SelfPlayWorker:
         os.nice(NICER)
         seed_generators(config.run.seed, "self_play", actor, incarnation)
         self._self_play = build_self_play(
-            config, task, actor=actor, incarnation=incarnation, note=call_note(note, config.env.id)
+            config, task, actor=actor, incarnation=incarnation, note=crash_note(note, config.env.id)
         )
         limit = config.actors.memory_limit
         self._most_memory = psutil.virtual_memory().total / 4 if limit is None else limit * 1e9

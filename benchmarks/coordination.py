@@ -34,7 +34,7 @@ from muzero_ray.replay.encoding import encode_game
 from muzero_ray.types import GameHistory, GameId
 
 SEED = 0
-LANES, SIMULATIONS, STEP_SECONDS = 2, 4, 0.2
+ENVIRONMENTS, SIMULATIONS, STEP_SECONDS = 2, 4, 0.2
 ROLLOUT_STEPS = 6
 """Transitions: about two seconds of an actor. What the supervisor has to do is per call, and real ones take longer."""
 
@@ -79,8 +79,8 @@ def coordinate(effort: Effort) -> Iterator[Row]:
                     samples.setdefault(key, []).append(value)
             samples.setdefault("cores", []).append(float(psutil.cpu_count() or 1))
             # A round of moves: the root, the simulations, and one step after the other.
-            round_seconds = NETWORK_SECONDS * (1 + SIMULATIONS) + STEP_SECONDS * LANES
-            samples.setdefault("sleeps", []).append(LANES / round_seconds)
+            round_seconds = NETWORK_SECONDS * (1 + SIMULATIONS) + STEP_SECONDS * ENVIRONMENTS
+            samples.setdefault("sleeps", []).append(ENVIRONMENTS / round_seconds)
         running.program.slots = slots
         yield from _rows(samples, effort)
         yield from _intake(running, preset, source, samples[f"play {max(effort.actors)}"], effort)
@@ -97,7 +97,9 @@ def _config(preset: Config, actors: int) -> Config:
     config = changed(config, "replay", min_size=config.learner.batch_size, segment_length=20)
     share = 0.001  # of a CPU for each process: none of them computes
     config = changed(config, "learner", cpus=share)
-    return changed(config, "actors", count=actors, envs_per_actor=LANES, rollout_steps=ROLLOUT_STEPS, num_cpus=share)
+    return changed(
+        config, "actors", count=actors, envs_per_actor=ENVIRONMENTS, rollout_steps=ROLLOUT_STEPS, num_cpus=share
+    )
 
 
 def _level(running: RunningProgram, config: Config, actors: int, seconds: float) -> dict[str, float]:

@@ -88,9 +88,9 @@ def _move(field_name: str) -> Callable[[Runner, Point], None]:
                 return step._replace(reward=point.value)
             return step._replace(observation=spoiled(step.observation, point.value))
 
-        # Games of one of two lanes: by then there is something to train on, and weights went out.
+        # Games of one of two environments: by then there is something to train on, and weights went out.
         move = 2 * point.moment + 16
-        once(runner._self_play._places[0].environment.inner, "step", move, change)  # type: ignore[attr-defined]
+        once(runner._self_play._environments[0].current.inner, "step", move, change)  # type: ignore[attr-defined]
 
     return spoil
 

@@ -6,7 +6,7 @@ import math
 
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.call_note import CallNote
+from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_another
 from muzero_ray.envs.task_spec import TaskSpec
@@ -20,24 +20,24 @@ def build_self_play(
     *,
     actor: int,
     incarnation: int = 0,
-    lanes: int | None = None,
-    note: CallNote | None = None,
+    num_envs: int | None = None,
+    note: CrashNote | None = None,
 ) -> SelfPlay:
-    """Self-play actor number `actor`, with environments (`lanes`, or as many as configured) and a random stream.
+    """Self-play actor number `actor`, with environments (`num_envs`, or as many as configured) and a random stream.
 
     note: told of every call into an environment.
     """
-    if lanes is None:
-        lanes = config.actors.envs_per_actor
+    if num_envs is None:
+        num_envs = config.actors.envs_per_actor
         if config.run.episodes is not None:
             # A run of a few episodes plays those, not many more that would all be in flight when it ends.
-            lanes = min(lanes, math.ceil(config.run.episodes / config.actors.count))
+            num_envs = min(num_envs, math.ceil(config.run.episodes / config.actors.count))
 
     def make() -> Environment:
         return make_another(config.env, note=note)
 
     return SelfPlay(
-        [make() for _ in range(lanes)],
+        [make() for _ in range(num_envs)],
         build_engine(config, task),
         build_search(config, task),
         actor=actor,
@@ -48,5 +48,5 @@ def build_self_play(
         overlap=config.learner.unroll_steps + config.learner.td_steps,
         simulations=config.search.simulations,
         temperature_moves=config.search.temperature_moves,
-        renew=make,
+        make_environment=make,
     )

@@ -17,7 +17,7 @@ from muzero_ray.acting.play_stats import Episode, PlayInterrupted, PlayStats
 from muzero_ray.acting.play_tally import PlayTally
 from muzero_ray.acting.recorder import GameRecorder
 from muzero_ray.envs.environment import Environment
-from muzero_ray.envs.renewal import Renewal
+from muzero_ray.envs.restarting import RestartingEnvironment
 from muzero_ray.errors import EnvironmentFault, taking_over
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
@@ -43,7 +43,7 @@ class PreparedWeights(NamedTuple):
 class SelfPlay:
     """Plays `environments` with `engine` and `search`; every finished or cut segment goes to `play`'s `emit`.
 
-    renew: makes an environment in place of one that broke; None: the first fault is raised.
+    make_environment: makes an environment in place of one that broke; None: the first fault is raised.
     actor, incarnation: identity, stamped on every segment's id. seed: of action sampling, search noise and resets.
     temperature_moves: from this move of a game on actions are greedy (PUCT on boards), or None.
     """
@@ -62,9 +62,9 @@ class SelfPlay:
         overlap: int,
         simulations: int,
         temperature_moves: int | None,
-        renew: Callable[[], Environment] | None = None,
+        make_environment: Callable[[], Environment] | None = None,
     ) -> None:
-        self._places = [Renewal(environment, renew) for environment in environments]
+        self._environments = [RestartingEnvironment(environment, make_environment) for environment in environments]
         self._engine = engine
         self._search = search
         self._actor, self._incarnation = actor, incarnation
@@ -74,13 +74,14 @@ class SelfPlay:
         self._seq = 0
         self._version: WeightsVersion | None = None
         spec = environments[0].spec
-        lanes = len(environments)
-        self._stacker = FrameStacker(lanes, spec.observation_shape, spec.observation_dtype, frame_stack)
-        self._legal = np.ones((lanes, spec.num_actions), np.bool_)
-        self._moves = np.zeros(lanes, np.int64)
-        self._scores = np.zeros(lanes)
+        num_envs = len(environments)
+        self._stacker = FrameStacker(num_envs, spec.observation_shape, spec.observation_dtype, frame_stack)
+        self._legal = np.ones((num_envs, spec.num_actions), np.bool_)
+        self._moves = np.zeros(num_envs, np.int64)
+        self._scores = np.zeros(num_envs)
         self._recorders = [
-            GameRecorder(segment_length=segment_length, overlap=overlap, frame_stack=frame_stack) for _ in range(lanes)
+            GameRecorder(segment_length=segment_length, overlap=overlap, frame_stack=frame_stack)
+            for _ in range(num_envs)
         ]
         self._frame_stack = frame_stack
         self._started = False
@@ -97,7 +98,7 @@ class SelfPlay:
     @property
     def where(self) -> str:
         """What the first environment plays, for messages."""
-        environment = self._places[0].environment
+        environment = self._environments[0].current
         return str(getattr(environment, "where", environment.spec.name))
 
     @property
@@ -135,8 +136,8 @@ class SelfPlay:
         if self._version is None and newer is None:
             raise RuntimeError("set_weights must come before play")
         if not self._started:
-            for lane in range(len(self._places)):
-                self._start_game(lane)
+            for env in range(len(self._environments)):
+                self._start_game(env)
             self._started = True
         tally, self._interrupted = self._interrupted or PlayTally(), None
         begin = time.monotonic()
@@ -160,7 +161,7 @@ class SelfPlay:
         now = time.monotonic()
         return tally.stats(
             seconds=now - begin,
-            simulations=tally.rounds * self._simulations * len(self._places),
+            simulations=tally.rounds * self._simulations * len(self._environments),
             version=self._version,
             faults=faults,
             playing_for=now - self.first_move_at if self.first_move_at is not None else 0.0,
@@ -170,7 +171,7 @@ class SelfPlay:
         """One move in every environment."""
         search_begin = time.monotonic()
         root = self._engine.initial(self._stacker.stacked)
-        temperatures = np.full(len(self._places), temperature, np.float32)
+        temperatures = np.full(len(self._environments), temperature, np.float32)
         if self._temperature_moves is not None:
             temperatures[self._moves >= self._temperature_moves] = 0.0
         result = self._search(
@@ -179,27 +180,27 @@ class SelfPlay:
         tally.searched(time.monotonic() - search_begin, root, result, self._legal)
         moves = zip(result.action.tolist(), result.policy_target, result.root_value.tolist(), strict=True)
         self._moves += 1
-        steps = {lane: step for lane, move in enumerate(moves) if (step := self._move(lane, *move)) is not None}
+        steps = {env: step for env, move in enumerate(moves) if (step := self._move(env, *move)) is not None}
         tally.transitions += len(steps)
-        for lane, step in steps.items():
-            if not (step.terminated or step.truncated) and self._recorders[lane].segment_ready():
-                self._places[lane].was_useful()
-                emit(self._recorders[lane].cut(self._next_id()))
+        for env, step in steps.items():
+            if not (step.terminated or step.truncated) and self._recorders[env].segment_ready():
+                self._environments[env].was_useful()
+                emit(self._recorders[env].cut(self._next_id()))
         self._end_games(steps, emit, tally)
 
-    def _move(self, lane: int, action: int, policy: FloatArray, root_value: float) -> EnvStep | None:
+    def _move(self, env: int, action: int, policy: FloatArray, root_value: float) -> EnvStep | None:
         """Play one environment's chosen action and record it; None if it broke, and another has begun a game."""
         assert self._version is not None
-        environment = self._places[lane].environment
+        environment = self._environments[env].current
         player = environment.to_play()
         try:
             step = environment.step(action)
         except EnvironmentFault as fault:
-            self._broke(lane, fault)
-            self._start_game(lane)
+            self._replace(env, fault)
+            self._start_game(env)
             return None
         legal = environment.legal_actions()
-        self._recorders[lane].record(
+        self._recorders[env].record(
             action=action,
             reward=step.reward,
             policy=policy,
@@ -209,56 +210,58 @@ class SelfPlay:
             to_play=environment.to_play(),
             legal=legal,
         )
-        self._stacker.push(lane, step.observation)
-        self._scores[lane] += step.reward if player == 0 else -step.reward
-        self._legal[lane] = legal
+        self._stacker.push(env, step.observation)
+        self._scores[env] += step.reward if player == 0 else -step.reward
+        self._legal[env] = legal
         return step
 
-    def _broke(self, lane: int, fault: EnvironmentFault) -> None:
+    def _replace(self, env: int, fault: EnvironmentFault) -> None:
         """Its game is lost. Raises the fault if there were too many in a row."""
         self._faults.append(str(fault))
-        self._places[lane].broke(fault)
+        self._environments[env].replace(fault)
 
     def _end_games(self, steps: Mapping[int, EnvStep], emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
         """Hand out games that ended this round and start the next ones."""
-        ended = [lane for lane, step in steps.items() if step.terminated or step.truncated]
+        ended = [env for env, step in steps.items() if step.terminated or step.truncated]
         # A truncated game still has value: its last state is bootstrapped by the network's own estimate.
-        bootstrap = any(not steps[lane].terminated for lane in ended)
-        last_values = self._engine.initial(self._stacker.stacked).value if bootstrap else np.zeros(len(self._places))
-        for lane in ended:
-            terminated = steps[lane].terminated
-            self._places[lane].was_useful()
+        bootstrap = any(not steps[env].terminated for env in ended)
+        last_values = (
+            self._engine.initial(self._stacker.stacked).value if bootstrap else np.zeros(len(self._environments))
+        )
+        for env in ended:
+            terminated = steps[env].terminated
+            self._environments[env].was_useful()
             emit(
-                self._recorders[lane].finish(
+                self._recorders[env].finish(
                     self._next_id(),
-                    last_value=0.0 if terminated else float(last_values[lane]),
+                    last_value=0.0 if terminated else float(last_values[env]),
                     terminated=terminated,
                     truncated=not terminated,
                 )
             )
-            self._start_game(lane, tally)
+            self._start_game(env, tally)
 
-    def _start_game(self, lane: int, tally: PlayTally | None = None) -> None:
+    def _start_game(self, env: int, tally: PlayTally | None = None) -> None:
         """Reset; an episode that is over is entered in `tally`. After a lost life the same game goes on."""
-        place = self._places[lane]
-        goes_on = place.environment.goes_on
+        environment = self._environments[env]
+        goes_on = environment.current.goes_on
         tally = None if goes_on else tally
         while True:
             try:
-                frame = place.environment.reset(int(self._rng.integers(2**31)))
+                frame = environment.current.reset(int(self._rng.integers(2**31)))
                 break
             except EnvironmentFault as fault:
-                self._broke(lane, fault)
+                self._replace(env, fault)
                 goes_on = False
-        self._legal[lane] = place.environment.legal_actions()
-        self._recorders[lane].start(frame, place.environment.to_play(), self._legal[lane].copy())
-        self._stacker.start(lane, frame)
+        self._legal[env] = environment.current.legal_actions()
+        self._recorders[env].start(frame, environment.current.to_play(), self._legal[env].copy())
+        self._stacker.start(env, frame)
         if goes_on:
             return
         if tally is not None:
-            tally.episodes.append(Episode(float(self._scores[lane]), int(self._moves[lane])))
-        self._moves[lane] = 0
-        self._scores[lane] = 0.0
+            tally.episodes.append(Episode(float(self._scores[env]), int(self._moves[env])))
+        self._moves[env] = 0
+        self._scores[env] = 0.0
 
     def _next_id(self) -> GameId:
         self._seq += 1
@@ -273,7 +276,9 @@ class SelfPlay:
             "seq": self._seq,
             "started": self._started,
             "versions": [recorder.versions if len(recorder) else [] for recorder in self._recorders],
-            "environments": [place.environment.snapshot() for place in self._places] if self._started else [],
+            "environments": [environment.current.snapshot() for environment in self._environments]
+            if self._started
+            else [],
             "moves": self._moves.tolist(),
             "scores": self._scores.tolist(),
             "faults": self._faults,
@@ -295,41 +300,41 @@ class SelfPlay:
         self._faults = list(state.get("faults", []))
         if state.get("interrupted") is not None:
             self._interrupted = PlayTally.restored(state["interrupted"])
-        for lane, snapshot in enumerate(state["environments"]):
-            environment, recorder = self._places[lane].environment, self._recorders[lane]
-            if (frame := self._brought_back(lane, snapshot)) is None:
+        for env, snapshot in enumerate(state["environments"]):
+            environment, recorder = self._environments[env].current, self._recorders[env]
+            if (frame := self._brought_back(env, snapshot)) is None:
                 continue
-            self._legal[lane] = environment.legal_actions()
-            if games[lane]:
-                game = decode_game(games[lane])
-                recorder.resume(game, [WeightsVersion(*version) for version in state["versions"][lane]])
-                self._stacker.restore(lane, game.observations[-self._frame_stack :])
+            self._legal[env] = environment.legal_actions()
+            if games[env]:
+                game = decode_game(games[env])
+                recorder.resume(game, [WeightsVersion(*version) for version in state["versions"][env]])
+                self._stacker.restore(env, game.observations[-self._frame_stack :])
             else:
-                recorder.start(frame, environment.to_play(), self._legal[lane].copy())
-                self._stacker.start(lane, frame)
+                recorder.start(frame, environment.to_play(), self._legal[env].copy())
+                self._stacker.start(env, frame)
 
     def rest(self) -> None:
         """Close the environments until `wake`: of some, only so many can exist at a time."""
-        self._resting = [place.environment.snapshot() for place in self._places] if self._started else []
+        self._resting = [environment.current.snapshot() for environment in self._environments] if self._started else []
         self.close()
 
     def wake(self) -> None:
         """Make them again, and bring their games back; those that cannot be brought back begin anew: `begun_anew`."""
-        for lane, place in enumerate(self._places):
-            place.renew()
+        for env, environment in enumerate(self._environments):
+            environment.reopen()
             if self._resting:
-                self._brought_back(lane, self._resting[lane])
+                self._brought_back(env, self._resting[env])
 
-    def _brought_back(self, lane: int, snapshot: dict[str, Any]) -> Array | None:
+    def _brought_back(self, env: int, snapshot: dict[str, Any]) -> Array | None:
         """The present frame of the game in `snapshot`, replayed; None if that failed, and another game has begun."""
         try:
-            return self._places[lane].environment.restore(snapshot)
+            return self._environments[env].current.restore(snapshot)
         except EnvironmentFault as fault:
             self.begun_anew.append(str(fault))
-            self._places[lane].broke(fault)
-            self._start_game(lane)
+            self._environments[env].replace(fault)
+            self._start_game(env)
             return None
 
     def close(self) -> None:
-        for place in self._places:
-            place.environment.close()
+        for environment in self._environments:
+            environment.current.close()

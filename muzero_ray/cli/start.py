@@ -61,7 +61,7 @@ def resumed_run(command: ResumeCommand) -> Iterator[RunStart | None]:
 
 def _probe(config: Config) -> TaskSpec:
     """Before the run's folder is made or changed: an environment that cannot be built must leave no run behind."""
-    return probe(config, apart=not config.run.serial)
+    return probe(config, in_subprocess=not config.run.serial)
 
 
 def _new(config: Config, task: TaskSpec, folder: Path, lock: RunLock) -> RunStart:

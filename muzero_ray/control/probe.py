@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.apart import spec_apart, spec_of
+from muzero_ray.envs.subprocess_probe import spec_in_subprocess, spec_of
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.inference.build import build_engine
 from muzero_ray.training.build import resolve_device
 
 
-def probe(config: Config, *, apart: bool = False) -> TaskSpec:
+def probe(config: Config, *, in_subprocess: bool = False) -> TaskSpec:
     """Make the environment and a network for it once, and read the shapes.
 
-    apart: try the environment in a process of its own, as workers will have theirs.
+    in_subprocess: try the environment in a process of its own, as workers will have theirs.
     Raises ConfigError or EnvironmentFault for what cannot work, here and not in some worker.
     """
-    spec = spec_apart(config.env) if apart else spec_of(config.env)
+    spec = spec_in_subprocess(config.env) if in_subprocess else spec_of(config.env)
     channels, *rest = spec.observation_shape
     task = TaskSpec(spec, (channels * config.env.frame_stack, *rest))
     build_engine(config, task)

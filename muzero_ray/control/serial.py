@@ -68,7 +68,7 @@ class SerialRunner:
         in_flight = _in_flight(checkpoint) if checkpoint is not None else InFlight([], {}, 0, None)
         games, self_play, self._part, self._training = in_flight
         self._self_play = build_self_play(
-            config, task, actor=0, incarnation=self._run_state.incarnation(), lanes=len(games) or None
+            config, task, actor=0, incarnation=self._run_state.incarnation(), num_envs=len(games) or None
         )
         if games:
             self._self_play.load_state(games, self_play)

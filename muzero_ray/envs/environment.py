@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from muzero_ray.envs.call_note import CallNote
+from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
 
@@ -76,7 +76,7 @@ class CheckedEnvironment:
     possible. The wrapped adapter is `inner`; `state` is its exact game state where there is one (OpenSpiel).
     """
 
-    def __init__(self, inner: Environment, *, max_moves: int | None = None, note: CallNote | None = None) -> None:
+    def __init__(self, inner: Environment, *, max_moves: int | None = None, note: CrashNote | None = None) -> None:
         """max_moves: truncate this many steps after `reset` (None: never). note: told of every call into `inner`."""
         self.inner = inner
         self._note = note

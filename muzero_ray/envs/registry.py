@@ -7,13 +7,13 @@ import functools
 from typing import Any
 
 from muzero_ray.config.schema import EnvConfig, KwargValue
-from muzero_ray.envs.call_note import CallNote
+from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.envs.environment import CheckedEnvironment, Environment
 from muzero_ray.errors import ConfigError, EnvironmentFault
 
 
 def make_environment(
-    cfg: EnvConfig, *, evaluation: bool = False, render: bool = False, note: CallNote | None = None
+    cfg: EnvConfig, *, evaluation: bool = False, render: bool = False, note: CrashNote | None = None
 ) -> CheckedEnvironment:
     """The environment of `cfg`: checked, and truncated after `cfg.max_moves` steps.
 
@@ -81,7 +81,7 @@ def resolve_game(name: str) -> str:
 
 
 def make_another(
-    env: EnvConfig, *, evaluation: bool = False, render: bool = False, note: CallNote | None = None
+    env: EnvConfig, *, evaluation: bool = False, render: bool = False, note: CrashNote | None = None
 ) -> Environment:
     """An environment of the kind that `probe` has made one of."""
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.envs.environment import Environment
 from muzero_ray.errors import ConfigError
-from muzero_ray.evaluation.episodes import MAX_LANES, Policy
+from muzero_ray.evaluation.episodes import MAX_ENVIRONMENTS, Policy
 from muzero_ray.evaluation.opponents import Opponent
 from muzero_ray.types import Array, EnvSpec, FloatArray
 
@@ -26,13 +26,13 @@ OPENING_TRIES = 100
 class Player(Protocol):
     """Sees every frame of every game it plays, and moves where it is its turn."""
 
-    def start(self, lane: int, frame: Array) -> None:
-        """A game begins in `lane`."""
+    def start(self, env: int, frame: Array) -> None:
+        """A game begins in environment number `env`."""
 
-    def push(self, lane: int, frame: Array) -> None:
+    def push(self, env: int, frame: Array) -> None:
         """The next frame there, whoever moved."""
 
-    def act(self, lanes: Sequence[int], environments: Sequence[Environment]) -> list[int]:
+    def act(self, envs: Sequence[int], environments: Sequence[Environment]) -> list[int]:
         """An action for each of those games."""
 
 
@@ -41,20 +41,20 @@ class NetworkPlayer:
 
     def __init__(self, policy: Policy, spec: EnvSpec, frame_stack: int) -> None:
         self._policy = policy
-        self._stacker = FrameStacker(MAX_LANES, spec.observation_shape, spec.observation_dtype, frame_stack)
+        self._stacker = FrameStacker(MAX_ENVIRONMENTS, spec.observation_shape, spec.observation_dtype, frame_stack)
 
-    def start(self, lane: int, frame: Array) -> None:
+    def start(self, env: int, frame: Array) -> None:
         """See Player."""
-        self._stacker.start(lane, frame)
+        self._stacker.start(env, frame)
 
-    def push(self, lane: int, frame: Array) -> None:
+    def push(self, env: int, frame: Array) -> None:
         """See Player."""
-        self._stacker.push(lane, frame)
+        self._stacker.push(env, frame)
 
-    def act(self, lanes: Sequence[int], environments: Sequence[Environment]) -> list[int]:
+    def act(self, envs: Sequence[int], environments: Sequence[Environment]) -> list[int]:
         """See Player. One search for all of them."""
         legal = np.stack([environment.legal_actions() for environment in environments])
-        actions: list[int] = self._policy(self._stacker.stacked[list(lanes)], legal).tolist()
+        actions: list[int] = self._policy(self._stacker.stacked[list(envs)], legal).tolist()
         return actions
 
 
@@ -64,15 +64,15 @@ class BotPlayer:
     def __init__(self, bot: Opponent) -> None:
         self._bot = bot
 
-    def start(self, lane: int, frame: Array) -> None:
+    def start(self, env: int, frame: Array) -> None:
         """See Player."""
 
-    def push(self, lane: int, frame: Array) -> None:
+    def push(self, env: int, frame: Array) -> None:
         """See Player."""
 
-    def act(self, lanes: Sequence[int], environments: Sequence[Environment]) -> list[int]:
+    def act(self, envs: Sequence[int], environments: Sequence[Environment]) -> list[int]:
         """See Player."""
-        del lanes
+        del envs
         return [self._bot(environment) for environment in environments]
 
 
@@ -120,46 +120,46 @@ def play_match(
     seed: int,
     opening_moves: int,
 ) -> Match:
-    """Play `games` games, up to MAX_LANES side by side.
+    """Play `games` games, up to MAX_ENVIRONMENTS side by side.
 
     Each two games in a row begin with the same `opening_moves` moves, drawn at random, and the players change sides:
     noise-free players would else play the same two games again and again.
     """
-    environments = [make_environment() for _ in range(min(games, MAX_LANES))]
+    environments = [make_environment() for _ in range(min(games, MAX_ENVIRONMENTS))]
     returns: list[float] = []
     try:
         while len(returns) < games:
             first = len(returns)
-            lanes = [
-                _Lane(lane, environment, players, (first + lane) % 2)
-                for lane, environment in enumerate(environments[: games - first])
+            batch = [
+                _Game(env, environment, players, (first + env) % 2)
+                for env, environment in enumerate(environments[: games - first])
             ]
-            for lane in lanes:
-                pair = (first + lane.index) // 2
-                lane.open(np.random.default_rng([seed, pair]), opening_moves)
-            _play_out(lanes, players)
-            returns += [lane.score for lane in lanes]
+            for game in batch:
+                pair = (first + game.env) // 2
+                game.open(np.random.default_rng([seed, pair]), opening_moves)
+            _play_out(batch, players)
+            returns += [game.score for game in batch]
     finally:
         for environment in environments:
             environment.close()
     return Match(np.array(returns, np.float32))
 
 
-def _play_out(lanes: Sequence[_Lane], players: tuple[Player, Player]) -> None:
+def _play_out(batch: Sequence[_Game], players: tuple[Player, Player]) -> None:
     """All games to their end; each player's moves are found together."""
-    while active := [lane for lane in lanes if not lane.over]:
+    while active := [game for game in batch if not game.over]:
         for number, player in enumerate(players):
-            if turn := [lane for lane in active if not lane.over and lane.to_move == number]:
-                actions = player.act([lane.index for lane in turn], [lane.environment for lane in turn])
-                for lane, action in zip(turn, actions, strict=True):
-                    lane.step(action)
+            if turn := [game for game in active if not game.over and game.to_move == number]:
+                actions = player.act([game.env for game in turn], [game.environment for game in turn])
+                for game, action in zip(turn, actions, strict=True):
+                    game.step(action)
 
 
-class _Lane:
+class _Game:
     """One game. first: number of the player who moves first."""
 
-    def __init__(self, index: int, environment: Environment, players: tuple[Player, Player], first: int) -> None:
-        self.index, self.environment = index, environment
+    def __init__(self, env: int, environment: Environment, players: tuple[Player, Player], first: int) -> None:
+        self.env, self.environment = env, environment
         self._players, self._first = players, first
         self.score, self.over = 0.0, False
 
@@ -174,7 +174,7 @@ class _Lane:
             self.score, self.over = 0.0, False
             frame = self.environment.reset(0)
             for player in self._players:
-                player.start(self.index, frame)
+                player.start(self.env, frame)
             for _ in range(moves):
                 self.step(int(rng.choice(np.flatnonzero(self.environment.legal_actions()))))
                 if self.over:
@@ -191,4 +191,4 @@ class _Lane:
         self.score += step.reward if mine else -step.reward
         self.over = step.terminated or step.truncated
         for player in self._players:
-            player.push(self.index, step.observation)
+            player.push(self.env, step.observation)

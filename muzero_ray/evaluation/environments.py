@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.call_note import CallNote
+from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_another
 
 
-def environment_factory(config: Config, note: CallNote | None = None) -> Callable[[bool], Environment]:
+def environment_factory(config: Config, note: CrashNote | None = None) -> Callable[[bool], Environment]:
     """Makes evaluation environments; the argument asks for one that can render."""
     return lambda render: make_another(config.env, evaluation=True, render=render, note=note)
 

@@ -10,12 +10,12 @@ import numpy as np
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.envs.chance import OwnChance
 from muzero_ray.envs.environment import Environment
-from muzero_ray.envs.renewal import Renewal
+from muzero_ray.envs.restarting import RestartingEnvironment
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.evaluation.opponents import Opponent
 from muzero_ray.types import Array, BoolArray, IntArray
 
-MAX_LANES = 32
+MAX_ENVIRONMENTS = 32
 """Episodes played side by side."""
 
 MAX_FRAMES = 1_800
@@ -28,11 +28,11 @@ AGAIN = 1_000_003
 """Added to the seed of an episode each time that its environment broke: it may break for each game of that seed."""
 
 
-class _Lane:
+class _EpisodeRunner:
     """One environment playing its share of the episodes; in two-player games the policy has seat `episode % 2`."""
 
     def __init__(self, make: Callable[[bool], Environment], opponent: Opponent | None, record: bool) -> None:
-        self._place = Renewal(make(record), lambda: make(record))
+        self._environment = RestartingEnvironment(make(record), lambda: make(record))
         self._opponent = opponent
         self.record = record
         self.frames: list[Array] = []
@@ -44,22 +44,22 @@ class _Lane:
         self.seat = episode % 2 if self._opponent else 0
         if self.record:
             self.frames.clear()
-        frames = [self.environment.reset((seed + episode + AGAIN * self._place.in_a_row) % 2**32)]
+        frames = [self.environment.reset((seed + episode + AGAIN * self._environment.faults_in_a_row) % 2**32)]
         self._capture()
         return frames + self._reply()
 
     @property
     def environment(self) -> Environment:
-        return self._place.environment
+        return self._environment.current
 
-    def broke(self, fault: EnvironmentFault) -> None:
+    def replace(self, fault: EnvironmentFault) -> None:
         """Another environment for it, which has to `start`. Raises the fault if there were too many in a row."""
-        self._place.broke(fault)
+        self._environment.replace(fault)
 
     def finished(self) -> None:
         """Its episode is over."""
         self.record = False
-        self._place.was_useful()
+        self._environment.was_useful()
 
     def act(self, action: int) -> list[Array]:
         """Play the policy's action and the opponent's reply; returns the frames that followed."""
@@ -97,7 +97,7 @@ class EpisodesProgress(NamedTuple):
 
 
 class Episodes:
-    """Episodes in play, up to `instances` (None: `MAX_LANES`) side by side; a context manager that closes their
+    """Episodes in play, up to `instances` (None: `MAX_ENVIRONMENTS`) side by side; a context manager that closes their
     environments.
 
     Episode `i` is reset with `seed + i`. If its environment breaks, it is played again in a new one, with another seed.
@@ -119,7 +119,7 @@ class Episodes:
         move_limit: int | None = None,
         instances: int | None = None,
     ) -> None:
-        count = min(episodes, MAX_LANES, instances or MAX_LANES)
+        count = min(episodes, MAX_ENVIRONMENTS, instances or MAX_ENVIRONMENTS)
         self.seed = seed
         self.faults: list[str] = []
         self.cut = 0
@@ -130,16 +130,16 @@ class Episodes:
         self._waiting = iter(range(count, episodes))
         self._chance = OwnChance("evaluation", seed)
         with self._chance:
-            self._lanes = [_Lane(make_environment, opponent, record and i == 0) for i in range(count)]
+            self._runners = [_EpisodeRunner(make_environment, opponent, record and i == 0) for i in range(count)]
             try:
-                spec = self._lanes[0].environment.spec
+                spec = self._runners[0].environment.spec
                 if (spec.num_players == 2) != (opponent is not None):
                     raise ValueError(
                         f"{spec.name} has {spec.num_players} player(s): an opponent is needed exactly for two"
                     )
                 self._stacker = FrameStacker(count, spec.observation_shape, spec.observation_dtype, frame_stack)
-                for index in range(count):
-                    self._begin(index, index)
+                for env in range(count):
+                    self._begin(env, env)
             except BaseException:
                 self.close()
                 raise
@@ -153,8 +153,8 @@ class Episodes:
 
     def close(self) -> None:
         """Close all environments."""
-        for lane in self._lanes:
-            lane.environment.close()
+        for runner in self._runners:
+            runner.environment.close()
 
     @property
     def progress(self) -> EpisodesProgress:
@@ -163,7 +163,7 @@ class Episodes:
     @property
     def frames(self) -> list[Array]:
         """Of the episode that was recorded, uint8 `[H, W, 3]` each; empty if none was."""
-        return self._lanes[0].frames
+        return self._runners[0].frames
 
     def play(self, go_on: Callable[[], bool]) -> bool:
         """Play on while `go_on`, which is asked before each round of moves, says so. Returns whether all are over."""
@@ -174,47 +174,47 @@ class Episodes:
 
     def _round(self) -> None:
         """One move of the policy in every episode in play, and the replies to it."""
-        active, lanes = self._active, self._lanes
-        legal = np.stack([lanes[index].environment.legal_actions() for index in active])
+        active, runners = self._active, self._runners
+        legal = np.stack([runners[env].environment.legal_actions() for env in active])
         actions = self._policy(self._stacker.stacked[active], legal).tolist()
         self._moves += len(active)
-        self._active = [index for index, action in zip(active, actions, strict=True) if self._move(index, action)]
+        self._active = [env for env, action in zip(active, actions, strict=True) if self._move(env, action)]
 
-    def _move(self, index: int, action: int) -> bool:
-        """Play `action` in one lane; returns whether an episode goes on, or begins, there."""
-        lane = self._lanes[index]
+    def _move(self, env: int, action: int) -> bool:
+        """Play `action` in one environment; returns whether an episode goes on, or begins, there."""
+        runner = self._runners[env]
         try:
-            frames = lane.act(action)
+            frames = runner.act(action)
         except EnvironmentFault as fault:
-            self._broke(lane, fault)
-            self._begin(index, lane.episode)
+            self._replace(runner, fault)
+            self._begin(env, runner.episode)
             return True
         for frame in frames:
-            self._stacker.push(index, frame)
-        cut = not lane.over and lane.length == self._move_limit
-        if not (lane.over or cut):
+            self._stacker.push(env, frame)
+        cut = not runner.over and runner.length == self._move_limit
+        if not (runner.over or cut):
             return True
         self.cut += cut
         self._finished += 1
-        self.returns[lane.episode], self.lengths[lane.episode] = lane.score, lane.length
-        lane.finished()
+        self.returns[runner.episode], self.lengths[runner.episode] = runner.score, runner.length
+        runner.finished()
         episode = next(self._waiting, None)
         if episode is None:
             return False
-        self._begin(index, episode)
+        self._begin(env, episode)
         return True
 
-    def _begin(self, index: int, episode: int) -> None:
+    def _begin(self, env: int, episode: int) -> None:
         while True:
             try:
-                first, *rest = self._lanes[index].start(episode, self.seed)
+                first, *rest = self._runners[env].start(episode, self.seed)
                 break
             except EnvironmentFault as fault:
-                self._broke(self._lanes[index], fault)
-        self._stacker.start(index, first)
+                self._replace(self._runners[env], fault)
+        self._stacker.start(env, first)
         for frame in rest:
-            self._stacker.push(index, frame)
+            self._stacker.push(env, frame)
 
-    def _broke(self, lane: _Lane, fault: EnvironmentFault) -> None:
+    def _replace(self, runner: _EpisodeRunner, fault: EnvironmentFault) -> None:
         self.faults.append(str(fault))
-        lane.broke(fault)
+        runner.replace(fault)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from muzero_ray.config.schema import Config
-from muzero_ray.envs.call_note import CallNote
+from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.evaluation.environments import environment_factory, evaluation_instances
@@ -65,7 +65,7 @@ class Evaluator:
     note: told of every call into an environment.
     """
 
-    def __init__(self, config: Config, task: TaskSpec, *, note: CallNote | None = None) -> None:
+    def __init__(self, config: Config, task: TaskSpec, *, note: CrashNote | None = None) -> None:
         self._engine = build_engine(config, task)
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)

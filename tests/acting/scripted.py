@@ -23,28 +23,28 @@ ACTIONS = 4
 FRAME = (2, 3, 3)
 
 
-def frame_at(lane: int, game: int, move: int) -> Array:
+def frame_at(env: int, game: int, move: int) -> Array:
     """uint8 `FRAME`: no two are alike, and none holds a zero (which would look like padding)."""
     y, x = np.mgrid[: FRAME[1], : FRAME[2]]
-    plane = (1 + lane + 3 * x + y, 1 + game + 31 * (move % 7) + 5 * x * y)
+    plane = (1 + env + 3 * x + y, 1 + game + 31 * (move % 7) + 5 * x * y)
     picture = np.stack(plane).astype(np.uint8)
-    picture[0, 0, 0], picture[0, 0, 1], picture[0, 0, 2] = 1 + lane, 1 + game, 1 + move
+    picture[0, 0, 0], picture[0, 0, 1], picture[0, 0, 2] = 1 + env, 1 + game, 1 + move
     return picture
 
 
 def where(frame: Array) -> tuple[int, int, int]:
-    """(lane, game, move) of a frame."""
+    """(env, game, move) of a frame."""
     return int(frame[0, 0, 0]) - 1, int(frame[0, 0, 1]) - 1, int(frame[0, 0, 2]) - 1
 
 
-def legal_at(lane: int, game: int, move: int) -> BoolArray:
-    legal = (np.arange(ACTIONS) + lane + game + move) % 3 != 0
+def legal_at(env: int, game: int, move: int) -> BoolArray:
+    legal = (np.arange(ACTIONS) + env + game + move) % 3 != 0
     return legal
 
 
-def reward_at(lane: int, game: int, move: int, action: int) -> float:
+def reward_at(env: int, game: int, move: int, action: int) -> float:
     """Not symmetric in anything; exact in float32."""
-    return (1 + lane + 4 * game + 8 * move) * (action + 1) / 16 - 2.0
+    return (1 + env + 4 * game + 8 * move) * (action + 1) / 16 - 2.0
 
 
 class Move(NamedTuple):
@@ -63,12 +63,12 @@ class ScriptedEnvironment:
     lengths: moves of its first, second, ... game. truncated: whether games end by a limit instead of by themselves.
     """
 
-    def __init__(self, lane: int, lengths: Sequence[int], *, players: int = 1, truncated: bool = False) -> None:
-        self.spec = EnvSpec(f"scripted-{lane}", FRAME, "uint8", ACTIONS, players)
+    def __init__(self, env: int, lengths: Sequence[int], *, players: int = 1, truncated: bool = False) -> None:
+        self.spec = EnvSpec(f"scripted-{env}", FRAME, "uint8", ACTIONS, players)
         self.diary: list[Move] = []
         self.seeds: list[int] = []
         self.closed = False
-        self._lane, self._lengths, self._truncated = lane, lengths, truncated
+        self._env, self._lengths, self._truncated = env, lengths, truncated
         self._game, self._move = -1, 0
 
     goes_on = False
@@ -76,16 +76,16 @@ class ScriptedEnvironment:
     def reset(self, seed: int) -> Array:
         self.seeds.append(seed)
         self._game, self._move = self._game + 1, 0
-        return frame_at(self._lane, self._game, 0)
+        return frame_at(self._env, self._game, 0)
 
     def step(self, action: int) -> EnvStep:
         assert self.legal_actions()[action]
         assert self._move < self._length()
-        reward = reward_at(self._lane, self._game, self._move, action)
+        reward = reward_at(self._env, self._game, self._move, action)
         self.diary.append(Move(self._game, self._move, action, self.to_play(), reward))
         self._move += 1
         over = self._move == self._length()
-        frame = frame_at(self._lane, self._game, self._move)
+        frame = frame_at(self._env, self._game, self._move)
         return EnvStep(frame, reward, over and not self._truncated, over and self._truncated)
 
     def _length(self) -> int:
@@ -94,7 +94,7 @@ class ScriptedEnvironment:
     def legal_actions(self) -> BoolArray:
         if self._move == self._length() and not self._truncated:
             return np.zeros(ACTIONS, np.bool_)
-        return legal_at(self._lane, self._game, self._move)
+        return legal_at(self._env, self._game, self._move)
 
     def to_play(self) -> int:
         return (self._game + self._move) % self.spec.num_players
@@ -107,7 +107,7 @@ class ScriptedEnvironment:
 
     def restore(self, snapshot: dict[str, Any]) -> Array:
         self._game, self._move = snapshot["game"], snapshot["move"]
-        return frame_at(self._lane, self._game, self._move)
+        return frame_at(self._env, self._game, self._move)
 
     def close(self) -> None:
         self.closed = True
@@ -199,8 +199,8 @@ class WholeGames:
     def take(self, segment: GameHistory) -> None:
         assert tuple(segment.id) not in self._ids
         self._ids.add(tuple(segment.id))
-        lane, game, move = where(segment.observations[segment.context])
-        parts = self.games.setdefault((lane, game), [])
+        env, game, move = where(segment.observations[segment.context])
+        parts = self.games.setdefault((env, game), [])
         assert move == sum(part.owned for part in parts), "a segment begins where the one before it ends"
         assert not any(part.terminated or part.truncated for part in parts)
         if segment.terminated or segment.truncated:

@@ -11,7 +11,7 @@ import pytest
 from muzero_ray.acting.play_stats import PlayStats
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.envs.environment import Environment
-from muzero_ray.envs.renewal import MAX_FAULTS
+from muzero_ray.envs.restarting import MAX_FAULTS
 from muzero_ray.errors import EnvironmentFault
 from muzero_ray.evaluation.episodes import AGAIN
 from muzero_ray.evaluation.evaluator import play_episodes
@@ -56,18 +56,18 @@ def maker(moves: Sequence[int]) -> tuple[Callable[[], Breaking], list[Breaking]]
     return make, made
 
 
-def play(moves: Sequence[int], lanes: int, transitions: int) -> tuple[PlayStats, list[GameHistory], list[Breaking]]:
+def play(moves: Sequence[int], num_envs: int, transitions: int) -> tuple[PlayStats, list[GameHistory], list[Breaking]]:
     make, made = maker(moves)
     emitted: list[GameHistory] = []
     names: dict[str, Any] = {"actor": 0, "incarnation": 0, "seed": 1, "frame_stack": 1, "temperature_moves": None}
     self_play = SelfPlay(
-        [make() for _ in range(lanes)],
+        [make() for _ in range(num_envs)],
         ScriptedEngine(),
         ScriptedSearch(),
         segment_length=50,
         overlap=3,
         simulations=2,
-        renew=make,
+        make_environment=make,
         **names,
     )
     self_play.set_weights(Weights(WeightsVersion(0, 1), np.zeros(1, np.float32)))
@@ -76,7 +76,7 @@ def play(moves: Sequence[int], lanes: int, transitions: int) -> tuple[PlayStats,
 
 def test_a_game_that_breaks_is_lost_and_no_other() -> None:
     """Environment 0 breaks in its reset, 1 at its fourth move, 2 and 3 (in their places) never."""
-    stats, emitted, made = play([0, 4, NEVER], lanes=2, transitions=38)
+    stats, emitted, made = play([0, 4, NEVER], num_envs=2, transitions=38)
     assert stats.faults == ("environment scripted-0: move 0", "environment scripted-1: move 4")
     assert [environment.closed for environment in made] == [True, True, False, False]
     # Three moves of the game that broke were played, and are in no segment.
@@ -95,13 +95,13 @@ def test_a_game_that_breaks_is_lost_and_no_other() -> None:
 @pytest.mark.parametrize("move", [0, 3])
 def test_one_that_always_breaks_ends_it_at_the_sixth(move: int) -> None:
     with pytest.raises(EnvironmentFault, match=rf"move {move}\. It was the fault number {MAX_FAULTS + 1} in a row"):
-        play([move], lanes=1, transitions=100)
+        play([move], num_envs=1, transitions=100)
 
 
 def test_a_game_between_two_faults_is_another_start() -> None:
     """Twice five in a row: nothing but the first game of each environment breaks."""
     one_game = [*[2] * MAX_FAULTS, NEVER]
-    stats, emitted, _ = play(one_game, lanes=1, transitions=30)
+    stats, emitted, _ = play(one_game, num_envs=1, transitions=30)
     assert len(stats.faults) == MAX_FAULTS
     assert emitted
 

@@ -55,8 +55,8 @@ def make_world(
     **settings: Any,
 ) -> World:
     environments = [
-        ScriptedEnvironment(lane, lane_lengths, players=players, truncated=cut)
-        for lane, (lane_lengths, cut) in enumerate(zip(lengths, truncated, strict=True))
+        ScriptedEnvironment(env, env_lengths, players=players, truncated=cut)
+        for env, (env_lengths, cut) in enumerate(zip(lengths, truncated, strict=True))
     ]
     engine, search = ScriptedEngine(), ScriptedSearch()
     self_play = SelfPlay(
@@ -74,10 +74,10 @@ def make_world(
     return World(self_play, environments, engine, search, [])
 
 
-def slow_stack(lane: int, game: int, move: int, stack: int) -> Array:
+def slow_stack(env: int, game: int, move: int, stack: int) -> Array:
     """Frames of moves `move - stack + 1 .. move`, zeros before the game."""
     frames = [
-        frame_at(lane, game, t) if t >= 0 else np.zeros(FRAME, np.uint8) for t in range(move - stack + 1, move + 1)
+        frame_at(env, game, t) if t >= 0 else np.zeros(FRAME, np.uint8) for t in range(move - stack + 1, move + 1)
     ]
     return np.concatenate(frames)
 
@@ -86,7 +86,7 @@ def slow_stack(lane: int, game: int, move: int, stack: int) -> Array:
 @pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("chunk", [3, 40, 10_000])
 def test_what_is_recorded_is_what_happened(players: int, stack: int, chunk: int) -> None:
-    """However the work is cut into calls. Lane 1 truncates its games, the others terminate."""
+    """However the work is cut into calls. Environment 1 truncates its games, the others terminate."""
     world = make_world(players=players, stack=stack, truncated=(False, True, False))
     total = 270
     while sum(len(environment.diary) for environment in world.environments) < total:
@@ -95,8 +95,8 @@ def test_what_is_recorded_is_what_happened(players: int, stack: int, chunk: int)
     for segment in world.emitted:
         whole.take(segment)
     finished = 0
-    for (lane, game), parts in whole.games.items():
-        diary = [entry for entry in world.environments[lane].diary if entry.game == game]
+    for (env, game), parts in whole.games.items():
+        diary = [entry for entry in world.environments[env].diary if entry.game == game]
         start = 0
         for part in parts:
             over = part.terminated or part.truncated
@@ -106,23 +106,23 @@ def test_what_is_recorded_is_what_happened(players: int, stack: int, chunk: int)
             assert part.rewards.tolist() == [entry.reward for entry in moves]
             assert part.to_play[:-1].tolist() == [entry.player for entry in moves]
             for t in range(start, stop):
-                assert where(part.observations[part.context + t - start]) == (lane, game, t)
-                np.testing.assert_array_equal(part.observations[part.context + t - start], frame_at(lane, game, t))
-                np.testing.assert_array_equal(part.legal[t - start], legal_at(lane, game, t))
-                expected = policy_for(diary[t].action, legal_at(lane, game, t))
+                assert where(part.observations[part.context + t - start]) == (env, game, t)
+                np.testing.assert_array_equal(part.observations[part.context + t - start], frame_at(env, game, t))
+                np.testing.assert_array_equal(part.legal[t - start], legal_at(env, game, t))
+                expected = policy_for(diary[t].action, legal_at(env, game, t))
                 np.testing.assert_array_equal(part.policies[t - start], expected)
-                value = np.float32(value_of(slow_stack(lane, game, t, stack))) + np.float32(0.5)
+                value = np.float32(value_of(slow_stack(env, game, t, stack))) + np.float32(0.5)
                 assert part.root_values[t - start] == value
-            np.testing.assert_array_equal(part.observations[-1], frame_at(lane, game, stop))
+            np.testing.assert_array_equal(part.observations[-1], frame_at(env, game, stop))
             assert part.to_play[-1] == (game + stop) % players
             if over:
                 assert stop == len(diary)
-                assert (part.terminated, part.truncated) == (lane != 1, lane == 1)
+                assert (part.terminated, part.truncated) == (env != 1, env == 1)
                 # Nothing more can be earned, or the network's own estimate of the state that was left.
-                last = 0.0 if part.terminated else np.float32(value_of(slow_stack(lane, game, stop, stack)))
+                last = 0.0 if part.terminated else np.float32(value_of(slow_stack(env, game, stop, stack)))
                 assert part.root_values[-1] == last
                 assert part.legal[-1].tolist() == (
-                    [False] * 4 if part.terminated else legal_at(lane, game, stop).tolist()
+                    [False] * 4 if part.terminated else legal_at(env, game, stop).tolist()
                 )
                 finished += 1
             assert part.version == VERSION
@@ -137,9 +137,9 @@ def test_the_network_sees_stacked_frames_with_zeros_before_a_game() -> None:
     world = make_world(stack=4)
     world.play(60)
     for observations in world.engine.seen:
-        for lane, row in enumerate(observations):
+        for env, row in enumerate(observations):
             newest = where(row[-FRAME[0] :])
-            assert newest[0] == lane
+            assert newest[0] == env
             np.testing.assert_array_equal(row, slow_stack(*newest, stack=4))
 
 
@@ -164,14 +164,14 @@ def test_statistics_are_sums_of_what_was_played() -> None:
     assert first.simulations == 102 * 9
     assert first.inserted + second.inserted == sum(segment.owned for segment in world.emitted)
     assert first.version == VERSION
-    played = [(lane, entry) for lane, e in enumerate(world.environments) for entry in e.diary]
+    played = [(env, entry) for env, e in enumerate(world.environments) for entry in e.diary]
     assert len(played) == 162
     lengths = {0: (3, 30), 1: (8,), 2: (21, 2)}
     expected = []
-    for lane, environment in enumerate(world.environments):
+    for env, environment in enumerate(world.environments):
         for game in range(len(environment.seeds)):
             moves = [entry for entry in environment.diary if entry.game == game]
-            if len(moves) == lengths[lane][game % len(lengths[lane])]:
+            if len(moves) == lengths[env][game % len(lengths[env])]:
                 score = sum(entry.reward if entry.player == 0 else -entry.reward for entry in moves)
                 expected.append((score, len(moves)))
     episodes = [(episode.score, episode.length) for episode in first.episodes + second.episodes]
@@ -179,8 +179,8 @@ def test_statistics_are_sums_of_what_was_played() -> None:
     assert len(expected) > 8
     # Root entropy and KL to the flat prior, over all searches: both have a closed form for `policy_for`.
     entropy, kl = [], []
-    for lane, entry in played:
-        legal = legal_at(lane, entry.game, entry.move)
+    for env, entry in played:
+        legal = legal_at(env, entry.game, entry.move)
         policy = policy_for(entry.action, legal).astype(np.float64)
         terms = policy[policy > 0]
         entropy.append(-(terms * np.log(terms)).sum())
@@ -196,11 +196,11 @@ def test_temperature_is_the_given_one_and_zero_from_a_move_on() -> None:
     moves = dict.fromkeys(lengths, 0)
     games = dict.fromkeys(lengths, 0)
     for temperatures in world.search.temperatures:
-        for lane, temperature in enumerate(temperatures):
-            assert temperature == (0.0 if moves[lane] >= 4 else 0.5)
-            moves[lane] += 1
-            if moves[lane] == lengths[lane][games[lane] % len(lengths[lane])]:
-                moves[lane], games[lane] = 0, games[lane] + 1
+        for env, temperature in enumerate(temperatures):
+            assert temperature == (0.0 if moves[env] >= 4 else 0.5)
+            moves[env] += 1
+            if moves[env] == lengths[env][games[env] % len(lengths[env])]:
+                moves[env], games[env] = 0, games[env] + 1
     plain = make_world()
     plain.play(90, temperature=0.25)
     assert {float(t) for row in plain.search.temperatures for t in row} == {0.25}
@@ -215,8 +215,8 @@ def test_a_segment_is_stamped_with_the_weights_that_played_its_first_move() -> N
     assert world.emitted
     for segment in world.emitted:
         _, game, move = where(segment.observations[segment.context])
-        lane = where(segment.observations[0])[0]
-        before = [e for e in world.environments[lane].diary if (e.game, e.move) < (game, move)]
+        env = where(segment.observations[0])[0]
+        before = [e for e in world.environments[env].diary if (e.game, e.move) < (game, move)]
         assert segment.version.step == 101 + len(before) // 5
 
 
@@ -231,8 +231,8 @@ def test_newer_weights_are_adopted_before_the_round_that_finds_them() -> None:
         flat = np.full(1, rounds, np.float32)
         return None if step is None else swapped.self_play.prepare(Weights(WeightsVersion(0, step), flat))
 
-    lanes = len(swapped.environments)
-    stats = swapped.self_play.play(6 * lanes, temperature=1.0, emit=swapped.emitted.append, newer=newer)
+    num_envs = len(swapped.environments)
+    stats = swapped.self_play.play(6 * num_envs, temperature=1.0, emit=swapped.emitted.append, newer=newer)
     assert rounds == 6
     assert stats.version == swapped.self_play.version == (0, 300)
     assert swapped.engine.flat == [5.0]
@@ -240,7 +240,7 @@ def test_newer_weights_are_adopted_before_the_round_that_finds_them() -> None:
     for moves, step in ((1, None), (3, 200), (2, 300)):
         if step is not None:
             at_once.self_play.set_weights(Weights(WeightsVersion(0, step), np.zeros(1, np.float32)))
-        at_once.self_play.play(moves * lanes, temperature=1.0, emit=at_once.emitted.append)
+        at_once.self_play.play(moves * num_envs, temperature=1.0, emit=at_once.emitted.append)
     games, state = swapped.self_play.state()
     expected_games, expected_state = at_once.self_play.state()
     assert games == expected_games
@@ -263,7 +263,7 @@ def test_reset_seeds_and_actions_come_from_the_seed_the_actor_and_its_incarnatio
 
 @pytest.mark.parametrize("transitions", [0, 3, 30, 66, 90])
 def test_saved_and_restored_self_play_goes_on_as_if_nothing_had_happened(transitions: int) -> None:
-    """0: nothing was played yet. At 66 a game begins in lane 0 and lane 1 is in its middle."""
+    """0: nothing was played yet. At 66 a game begins in environment 0, and environment 1 is in its middle."""
     uninterrupted, first, second = (make_world(players=2, truncated=(False, True, False)) for _ in range(3))
     if transitions:
         uninterrupted.play(transitions)

@@ -16,7 +16,7 @@ import ray
 import muzero_ray.actors.program
 from muzero_ray.actors.program import MAX_BLOCKED, MAX_FAILURES, Program
 from muzero_ray.actors.slots import OtherLost, ProcessLost, Slot, answer, backoff
-from muzero_ray.envs.call_note import CallNote
+from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.errors import CheckpointError, EnvironmentFault, MuZeroRayError, NumericsError, PeerLost
 from tests.patience import PATIENCE, until
 
@@ -154,7 +154,7 @@ def test_deaths_in_an_environment_are_its_fault_if_all_are(program: Program, not
         for death in range(MAX_FAILURES + 1):
             placed(program)
             if death < noted:
-                CallNote(Path(folder, slot.note), "Lights-v0").enter("step", 17, death)
+                CrashNote(Path(folder, slot.note), "Lights-v0").enter("step", 17, death)
             if death < MAX_FAILURES:
                 call(program, slot, "die")
         kind = EnvironmentFault if noted > MAX_FAILURES else MuZeroRayError

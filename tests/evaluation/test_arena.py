@@ -17,7 +17,7 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
 from muzero_ray.evaluation.arena import BotPlayer, Match, NetworkPlayer, elo_difference, play_match
-from muzero_ray.evaluation.episodes import MAX_LANES
+from muzero_ray.evaluation.episodes import MAX_ENVIRONMENTS
 from muzero_ray.evaluation.opponents import make_opponent
 from muzero_ray.types import Array, BoolArray, IntArray
 from tests.small_runs import run_serial, small_config
@@ -38,8 +38,8 @@ def last_legal(environment: Environment) -> int:
 
 
 def test_games_are_those_played_by_hand_with_openings_shared_by_pairs() -> None:
-    """More games than lanes, an odd number, and a network player that must see every frame, whoever moved."""
-    games, seed, opening_moves, stack = MAX_LANES + 3, 5, 3, 2
+    """More games than environments, an odd number, and a network player that must see every frame, whoever moved."""
+    games, seed, opening_moves, stack = MAX_ENVIRONMENTS + 3, 5, 3, 2
     seen: dict[int, list[Array]] = {}
 
     def policy(observations: Array, legal: BoolArray) -> IntArray:

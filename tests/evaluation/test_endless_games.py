@@ -20,7 +20,7 @@ from muzero_ray.control.run_state import RunState
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.errors import ConfigError
-from muzero_ray.evaluation.episodes import MAX_LANES, Episodes
+from muzero_ray.evaluation.episodes import MAX_ENVIRONMENTS, Episodes
 from muzero_ray.evaluation.evaluator import Evaluator, play_episodes
 from muzero_ray.evaluation.protocol import (
     ADDED_LATER,
@@ -52,7 +52,7 @@ def limited(moves: int | None) -> EvaluationProtocol:
 def test_an_episode_without_end_is_cut_and_counts_with_its_return_so_far() -> None:
     """Action 0 never ends this game; action 1 ends it at once, for -1."""
     config = EnvConfig(id="tests.odd_environments:GoalOnly-v0")
-    episodes = MAX_LANES + 3
+    episodes = MAX_ENVIRONMENTS + 3
 
     def play(action: int) -> Any:
         return play_episodes(
@@ -163,7 +163,7 @@ def test_a_limit_that_cut_no_episode_leaves_scores_comparable(tmp_path: Path) ->
 def test_self_play_keeps_only_a_segment_of_a_game_without_end() -> None:
     config = small_config(env=ENDLESS)
     learner, task = build_learner(config, probe(config)), probe(config)
-    self_play = build_self_play(config, task, actor=0, lanes=2)
+    self_play = build_self_play(config, task, actor=0, num_envs=2)
     self_play.set_weights(Weights(WeightsVersion(0, 0), learner.weights()))
     segments: list[int] = []
     for _ in range(6):

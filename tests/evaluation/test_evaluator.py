@@ -17,7 +17,7 @@ from muzero_ray.config.schema import Config, EnvConfig
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
-from muzero_ray.evaluation.episodes import MAX_LANES
+from muzero_ray.evaluation.episodes import MAX_ENVIRONMENTS
 from muzero_ray.evaluation.evaluator import Evaluator, play_episodes
 from muzero_ray.evaluation.opponents import make_opponent
 from muzero_ray.evaluation.policies import random_policy
@@ -38,8 +38,8 @@ def leaning(observations: Array, legal: BoolArray) -> IntArray:
 
 
 def test_scores_equal_a_hand_loop_in_the_bare_environment() -> None:
-    """More episodes than lanes, two stacked frames, and each episode under its own seed."""
-    episodes, seed = MAX_LANES + 9, 100
+    """More episodes than environments, two stacked frames, and each episode under its own seed."""
+    episodes, seed = MAX_ENVIRONMENTS + 9, 100
     result = play_episodes(
         lambda _: make_environment(EnvConfig(id="CartPole-v1", max_moves=70)),
         leaning,

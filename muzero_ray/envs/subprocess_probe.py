@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.registry import make_environment
-from muzero_ray.envs.renewal import Renewal
+from muzero_ray.envs.restarting import RestartingEnvironment
 from muzero_ray.errors import EnvironmentFault, MuZeroRayError
 from muzero_ray.stop_signals import not_for_children
 from muzero_ray.types import EnvSpec
@@ -19,19 +19,19 @@ SECONDS = 120.0
 
 def spec_of(cfg: EnvConfig) -> EnvSpec:
     """Make it, start a game, read its shapes. Raises ConfigError, or EnvironmentFault after some attempts."""
-    place = Renewal(make_environment(cfg), lambda: make_environment(cfg))
+    environment = RestartingEnvironment(make_environment(cfg), lambda: make_environment(cfg))
     try:
         while True:
             try:
-                place.environment.reset(place.in_a_row)
-                return place.environment.spec
+                environment.current.reset(environment.faults_in_a_row)
+                return environment.current.spec
             except EnvironmentFault as fault:
-                place.broke(fault)
+                environment.replace(fault)
     finally:
-        place.environment.close()
+        environment.current.close()
 
 
-def spec_apart(cfg: EnvConfig) -> EnvSpec:
+def spec_in_subprocess(cfg: EnvConfig) -> EnvSpec:
     """`spec_of`, by another process. EnvironmentFault, too, if that hangs or dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

@@ -13,7 +13,7 @@ _LAYOUT = struct.Struct("<16sqq")
 """Name of the call (zeros between two calls), seed of the game (-1 before the first), step."""
 
 
-class CallNote:
+class CrashNote:
     """Keeps the note in `path`, a new file. Written through memory: a step costs a microsecond more."""
 
     def __init__(self, path: Path, environment: str) -> None:
@@ -31,7 +31,7 @@ class CallNote:
         self._map[0] = 0
 
 
-def read_note(path: Path) -> str | None:
+def read_crash_note(path: Path) -> str | None:
     """Which call the process that kept this note is in, or was when it died; None if in none, or there is no note."""
     try:
         content = path.read_bytes()

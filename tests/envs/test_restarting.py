@@ -13,12 +13,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-import muzero_ray.envs.apart as apart
+import muzero_ray.envs.subprocess_probe as subprocess_probe
 from muzero_ray.config.schema import EnvConfig
-from muzero_ray.envs.call_note import CallNote, read_note
+from muzero_ray.envs.crash_note import CrashNote, read_crash_note
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_environment
-from muzero_ray.envs.renewal import MAX_FAULTS, Renewal
+from muzero_ray.envs.restarting import MAX_FAULTS, RestartingEnvironment
 from muzero_ray.errors import EnvironmentFault
 from tests.patience import PATIENCE
 
@@ -71,25 +71,25 @@ def test_one_that_breaks_is_replaced_until_it_is_too_often_in_a_row() -> None:
         made.append(make_environment(ends("none")))
         return made[-1]
 
-    place = Renewal(make(), make)
+    environment = RestartingEnvironment(make(), make)
     fault = EnvironmentFault("environment X (seed 1, step 2): no")
     for _ in range(2):
         for count in range(MAX_FAULTS):
-            assert place.in_a_row == count
-            place.broke(fault)
-            assert place.environment is made[-1]
-        place.was_useful()
+            assert environment.faults_in_a_row == count
+            environment.replace(fault)
+            assert environment.current is made[-1]
+        environment.was_useful()
     assert len(made) == 1 + 2 * MAX_FAULTS
     for _ in range(MAX_FAULTS):
-        place.broke(fault)
+        environment.replace(fault)
     with pytest.raises(EnvironmentFault, match=r"^environment X \(seed 1, step 2\): no\. It was the fault number 6"):
-        place.broke(fault)
+        environment.replace(fault)
 
 
 def test_without_a_maker_the_first_fault_is_the_end() -> None:
     fault = EnvironmentFault("no")
     with pytest.raises(EnvironmentFault) as caught:
-        Renewal(make_environment(ends("none")), None).broke(fault)
+        RestartingEnvironment(make_environment(ends("none")), None).replace(fault)
     assert caught.value is fault
 
 
@@ -107,7 +107,7 @@ def test_an_exit_is_a_fault_but_not_the_one_that_this_process_was_asked_for() ->
 
 
 def _play_to_the_end(path: Path, how: str) -> None:
-    environment = make_environment(ends(how), note=CallNote(path, "Ends-v0"))
+    environment = make_environment(ends(how), note=CrashNote(path, "Ends-v0"))
     environment.reset(41)
     for _ in range(3):
         environment.step(1)
@@ -118,34 +118,34 @@ def test_a_note_tells_which_call_a_dead_process_was_in(tmp_path: Path) -> None:
     process.start()
     process.join(PATIENCE)
     assert process.exitcode == 7
-    assert read_note(tmp_path / "note") == "environment Ends-v0 (seed 41, step 2): step has not returned"
+    assert read_crash_note(tmp_path / "note") == "environment Ends-v0 (seed 41, step 2): step has not returned"
 
 
 def test_a_note_tells_of_no_call_between_two(tmp_path: Path) -> None:
     path = tmp_path / "note"
-    assert read_note(path) is None
-    note = CallNote(path, "E")
-    assert read_note(path) is None
+    assert read_crash_note(path) is None
+    note = CrashNote(path, "E")
+    assert read_crash_note(path) is None
     note.enter("making it", None, 0)
-    assert read_note(path) == "environment E (before its first game): making it has not returned"
+    assert read_crash_note(path) == "environment E (before its first game): making it has not returned"
     note.leave()
-    assert read_note(path) is None
+    assert read_crash_note(path) is None
     environment = make_environment(ends("sys.exit"), note=note)
     environment.reset(1)
     environment.step(0)
     with pytest.raises(EnvironmentFault):
         environment.step(0)
-    assert read_note(path) is None  # it was dealt with
+    assert read_crash_note(path) is None  # it was dealt with
     with pytest.raises(FileExistsError):
-        CallNote(path, "E")
+        CrashNote(path, "E")
 
 
 def test_the_first_look_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert apart.spec_apart(ends("none")) == apart.spec_of(ends("none"))
+    assert subprocess_probe.spec_in_subprocess(ends("none")) == subprocess_probe.spec_of(ends("none"))
     with pytest.raises(EnvironmentFault, match=r"Ends-v0 \(seed 0, step 0\).*its process ended with 7"):
-        apart.spec_apart(ends("exit", "reset"))
+        subprocess_probe.spec_in_subprocess(ends("exit", "reset"))
     with pytest.raises(EnvironmentFault, match=r"SystemExit: 0.*number 6 in a row"):
-        apart.spec_apart(ends("sys.exit", "reset"))
-    monkeypatch.setattr(apart, "SECONDS", 8.0)
+        subprocess_probe.spec_in_subprocess(ends("sys.exit", "reset"))
+    monkeypatch.setattr(subprocess_probe, "SECONDS", 8.0)
     with pytest.raises(EnvironmentFault, match="nothing came back within 8 s"):
-        apart.spec_apart(ends("hang", "reset"))
+        subprocess_probe.spec_in_subprocess(ends("hang", "reset"))
