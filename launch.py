@@ -134,7 +134,7 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def ray_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The distributed program on a cluster, or on a private Ray that ends with it."""
-    from muzero_ray.actors.cluster import check_cpus, connect, connected, settle_heap
+    from muzero_ray.actors.cluster import check_cpus, connect, connected, freeze_startup_objects
     from muzero_ray.control.run_state import RunState
 
     run_state = RunState(config)
@@ -161,7 +161,7 @@ def ray_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Ch
         if warning := check_cpus(config, ray.available_resources().get("CPU", 0.0), private=private):
             output.message(warning)
         runner = RayRunner(start, lambda: connect(config.run.address, namespace), run_state, output)
-        settle_heap()
+        freeze_startup_objects()
         yield runner
 
 
@@ -192,7 +192,7 @@ def run(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoin
         handle_signals(stop)
         starting.check()  # an exception in one of Ray's callbacks is lost
         if not runner.run():
-            output.message(f"stopped; {output.way_on}")
+            output.message(f"stopped; {output.resume_hint}")
             return INTERRUPTED
         handle_signals(leave)
         output.message("training is over; final evaluation (a signal to stop now leaves at once)")
@@ -264,9 +264,9 @@ def dispatch(command: Command) -> int:
             print_result(submit(command))
             return 0
         case EvaluateCommand() | ArenaCommand() | ReportCommand() | PlayCommand():
-            from muzero_ray.cli.finished_runs import look
+            from muzero_ray.cli.finished_runs import inspect_runs
 
-            look(command)
+            inspect_runs(command)
             return 0
 
 

@@ -81,7 +81,7 @@ def connect(address: str | None, namespace: str) -> str | None:
         os.environ["RAY_AUTH_MODE"] = "token"
     else:
         use_token(token)
-    one_heap()
+    limit_malloc_arenas()
     # Only now: Ray reads these variables once, when it is first imported.
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
@@ -116,7 +116,7 @@ def disconnect() -> None:
         _folders.pop().remove()
 
 
-def one_heap() -> None:
+def limit_malloc_arenas() -> None:
     """Let all threads that come from now on share one heap, where malloc is glibc's.
 
     It gives each of a process's many threads (Ray's, gRPC's) a heap of its own, and each creeps to the most that its
@@ -126,7 +126,7 @@ def one_heap() -> None:
         mallopt(M_ARENA_MAX, 1)
 
 
-def settle_heap() -> None:
+def freeze_startup_objects() -> None:
     """Take what there is by now (libraries, mostly) for permanent, once everything is set up.
 
     Python collects its garbage in full when a quarter as many objects are new as are old. With libraries of half a

@@ -139,7 +139,7 @@ class Program:
             self.count_failure(slot, reason)
         return self._replace(slot, reason)
 
-    def outgrown(self, slot: Slot, reason: str) -> None:
+    def memory_exceeded(self, slot: Slot, reason: str) -> None:
         """Replace one that holds too much memory, as if it had died of that."""
         slot.in_environment += 1
         self.count_failure(slot, reason)
@@ -185,7 +185,7 @@ class Program:
         now = time.monotonic()
         worst = sorted(self.slots, key=lambda slot: -slot.failures - slot.blocked)[:20]
         table = "\n".join(slot.row(now) for slot in worst)
-        return kind(f"{reason}.\n{table}\n{self._output.way_on}")
+        return kind(f"{reason}.\n{table}\n{self._output.resume_hint}")
 
     def _show_placement(self, now: float) -> None:
         """Say it when workers wait for a place, and when that changes. MuZeroRayError if they wait in vain."""

@@ -74,7 +74,7 @@ class RayRunner:
             if not is_private():
                 raise MuZeroRayError(
                     f"{error}, and the run with it. Repair the cluster, or start it anew (docs/cluster.md). "
-                    f"{self._output.way_on}"
+                    f"{self._output.resume_hint}"
                 ) from error
             return str(error)
         if self._supervisor is None and isinstance(error, MuZeroRayError):
@@ -90,7 +90,7 @@ class RayRunner:
         if self._losses > MAX_LOSSES:
             raise MuZeroRayError(
                 f"Ray was lost {self._losses} times in a row, last: {reason}. Look for what kills its processes, "
-                f"memory first. {self._output.way_on}"
+                f"memory first. {self._output.resume_hint}"
             )
         pause = backoff(self._losses)
         self._output.message(f"{reason}; starting Ray anew in {pause:g} s, the run goes on by itself")

@@ -13,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 
 from muzero_ray.acting.build import build_self_play
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.process import crash_note, limit_threads
 from muzero_ray.actors.weights_client import TIMEOUT, WeightsClient
 from muzero_ray.config.schema import Config
@@ -56,7 +56,7 @@ class SelfPlayWorker:
         self._replay = replay
         self._pushes: deque[ray.ObjectRef[Any]] = deque()
 
-    def rollout(self, transitions: int, temperature: float, seconds: float) -> PlayStats:
+    def rollout(self, transitions: int, temperature: float, seconds: float) -> RolloutStats:
         """Play `transitions`, or for `seconds`; every segment is acknowledged by replay before this returns."""
         stats = self._self_play.play(
             transitions,
@@ -66,9 +66,9 @@ class SelfPlayWorker:
             newer=self._weights.poll,
         )
         self._settle(0)
-        return replace(stats, outgrown=self._outgrown())
+        return replace(stats, memory_exceeded=self._memory_exceeded())
 
-    def _outgrown(self) -> str | None:
+    def _memory_exceeded(self) -> str | None:
         """Why this process holds too much, if it does. Its network and games in flight are of constant size."""
         memory = psutil.Process().memory_info()
         held = memory.rss - memory.shared

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.evaluations import Evaluations
 from muzero_ray.actors.jobs import STARTED
 from muzero_ray.actors.program import TIMEOUT, Program
@@ -221,9 +221,9 @@ class Supervisor:
         else:
             # A learner that dies anew before each checkpoint gets nowhere, so its own deaths count until there is one.
             slot.blocked = 0
-            outgrown = isinstance(result, PlayStats) and result.outgrown is not None
+            memory_exceeded = isinstance(result, RolloutStats) and result.memory_exceeded is not None
             shards = [self._replays[slot.index % len(self._replays)]] if slot.kind == "self_play" else self._replays
-            for useful in (*shards, self._params, *(() if slot is self._learner or outgrown else (slot,))):
+            for useful in (*shards, self._params, *(() if slot is self._learner or memory_exceeded else (slot,))):
                 useful.forgive()
             self._enter(slot, result)
 
@@ -232,8 +232,8 @@ class Supervisor:
         if slot.kind == "self_play":
             self._run_state.played(result)
             self._output.faults(result.faults)
-            if result.outgrown is not None:
-                self._program.outgrown(slot, result.outgrown)
+            if result.memory_exceeded is not None:
+                self._program.memory_exceeded(slot, result.memory_exceeded)
         elif slot.kind == "reanalyze":
             self._run_state.reanalyzed += result
             if not result:  # everything is as fresh as the published weights

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 
 from muzero_ray.acting import build
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.self_play import SelfPlayWorker
 from muzero_ray.learner.learner import LearnerWorker
 from muzero_ray.training.build import build_learner
@@ -63,7 +63,7 @@ class SleepingSelfPlay(SelfPlayWorker):
             super().__init__(config, task, *arguments, **options)
         self._ended: list[tuple[float, int]] = []
 
-    def rollout(self, *arguments: Any, **options: Any) -> PlayStats:
+    def rollout(self, *arguments: Any, **options: Any) -> RolloutStats:
         stats = super().rollout(*arguments, **options)
         self._ended.append((time.monotonic(), stats.transitions))
         return stats

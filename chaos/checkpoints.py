@@ -23,11 +23,11 @@ from chaos.mutations import DAMAGE, FORGERY, Mutation
 from chaos.report import Outcome
 from chaos.witness import digest
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import open_limits
+from muzero_ray.control.limits import lift_spent_limits
 from muzero_ray.control.probe import probe
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.envs.task_spec import TaskSpec
-from muzero_ray.errors import MuZeroRayError, taking_over
+from muzero_ray.errors import MuZeroRayError, as_checkpoint_error
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runs.output import RunOutput, learner_state, open_run
 
@@ -124,9 +124,9 @@ def restore(folder: Path, task: TaskSpec) -> tuple[int, str]:
     """All that `resume RUN --iterations MORE` does before it plays on: (step, hash of the learner's state)."""
     _, config, checkpoint = open_run(folder)
     config = config.model_copy(update={"run": config.run.model_copy(update={"learner_steps": MORE})})
-    with taking_over("the checkpoint's state.json"):  # as `launch.py` does
+    with as_checkpoint_error("the checkpoint's state.json"):  # as `launch.py` does
         given = {"learner_steps": MORE, "episodes": None, "minutes": None}
-        config = open_limits(config, checkpoint.state["book"], given)
+        config = lift_spent_limits(config, checkpoint.state["book"], given)
     with RunOutput.reopen(config, folder, checkpoint) as output:
         runner = SerialRunner(config, task, output, checkpoint)
         return checkpoint.step, digest(runner._learner.state())

@@ -14,7 +14,7 @@ import psutil
 import ray
 
 from chaos.witness import witnessed
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.cluster import connect
 from muzero_ray.actors.program import Program
 from muzero_ray.actors.slots import Kind, Slot
@@ -87,7 +87,7 @@ class WatchedRunState(RunState):
     def train_budget(self) -> int:
         return min(super().train_budget(), max(self.target - self.learner_steps, 0))
 
-    def played(self, stats: PlayStats) -> None:
+    def played(self, stats: RolloutStats) -> None:
         self.acting = stats.version
         super().played(stats)
 

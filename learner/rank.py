@@ -101,7 +101,8 @@ class LearnerRank:
             except Exception as error:
                 trouble = error
             over = asked >= steps or time.monotonic() - begin >= seconds
-            rarest, over, stop = self._agree(draw.rarest if draw is not None else math.inf, over, trouble is not None)
+            smallest = draw.min_probability if draw is not None else math.inf
+            smallest, over, stop = self._agree(smallest, over, trouble is not None)
             if trouble is not None:
                 raise trouble
             if stop or draw is None:
@@ -109,7 +110,7 @@ class LearnerRank:
             if not over:
                 batches.append(self._sample(beta))
                 asked += 1
-            batch = part_of(draw, rarest, beta) if draw.rarest > rarest else draw.batch
+            batch = part_of(draw, smallest, beta) if draw.min_probability > smallest else draw.batch
             result = self._learner.train_step(batch)
             tally.add(result)
             updates.append(self._report(batch.keys, result.priorities))
@@ -119,12 +120,12 @@ class LearnerRank:
             self._masses = self._ask(updates.popleft())
         return tally
 
-    def _agree(self, rarest: float, over: bool, stop: bool) -> tuple[float, bool, bool]:
-        """The smallest `rarest` of all ranks, and whether any is `over`, or must `stop`."""
+    def _agree(self, min_probability: float, over: bool, stop: bool) -> tuple[float, bool, bool]:
+        """The smallest `min_probability` of all ranks, and whether any is `over`, or must `stop`."""
         if self._group is None:
-            return rarest, over, stop
-        minus_rarest, any_over, any_stop = self._group.largest(-rarest, over, stop)
-        return -minus_rarest, bool(any_over), bool(any_stop)
+            return min_probability, over, stop
+        minus_probability, any_over, any_stop = self._group.largest(-min_probability, over, stop)
+        return -minus_probability, bool(any_over), bool(any_stop)
 
     def _sample(self, beta: float) -> tuple[list[Part], list[ray.ObjectRef[Any]]]:
         """Have every shard draw its share of this rank's part of a batch."""

@@ -45,7 +45,7 @@ def in_one_line(error: object) -> str:
 
 
 @contextmanager
-def taking_over(what: str) -> Iterator[None]:
+def as_checkpoint_error(what: str) -> Iterator[None]:
     """CheckpointError for whatever a damaged or forged `what` sets off in the code that takes it over.
 
     A context manager, or a decorator of that code.

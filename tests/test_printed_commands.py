@@ -236,7 +236,7 @@ SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
     "muzero_ray.runs.folder.make_run_folder": [given_the_name_of_a_run],
     "muzero_ray.cli.start._go_on": [resumed_without_a_replay_chunk],
     "muzero_ray.runs.scores.read_score": [reported_with_a_damaged_score],
-    "muzero_ray.runs.folder.way_on": [stopped, reported_too_early],
+    "muzero_ray.runs.folder.resume_hint": [stopped, reported_too_early],
 }
 """Where command lines are made, and what makes the program print them."""
 

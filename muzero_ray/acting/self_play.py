@@ -13,12 +13,12 @@ import numpy as np
 
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.acting.generator_state import restore_rng, rng_state
-from muzero_ray.acting.play_stats import Episode, PlayInterrupted, PlayStats
-from muzero_ray.acting.play_tally import PlayTally
 from muzero_ray.acting.recorder import GameRecorder
+from muzero_ray.acting.rollout_accumulator import RolloutAccumulator
+from muzero_ray.acting.rollout_stats import Episode, PlayInterrupted, RolloutStats
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.restarting import RestartingEnvironment
-from muzero_ray.errors import EnvironmentFault, taking_over
+from muzero_ray.errors import EnvironmentFault, as_checkpoint_error
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
 from muzero_ray.search.policies import SearchFunction
@@ -88,7 +88,7 @@ class SelfPlay:
         self._resting: list[dict[str, Any]] = []
         self._faults: list[str] = []
         """Not yet reported."""
-        self._interrupted: PlayTally | None = None
+        self._interrupted: RolloutAccumulator | None = None
         """Of a call that was interrupted: the next one goes on with it."""
         self.first_move_at: float | None = None
         """Monotonic time at which this process had made its first move; None before."""
@@ -126,7 +126,7 @@ class SelfPlay:
         seconds: float | None = None,
         newer: Callable[[], PreparedWeights | None] | None = None,
         go_on: Callable[[], bool] | None = None,
-    ) -> PlayStats:
+    ) -> RolloutStats:
         """Make moves in all environments until `transitions` are played (rounded up to a whole round of moves).
 
         seconds: leave after the round in which this much time has passed. newer: asked before each round for weights to
@@ -139,35 +139,35 @@ class SelfPlay:
             for env in range(len(self._environments)):
                 self._start_game(env)
             self._started = True
-        tally, self._interrupted = self._interrupted or PlayTally(), None
+        totals, self._interrupted = self._interrupted or RolloutAccumulator(), None
         begin = time.monotonic()
 
         def hand_out(game: GameHistory) -> None:
-            tally.inserted += game.owned
+            totals.inserted += game.owned
             emit(game)
 
-        while tally.transitions < transitions and (seconds is None or time.monotonic() - begin < seconds):
+        while totals.transitions < transitions and (seconds is None or time.monotonic() - begin < seconds):
             if go_on is not None and not go_on():
-                self._interrupted = tally
+                self._interrupted = totals
                 raise PlayInterrupted
             if newer is not None and (weights := newer()) is not None:
                 self._adopt(weights)
-            self._round(temperature, hand_out, tally)
-            tally.rounds += 1
+            self._round(temperature, hand_out, totals)
+            totals.rounds += 1
             if self.first_move_at is None:
                 self.first_move_at = time.monotonic()
         assert self._version is not None
         faults, self._faults = tuple(self._faults), []
         now = time.monotonic()
-        return tally.stats(
+        return totals.stats(
             seconds=now - begin,
-            simulations=tally.rounds * self._simulations * len(self._environments),
+            simulations=totals.rounds * self._simulations * len(self._environments),
             version=self._version,
             faults=faults,
             playing_for=now - self.first_move_at if self.first_move_at is not None else 0.0,
         )
 
-    def _round(self, temperature: float, emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
+    def _round(self, temperature: float, emit: Callable[[GameHistory], None], totals: RolloutAccumulator) -> None:
         """One move in every environment."""
         search_begin = time.monotonic()
         root = self._engine.initial(self._stacker.stacked)
@@ -177,16 +177,16 @@ class SelfPlay:
         result = self._search(
             root, self._engine.recurrent, self._legal, self._rng, explore=True, temperature=temperatures
         )
-        tally.searched(time.monotonic() - search_begin, root, result, self._legal)
+        totals.searched(time.monotonic() - search_begin, root, result, self._legal)
         moves = zip(result.action.tolist(), result.policy_target, result.root_value.tolist(), strict=True)
         self._moves += 1
         steps = {env: step for env, move in enumerate(moves) if (step := self._move(env, *move)) is not None}
-        tally.transitions += len(steps)
+        totals.transitions += len(steps)
         for env, step in steps.items():
             if not (step.terminated or step.truncated) and self._recorders[env].segment_ready():
                 self._environments[env].was_useful()
                 emit(self._recorders[env].cut(self._next_id()))
-        self._end_games(steps, emit, tally)
+        self._end_games(steps, emit, totals)
 
     def _move(self, env: int, action: int, policy: FloatArray, root_value: float) -> EnvStep | None:
         """Play one environment's chosen action and record it; None if it broke, and another has begun a game."""
@@ -220,7 +220,9 @@ class SelfPlay:
         self._faults.append(str(fault))
         self._environments[env].replace(fault)
 
-    def _end_games(self, steps: Mapping[int, EnvStep], emit: Callable[[GameHistory], None], tally: PlayTally) -> None:
+    def _end_games(
+        self, steps: Mapping[int, EnvStep], emit: Callable[[GameHistory], None], totals: RolloutAccumulator
+    ) -> None:
         """Hand out games that ended this round and start the next ones."""
         ended = [env for env, step in steps.items() if step.terminated or step.truncated]
         # A truncated game still has value: its last state is bootstrapped by the network's own estimate.
@@ -239,13 +241,13 @@ class SelfPlay:
                     truncated=not terminated,
                 )
             )
-            self._start_game(env, tally)
+            self._start_game(env, totals)
 
-    def _start_game(self, env: int, tally: PlayTally | None = None) -> None:
-        """Reset; an episode that is over is entered in `tally`. After a lost life the same game goes on."""
+    def _start_game(self, env: int, totals: RolloutAccumulator | None = None) -> None:
+        """Reset; an episode that is over is added to `totals`. After a lost life the same game goes on."""
         environment = self._environments[env]
         goes_on = environment.current.goes_on
-        tally = None if goes_on else tally
+        totals = None if goes_on else totals
         while True:
             try:
                 frame = environment.current.reset(int(self._rng.integers(2**31)))
@@ -258,8 +260,8 @@ class SelfPlay:
         self._stacker.start(env, frame)
         if goes_on:
             return
-        if tally is not None:
-            tally.episodes.append(Episode(float(self._scores[env]), int(self._moves[env])))
+        if totals is not None:
+            totals.episodes.append(Episode(float(self._scores[env]), int(self._moves[env])))
         self._moves[env] = 0
         self._scores[env] = 0.0
 
@@ -285,7 +287,7 @@ class SelfPlay:
             "interrupted": self._interrupted.state() if self._interrupted is not None else None,
         }
 
-    @taking_over("the state of self-play")
+    @as_checkpoint_error("the state of self-play")
     def load_state(self, games: Sequence[bytes], state: dict[str, Any]) -> None:
         """Inverse of `state`; environments are brought back by replaying their seed and actions.
 
@@ -299,7 +301,7 @@ class SelfPlay:
         self._scores[:] = state["scores"]
         self._faults = list(state.get("faults", []))
         if state.get("interrupted") is not None:
-            self._interrupted = PlayTally.restored(state["interrupted"])
+            self._interrupted = RolloutAccumulator.restored(state["interrupted"])
         for env, snapshot in enumerate(state["environments"]):
             environment, recorder = self._environments[env].current, self._recorders[env]
             if (frame := self._brought_back(env, snapshot)) is None:

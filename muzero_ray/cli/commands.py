@@ -186,10 +186,10 @@ class PresetsCommand:
     """List the presets."""
 
 
-LookCommand = EvaluateCommand | ArenaCommand | ReportCommand | PlayCommand
+InspectCommand = EvaluateCommand | ArenaCommand | ReportCommand | PlayCommand
 """At finished runs, or at ones that stand still."""
 
-Command = TrainCommand | ResumeCommand | SubmitCommand | PresetsCommand | LookCommand
+Command = TrainCommand | ResumeCommand | SubmitCommand | PresetsCommand | InspectCommand
 
 
 def _value(config: Config, path: Sequence[str]) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from muzero_ray.cli.commands import ArenaCommand, EvaluateCommand, LookCommand, PlayCommand, ReportCommand
+from muzero_ray.cli.commands import ArenaCommand, EvaluateCommand, InspectCommand, PlayCommand, ReportCommand
 from muzero_ray.cli.report import report_runs
 from muzero_ray.config.schema import OPPONENT, Config
 from muzero_ray.config.validation import shown
@@ -36,7 +36,7 @@ SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
 WATCH_SECONDS = 10.0
 
 
-def look(command: LookCommand) -> None:
+def inspect_runs(command: InspectCommand) -> None:
     """Run one of these commands."""
     match command:
         case EvaluateCommand():

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from muzero_ray.cli.commands import ResumeCommand, TrainCommand
 from muzero_ray.config.files import load_run_config, read_config
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import describe_finished, describe_limits, open_limits
+from muzero_ray.control.limits import describe_finished, describe_limits, lift_spent_limits
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.task_spec import TaskSpec
-from muzero_ray.errors import taking_over
+from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import Checkpoint, list_checkpoints
 from muzero_ray.runs.folder import hold_run, kept_if_used, make_run_folder, run_folder, set_aside
@@ -71,8 +71,8 @@ def _new(config: Config, task: TaskSpec, folder: Path, lock: RunLock) -> RunStar
 def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | None:
     """With the run in `folder`, which this process holds."""
     _, config, checkpoint = open_resumed(command.run)
-    with taking_over("the checkpoint's state.json"):
-        config = open_limits(command.extended(config), checkpoint.state["book"], command.limits)
+    with as_checkpoint_error("the checkpoint's state.json"):
+        config = lift_spent_limits(command.extended(config), checkpoint.state["book"], command.limits)
     if (finished := describe_finished(folder, config, checkpoint)) is not None:
         print_result(finished)
         return None

@@ -10,7 +10,7 @@ from typing import Any
 from muzero_ray.config.running import LIMITS
 from muzero_ray.config.schema import Config
 from muzero_ray.control.run_state import RunState
-from muzero_ray.errors import ConfigError, taking_over
+from muzero_ray.errors import ConfigError, as_checkpoint_error
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import Checkpoint
@@ -18,7 +18,7 @@ from muzero_ray.runs.output import RunOutput
 from muzero_ray.runs.scores import read_score
 
 
-def open_limits(config: Config, run_state: Mapping[str, Any], given: Mapping[str, float | None]) -> Config:
+def lift_spent_limits(config: Config, run_state: Mapping[str, Any], given: Mapping[str, float | None]) -> Config:
     """`config` for going on from `run_state` (a checkpoint's) when a person asked for the limits in `given`.
 
     A limit that is reached already, and that was not given anew, would end the run before it begins. Of episodes and
@@ -121,7 +121,7 @@ def describe_finished(folder: Path, config: Config, checkpoint: Checkpoint) -> s
 
     It has nothing to do once a limit is reached and the weights of `checkpoint` have their final scores.
     """
-    with taking_over("the checkpoint's state.json"):
+    with as_checkpoint_error("the checkpoint's state.json"):
         ended = end_lines(folder, config, checkpoint.state["book"])
     if not ended:
         return None

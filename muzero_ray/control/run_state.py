@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import psutil
 
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.config.schema import Config
 from muzero_ray.control.rate_limiter import make_rate_limiter
-from muzero_ray.errors import taking_over
+from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.runs.metrics import MetricsAccumulator, make_row
 from muzero_ray.training.results import TrainStats
@@ -105,7 +105,7 @@ class RunState:
         """The rest, as the final evaluation, does not count."""
         self._seconds_before, self._begin = self.seconds, None
 
-    def played(self, stats: PlayStats) -> None:
+    def played(self, stats: RolloutStats) -> None:
         self.start_clock(time.monotonic() - stats.playing_for)
         self.env_steps += stats.transitions
         self.limiter.inserts(stats.inserted)
@@ -230,7 +230,7 @@ class RunState:
             "metrics": self.metrics.state(),
         }
 
-    @taking_over("the counters of the run")
+    @as_checkpoint_error("the counters of the run")
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.env_steps = int(state["env_steps"])

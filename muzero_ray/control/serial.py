@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import torch
 
 from muzero_ray.acting.build import build_self_play
-from muzero_ray.acting.play_stats import PlayInterrupted
 from muzero_ray.acting.reanalyzer import Reanalyzer
+from muzero_ray.acting.rollout_stats import PlayInterrupted
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import finish, left_unfinished
 from muzero_ray.control.run_state import RunState
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_spec import TaskSpec
-from muzero_ray.errors import NumericsError, taking_over
+from muzero_ray.errors import NumericsError, as_checkpoint_error
 from muzero_ray.evaluation.episodes import Episodes
 from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.evaluation.result import Evaluation
@@ -292,7 +292,7 @@ class InFlight(NamedTuple):
     training: tuple[int, TrainTally] | None
 
 
-@taking_over(IN_FLIGHT_FILE)
+@as_checkpoint_error(IN_FLIGHT_FILE)
 def _in_flight(checkpoint: Checkpoint) -> InFlight:
     """What is in `checkpoint`; no games if another runner saved it."""
     if IN_FLIGHT_FILE not in checkpoint.files:

@@ -42,11 +42,11 @@ PRIORITY_FLOOR = 1e-3
 class Draw(NamedTuple):
     """A batch, and what `shards.merge` must know to join it with those of other replays.
 
-    rarest: probability of the least probable of its items at each single draw; that item has weight 1.
+    min_probability: that of the least probable of its items at each single draw; that item has weight 1.
     """
 
     batch: Batch
-    rarest: float
+    min_probability: float
 
 
 class ReplayBuffer:

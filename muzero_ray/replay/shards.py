@@ -46,9 +46,9 @@ def plan(masses: Sequence[float], batch_size: int, rng: np.random.Generator) -> 
 
 def merge(parts: Sequence[Part], draws: Sequence[Draw], beta: float, shards: int) -> Draw:
     """One draw of what the shards drew for `parts` of a `plan`; keys say which of `shards` a row came from."""
-    rarest = np.array([part.share * draw.rarest for part, draw in zip(parts, draws, strict=True)])
+    min_probability = np.array([part.share * draw.min_probability for part, draw in zip(parts, draws, strict=True)])
     # w_i = (P(i) / min_j P(j))^-beta: so far the minimum was over each part's own items, now it is over all.
-    scales = ((rarest / rarest.min()) ** -beta).astype(np.float32)
+    scales = ((min_probability / min_probability.min()) ** -beta).astype(np.float32)
     batches = [
         replace(
             draw.batch,
@@ -57,12 +57,12 @@ def merge(parts: Sequence[Part], draws: Sequence[Draw], beta: float, shards: int
         )
         for part, draw, scale in zip(parts, draws, scales, strict=True)
     ]
-    return Draw(_concatenate(batches), float(rarest.min()))
+    return Draw(_concatenate(batches), float(min_probability.min()))
 
 
-def part_of(draw: Draw, rarest: float, beta: float) -> Batch:
-    """`draw` as a part of a larger batch, whose rarest item has the probability `rarest` and so the weight 1."""
-    scale = np.float32((draw.rarest / rarest) ** -beta)
+def part_of(draw: Draw, min_probability: float, beta: float) -> Batch:
+    """`draw` as a part of a larger batch, whose least probable item has `min_probability` and so the weight 1."""
+    scale = np.float32((draw.min_probability / min_probability) ** -beta)
     return replace(draw.batch, weights=draw.batch.weights * scale)
 
 

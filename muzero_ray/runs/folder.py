@@ -38,7 +38,7 @@ def writing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise MuZeroRayError(
             f"{path} was not written: {error.strerror or error}. Free space or fix permissions there; then "
-            f"{way_on(path if path.is_dir() else path.parent)}"
+            f"{resume_hint(path if path.is_dir() else path.parent)}"
         ) from error
 
 
@@ -94,7 +94,7 @@ def set_aside(folder: Path) -> None:
         shutil.move(path, aside / path.name)  # the folder may be a mounted disk, or a link to one
 
 
-def way_on(folder: Path) -> str:
+def resume_hint(folder: Path) -> str:
     """What a person can do about a run that has stopped in `folder`. The command is at the end, to be pasted."""
     if has_checkpoint(folder):
         return f"go on with: {launch_line('resume', folder)}"

@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from muzero_ray.config.schema import Config
-from muzero_ray.errors import CheckpointError, taking_over
+from muzero_ray.errors import CheckpointError, as_checkpoint_error
 from muzero_ray.replay import snapshot
 from muzero_ray.runs.checkpoint import Checkpoint, load_tensors
 from muzero_ray.runs.files import parse_object, verify
@@ -74,7 +74,7 @@ def _gone_on(
         raise CheckpointError(f"{loss}. {remedy}")
     logger.warning("%s. The run goes on without them", loss)
     state = copy.deepcopy(checkpoint.state)
-    with taking_over("the checkpoint's state.json"):
+    with as_checkpoint_error("the checkpoint's state.json"):
         limiter = state["book"]["limiter"]
         # What replay must hold before the learner may train counts as not inserted yet.
         limiter["inserted"] -= max(0, min(config.replay.min_size, limiter["inserted"]) - kept)
@@ -84,7 +84,7 @@ def _gone_on(
 def _without_lost(files: Mapping[str, bytes], folder: Path) -> _Shard:
     if not {INDEX_FILE, ARRAYS_FILE} <= files.keys():
         return _Shard(files, [])  # refused where it is loaded
-    with taking_over(f"{INDEX_FILE} and {ARRAYS_FILE}"):
+    with as_checkpoint_error(f"{INDEX_FILE} and {ARRAYS_FILE}"):
         index = parse_object(files[INDEX_FILE], Path(INDEX_FILE))
         problems, whole, found = [], [], set()
         for entry in index["chunks"]:

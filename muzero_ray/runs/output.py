@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from muzero_ray.config.files import CONFIG_COPY, dump_config, load_run_config
 from muzero_ray.config.schema import Config
-from muzero_ray.errors import taking_over
+from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.runs.checkpoint import (
     Checkpoint,
@@ -21,7 +21,7 @@ from muzero_ray.runs.checkpoint import (
     save_checkpoint,
 )
 from muzero_ray.runs.files import append_line, replace_text
-from muzero_ray.runs.folder import hold_run, make_run_folder, run_folder, way_on, writing
+from muzero_ray.runs.folder import hold_run, make_run_folder, resume_hint, run_folder, writing
 from muzero_ray.runs.lock import RunLock
 from muzero_ray.runs.metrics import AXES, METRICS
 from muzero_ray.runs.progress import Progress
@@ -108,7 +108,7 @@ class RunOutput:
         Rows and scores that cannot be read are left out with a warning: the run does not depend on them.
         lock: of the run, if this process holds it already.
         """
-        with taking_over("the checkpoint's state.json"):
+        with as_checkpoint_error("the checkpoint's state.json"):
             rows, seconds = checkpoint.state["metrics_rows"], float(checkpoint.state["book"]["seconds"])
             if not is_count(rows):
                 raise ValueError(f"metrics_rows={rows}")
@@ -140,9 +140,9 @@ class RunOutput:
         return (self.folder / "replay").resolve()  # workers may have another working directory
 
     @property
-    def way_on(self) -> str:
+    def resume_hint(self) -> str:
         """What a person can do once the run has stopped."""
-        return way_on(self.folder)
+        return resume_hint(self.folder)
 
     @property
     def _root(self) -> Path:
@@ -313,7 +313,7 @@ class RunOutput:
             append_line(file, json.dumps(entry))
 
 
-@taking_over("the checkpoint's state.json")
+@as_checkpoint_error("the checkpoint's state.json")
 def learner_state(checkpoint: Checkpoint) -> LearnerState:
     """The learner's part of a checkpoint, for `Learner.load_state`."""
     return {**checkpoint.model, **checkpoint.optimizer}, checkpoint.state["learner"]

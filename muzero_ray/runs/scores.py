@@ -18,7 +18,7 @@ from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.evaluation.protocol import UNKNOWN, completed
 from muzero_ray.printed import launch_line
-from muzero_ray.runs.folder import way_on, writer
+from muzero_ray.runs.folder import resume_hint, writer
 from muzero_ray.runs.human_scores import human_normalised
 from muzero_ray.runs.output import SCORES_FILE
 from muzero_ray.runs.side_files import SideFile, is_count, is_number, score_problem
@@ -85,7 +85,7 @@ def read_score(run: Path) -> RunScore:
             f"{launch_line('evaluate', run)}"
         )
     if not {"final", "random"} <= newest.keys():
-        raise ConfigError(f"run {run} has no final evaluation yet; {writer(run) or way_on(run)}")
+        raise ConfigError(f"run {run} has no final evaluation yet; {writer(run) or resume_hint(run)}")
     final = newest["final"]
     return RunScore(
         run,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from muzero_ray.errors import CheckpointError, NumericsError, taking_over
+from muzero_ray.errors import CheckpointError, NumericsError, as_checkpoint_error
 from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.norm import batch_norms
@@ -230,7 +230,7 @@ class Learner:
             self._finite(f"the numbers of {name}", array)
         return arrays, {"step": self.step, "skipped_in_row": self._skipped_in_row}
 
-    @taking_over("the learner's state")
+    @as_checkpoint_error("the learner's state")
     def load_state(self, arrays: dict[str, FloatArray], info: dict[str, Any]) -> None:
         """Take over what `state` returned, exactly. CheckpointError, and nothing changed, if it does not fit."""
         step, skipped_in_row = int(info["step"]), int(info["skipped_in_row"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.restarting import MAX_FAULTS
@@ -56,7 +56,9 @@ def maker(moves: Sequence[int]) -> tuple[Callable[[], Breaking], list[Breaking]]
     return make, made
 
 
-def play(moves: Sequence[int], num_envs: int, transitions: int) -> tuple[PlayStats, list[GameHistory], list[Breaking]]:
+def play(
+    moves: Sequence[int], num_envs: int, transitions: int
+) -> tuple[RolloutStats, list[GameHistory], list[Breaking]]:
     make, made = maker(moves)
     emitted: list[GameHistory] = []
     names: dict[str, Any] = {"actor": 0, "incarnation": 0, "seed": 1, "frame_stack": 1, "temperature_moves": None}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.acting.frame_stacker import FrameStacker
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.acting.self_play import PreparedWeights, SelfPlay
 from muzero_ray.types import Array, GameHistory, Weights, WeightsVersion
 from tests.acting.scripted import (
@@ -40,7 +40,7 @@ class World:
     search: ScriptedSearch
     emitted: list[GameHistory]
 
-    def play(self, transitions: int, temperature: float = 1.0) -> PlayStats:
+    def play(self, transitions: int, temperature: float = 1.0) -> RolloutStats:
         return self.self_play.play(transitions, temperature=temperature, emit=self.emitted.append)
 
 

@@ -118,9 +118,9 @@ def test_an_address_that_a_cluster_left_behind_is_refused_before_ray_looks_for_i
 
 HEAPS = """
 import ctypes, sys, threading
-from muzero_ray.actors.cluster import one_heap
+from muzero_ray.actors.cluster import limit_malloc_arenas
 if "one" in sys.argv:
-    one_heap()
+    limit_malloc_arenas()
 threads_hold, seen = threading.Barrier(5), threading.Event()
 def hold():
     held = [bytes(5_000) for _ in range(100)]
@@ -152,14 +152,14 @@ def test_threads_share_one_heap() -> None:
 
 GARBAGE = """
 import gc, sys, weakref
-from muzero_ray.actors.cluster import settle_heap
+from muzero_ray.actors.cluster import freeze_startup_objects
 class Cycle:
     def __init__(self):
         self.itself = self
 old = [[] for _ in range(1_000_000)]
 gc.collect()
 if "settled" in sys.argv:
-    settle_heap()
+    freeze_startup_objects()
 cycle = Cycle()
 seen = weakref.ref(cycle)
 gc.collect(1)

@@ -122,10 +122,10 @@ def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_
                 supervisor.request_stop()
 
         on_progress(output, kill_then_stop)
-        assert "there is no checkpoint yet" in output.way_on
+        assert "there is no checkpoint yet" in output.resume_hint
         assert not supervisor.run()
         assert (len(victims), run_state.learner_steps) == (1, 0)
-        assert output.way_on == f"go on with: {launch_line('resume', output.folder)}"
+        assert output.resume_hint == f"go on with: {launch_line('resume', output.folder)}"
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.step == 0
     fresh = build_learner(config, probe(config)).state()[0]

@@ -58,7 +58,7 @@ class Worker:
 class Output:
     """What the truth table needs of a run's."""
 
-    way_on = "Go on with: resume"
+    resume_hint = "Go on with: resume"
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -171,11 +171,11 @@ def test_one_that_holds_too_much_is_replaced_and_not_for_ever(program: Program) 
     for _ in range(MAX_FAILURES):
         placed(program)
         assert isinstance(call(program, slot, "work"), int)
-        program.outgrown(slot, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
+        program.memory_exceeded(slot, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
     assert slot.restarts == MAX_FAILURES
     placed(program)
     with pytest.raises(EnvironmentFault, match=r"last: environment Lights-v0 \(seed 1, step 2\)"):
-        program.outgrown(slot, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
+        program.memory_exceeded(slot, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
 
 
 def test_who_does_not_answer_in_time_is_replaced(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ class FakeRunState:
 
 
 class Output:
-    way_on = "go on with: python launch.py resume runs/one"
+    resume_hint = "go on with: python launch.py resume runs/one"
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import describe_limits, open_limits
+from muzero_ray.control.limits import describe_limits, lift_spent_limits
 from muzero_ray.errors import ConfigError
 
 NOTHING = {"learner_steps": None, "episodes": None, "minutes": None}
@@ -16,7 +16,7 @@ NOTHING = {"learner_steps": None, "episodes": None, "minutes": None}
 def going_on(configured: dict[str, Any], run_state: dict[str, float], **given: float) -> Config:
     """As `resume` does it: what is given is in the configuration already."""
     config = Config.model_validate({"run": {**configured, **given}})
-    return open_limits(
+    return lift_spent_limits(
         config, {"learner_steps": 50, "episodes": 20, "seconds": 600.0} | run_state, {**NOTHING, **given}
     )
 

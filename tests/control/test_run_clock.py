@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muzero_ray.acting.play_stats import PlayStats
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.acting.self_play import SelfPlay
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import nothing_learned
@@ -18,7 +18,7 @@ from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.types import WeightsVersion
 from tests.small_runs import rows, run_serial, small_config
 
-STATS = PlayStats(40, 30, (), 5.0, 1.0, 160, 1.0, 0.5, 0.1, WeightsVersion(0, 0))
+STATS = RolloutStats(40, 30, (), 5.0, 1.0, 160, 1.0, 0.5, 0.1, WeightsVersion(0, 0))
 
 
 @pytest.fixture

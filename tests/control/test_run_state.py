@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muzero_ray.acting.play_stats import Episode, PlayStats
+from muzero_ray.acting.rollout_stats import Episode, RolloutStats
 from muzero_ray.config.schema import Config
 from muzero_ray.control.run_state import RunState
 from muzero_ray.control.train_tally import TrainTally
@@ -28,8 +28,8 @@ def run_state_of(**sections: dict[str, Any]) -> RunState:
 
 def played(
     transitions: int, *, inserted: int | None = None, scores: tuple[float, ...] = (), step: int = 0
-) -> PlayStats:
-    return PlayStats(
+) -> RolloutStats:
+    return RolloutStats(
         transitions=transitions,
         inserted=transitions if inserted is None else inserted,
         episodes=tuple(Episode(score, int(score)) for score in scores),

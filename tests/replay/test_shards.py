@@ -107,8 +107,8 @@ def test_parts_of_a_batch_have_the_weights_of_the_whole(beta: float) -> None:
     for size in (16, 4, 4):
         parts = plan(sharded.masses, size, sharded.rng)
         draws.append(merge(parts, [sharded.shards[p.shard].draw(p.size, beta) for p in parts], beta, len(GAMES)))
-    rarest = min(draw.rarest for draw in draws)
-    batches = [part_of(draw, rarest, beta) for draw in draws]
+    min_probability = min(draw.min_probability for draw in draws)
+    batches = [part_of(draw, min_probability, beta) for draw in draws]
     powered = np.concatenate([powered.ravel() for powered in sharded.powered])
     drawn = np.concatenate([flat_index(batch.keys) for batch in batches])
     weights = (sharded.flat.size * powered[drawn] / powered.sum()) ** -beta

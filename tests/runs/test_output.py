@@ -107,6 +107,6 @@ def test_each_step_has_one_row_and_the_last_one_holds_the_final_score(config: Co
 
 def test_a_run_without_a_checkpoint_does_not_promise_one(config: Config, output: RunOutput) -> None:
     assert output.last_checkpoint() is None
-    assert "resume" not in output.way_on
+    assert "resume" not in output.resume_hint
     save(output, RunState(config), 0)
-    assert output.way_on == f"go on with: {launch_line('resume', output.folder)}"
+    assert output.resume_hint == f"go on with: {launch_line('resume', output.folder)}"

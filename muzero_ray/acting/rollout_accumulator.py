@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.acting.play_stats import Episode, PlayStats
+from muzero_ray.acting.rollout_stats import Episode, RolloutStats
 from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult, WeightsVersion
 
 
-class PlayTally:
+class RolloutAccumulator:
     """Sums over the rounds of one `play` call."""
 
     def __init__(self) -> None:
@@ -33,9 +33,9 @@ class PlayTally:
 
     def stats(
         self, *, seconds: float, simulations: int, version: WeightsVersion, faults: tuple[str, ...], playing_for: float
-    ) -> PlayStats:
+    ) -> RolloutStats:
         depth, entropy, kl = self._means() if self._targets else (0.0, 0.0, 0.0)
-        return PlayStats(
+        return RolloutStats(
             transitions=self.transitions,
             inserted=self.inserted,
             episodes=tuple(self.episodes),
@@ -61,14 +61,14 @@ class PlayTally:
         }
 
     @classmethod
-    def restored(cls, state: dict[str, Any]) -> PlayTally:
+    def restored(cls, state: dict[str, Any]) -> RolloutAccumulator:
         """Inverse of `state`."""
-        tally = cls()
-        tally.transitions, tally.inserted = int(state["transitions"]), int(state["inserted"])
-        tally.rounds = int(state["rounds"])
-        tally.episodes = [Episode(float(score), int(length)) for score, length in state["episodes"]]
-        tally._depths, tally._logits, tally._targets = (_unpacked(packed) for packed in state["searches"])
-        return tally
+        totals = cls()
+        totals.transitions, totals.inserted = int(state["transitions"]), int(state["inserted"])
+        totals.rounds = int(state["rounds"])
+        totals.episodes = [Episode(float(score), int(length)) for score, length in state["episodes"]]
+        totals._depths, totals._logits, totals._targets = (_unpacked(packed) for packed in state["searches"])
+        return totals
 
     def _means(self) -> tuple[float, float, float]:
         """Depth, entropy of the policy targets, and their KL divergence from the priors, over all searches.

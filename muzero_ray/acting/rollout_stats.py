@@ -20,7 +20,7 @@ class PlayInterrupted(Exception):
 
 
 @dataclass(frozen=True)
-class PlayStats:
+class RolloutStats:
     """What one `play` call did. Means are over the searches of that call."""
 
     transitions: int
@@ -36,7 +36,7 @@ class PlayStats:
     version: WeightsVersion
     faults: tuple[str, ...] = ()
     """Of environments that broke and were replaced; the games that they were in are lost."""
-    outgrown: str | None = None
+    memory_exceeded: str | None = None
     """Why this actor's process should be replaced, if it should."""
     playing_for: float = 0.0
     """Seconds since the first move of this process: what came before it was start-up."""
