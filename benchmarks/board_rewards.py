@@ -99,7 +99,7 @@ def train(words: list[str], games: int, updates: int) -> None:
         learner.train_step(moves.batch(starts, settings.unroll_steps, num_actions, rng))
         if update % PRINT_EVERY == 0:
             seconds = time.perf_counter() - begin
-            found = learner.assess(test)
+            found = learner.validate(test)
             explained = (found[f"model/reward_explained_{step}"] for step in ("first", "last"))
             print(f"| {' '.join(words)} | {update:,} | {' | '.join(f'{x:.2f}' for x in explained)} | {seconds:.0f} |")
 

@@ -76,7 +76,7 @@ def trained(
         buffer.update_priorities(batch.keys, result.priorities)
         seconds += time.process_time() - begin
         if step % every == 0 or step == steps:
-            yield learner, learner.assess(held_out), seconds
+            yield learner, learner.validate(held_out), seconds
 
 
 def main() -> None:
@@ -100,8 +100,8 @@ def main() -> None:
     scores = []
     for name, options in (variant.split("=", 1) for variant in chosen.variants):
         own = config_of(folder, options, chosen.steps)
-        for learner, quality, seconds in trained(own, task, games, chosen.every):
-            figures = " | ".join(f"{quality.get(key, np.nan):.3f}" for key in MEASURES.values())
+        for learner, metrics, seconds in trained(own, task, games, chosen.every):
+            figures = " | ".join(f"{metrics.get(key, np.nan):.3f}" for key in MEASURES.values())
             print(f"| {name} | {learner.step:,} | {seconds:.0f} | {figures} |", flush=True)
         player = Player(own, task, build_engine(own, task))
         player.engine.load(learner.weights())

@@ -15,7 +15,7 @@ from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import PeerLost
 from muzero_ray.learner.rank import RANK_TIMEOUT, TIMEOUT, LearnerRank
-from muzero_ray.training.group import serve
+from muzero_ray.training.data_parallel import serve
 from muzero_ray.training.results import LearnerState, TrainStats
 from muzero_ray.types import Weights, WeightsVersion
 
@@ -86,16 +86,16 @@ class LearnerWorker(LearnerRank):
             raise
         self._hear(calls)
         self.publish()
-        return tally.stats(self._learner.step, self._quality())
+        return tally.stats(self._learner.step, self._validate())
 
-    def _quality(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         """Of the model on games held out, when a row of metrics is due; by turns on those of each shard."""
         rows, rest = divmod(self._learner.step, self._config.run.log_steps)
         if rest:
             return {}
         replay = self._replays[rows % len(self._replays)]
         (batch,) = self._ask([replay.draw_held_out.remote(self._config.learner.batch_size)])
-        return self._learner.assess(batch) if batch is not None else {}
+        return self._learner.validate(batch) if batch is not None else {}
 
     def publish(self) -> int:
         """Hand the current weights to the parameter server; returns the learner step when it has them."""

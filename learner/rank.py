@@ -23,7 +23,7 @@ from muzero_ray.errors import PeerLost
 from muzero_ray.replay.buffer import Draw
 from muzero_ray.replay.shards import Part, merge, part_of, plan, split
 from muzero_ray.training.build import build_learner, hide_gpus, resolve_device
-from muzero_ray.training.group import Group, find, listen_at
+from muzero_ray.training.data_parallel import DataParallelGroup, find, listen_at
 from muzero_ray.training.results import LearnerState
 from muzero_ray.types import FloatArray, ItemKeys
 
@@ -66,7 +66,7 @@ class LearnerRank:
         self._masses: list[float] = []
         """Of the shards, as last reported."""
         self._rng = np.random.default_rng([config.run.seed, 2_000_001 + rank, incarnation])
-        self._group: Group | None = None
+        self._group: DataParallelGroup | None = None
         if config.learner.workers == 1:
             self._learner = build_learner(config, task)
 
@@ -75,7 +75,7 @@ class LearnerRank:
         listen_at(ray.util.get_node_ip_address())
         settings = self._config.learner
         device = resolve_device(settings.device)
-        self._group = Group(store, self._rank, settings.workers, device=device, timeout=RANK_TIMEOUT)
+        self._group = DataParallelGroup(store, self._rank, settings.workers, device=device, timeout=RANK_TIMEOUT)
         self._learner = build_learner(self._config, self._task, self._group)
         self._group.check_equal("the first weights", self._learner.fingerprint())
 

@@ -131,7 +131,7 @@ class RunState:
         self.learner_steps = stats.weights_step
         self.limiter.samples(stats.steps)
         self.metrics.update(stats.losses)
-        self.metrics.update(stats.quality)
+        self.metrics.update(stats.validation)
         self.metrics.add("learner/steps_per_s", stats.steps)
         self.metrics.add("learner/skipped", stats.skipped)
 

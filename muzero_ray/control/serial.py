@@ -170,16 +170,16 @@ class SerialRunner:
             result = self._learner.train_step(batch)
             self._buffer.update_priorities(batch.keys, result.priorities)
             tally.add(result)
-        self._run_state.trained(tally.stats(self._learner.step, self._quality()))
+        self._run_state.trained(tally.stats(self._learner.step, self._validate()))
         self._publish()
         return True
 
-    def _quality(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         """Of the model on games held out, when a row of metrics is due."""
         if self._learner.step % self._config.run.log_steps:
             return {}
         batch = self._buffer.draw_held_out(self._config.learner.batch_size)
-        return self._learner.assess(batch) if batch is not None else {}
+        return self._learner.validate(batch) if batch is not None else {}
 
     def _publish(self) -> None:
         """Where weights reach those who act on them; the one-process stand-in for the parameter server."""

@@ -32,9 +32,9 @@ class TrainTally:
             else:
                 self._sums[name] = self._sums.get(name, 0.0) + value
 
-    def stats(self, weights_step: int, quality: dict[str, float]) -> TrainStats:
+    def stats(self, weights_step: int, validation: dict[str, float]) -> TrainStats:
         losses = {name: total / self._trained for name, total in self._sums.items()} | self._largest
-        return TrainStats(self.steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, quality)
+        return TrainStats(self.steps, time.monotonic() - self._begin, losses, self._skipped, weights_step, validation)
 
     def state(self) -> dict[str, Any]:
         """JSON-able, for a call that was interrupted and goes on after a resume."""

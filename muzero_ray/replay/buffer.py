@@ -12,8 +12,8 @@ from muzero_ray.errors import CheckpointError
 from muzero_ray.replay import snapshot
 from muzero_ray.replay.batches import build_batch
 from muzero_ray.replay.game_store import GameStore
+from muzero_ray.replay.game_validation import validate_game
 from muzero_ray.replay.held_out import HeldOutGames, is_held_out
-from muzero_ray.replay.history import validate
 from muzero_ray.replay.seen_ids import SeenIds
 from muzero_ray.replay.stale_queue import StaleQueue
 from muzero_ray.replay.stored_game import (
@@ -151,7 +151,7 @@ class ReplayBuffer:
         return True
 
     def _insert(self, game: GameHistory) -> StoredGame:
-        validate(game, num_players=self._num_players)
+        validate_game(game, num_players=self._num_players)
         overlap = self._unroll + self._horizon.td_steps
         if not (game.terminated or game.truncated) and len(game) < game.owned + overlap:
             raise ValueError(

@@ -11,7 +11,7 @@ import numpy as np
 import zstandard
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.replay.history import validate
+from muzero_ray.replay.game_validation import validate_game
 from muzero_ray.types import Array, GameHistory, GameId, WeightsVersion
 
 _MAGIC = b"MZG1"
@@ -32,7 +32,7 @@ _DTYPES = {
 
 def encode_game(game: GameHistory) -> bytes:
     """`game` as bytes, arrays bit for bit. Raises ValueError if it is not a valid game."""
-    validate(game)
+    validate_game(game)
     arrays = [np.ascontiguousarray(getattr(game, name)) for name in _DTYPES]
     arrays = [array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays]
     header = {
@@ -99,7 +99,7 @@ def _decode(data: bytes) -> GameHistory:
         version=WeightsVersion(*_integers(header["version"], 2)),
         **arrays,
     )
-    validate(game)
+    validate_game(game)
     return game
 
 

@@ -1,4 +1,4 @@
-"""Games that are kept but never trained on: what the learned model is measured on (`training/quality.py`).
+"""Games that are kept but never trained on: what the learned model is measured on (`training/validation_metrics.py`).
 
 They are played, stored, reanalyzed and forgotten like all others; only their priority is 0, so no draw meets them. A
 segment counts as a game here, so the last steps unrolled from its predecessor reach its first positions, and those

@@ -14,7 +14,7 @@ from muzero_ray.errors import ConfigError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.precision import use_bf16
 from muzero_ray.training.augmentation import augment
-from muzero_ray.training.group import Group
+from muzero_ray.training.data_parallel import DataParallelGroup
 from muzero_ray.training.learner import Learner
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch
@@ -53,7 +53,7 @@ def make_optimizer(cfg: LearnerConfig, network: torch.nn.Module) -> torch.optim.
 
 
 def make_learner(
-    cfg: Config, *, observation_shape: tuple[int, ...], num_actions: int, group: Group | None = None
+    cfg: Config, *, observation_shape: tuple[int, ...], num_actions: int, group: DataParallelGroup | None = None
 ) -> Learner:
     """Learner with freshly initialised weights (deterministic in `run.seed`). observation_shape: stacked.
 
@@ -115,7 +115,7 @@ def make_learner(
     )
 
 
-def build_learner(config: Config, task: TaskSpec, group: Group | None = None) -> Learner:
+def build_learner(config: Config, task: TaskSpec, group: DataParallelGroup | None = None) -> Learner:
     """The learner, with freshly initialised weights; alone, or one rank of `group`."""
     return make_learner(
         config, observation_shape=task.observation_shape, num_actions=task.spec.num_actions, group=group

@@ -14,10 +14,10 @@ from muzero_ray.networks.flat import flatten_state, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.norm import batch_norms
 from muzero_ray.training.clamping import clamped_targets
-from muzero_ray.training.group import Group
+from muzero_ray.training.data_parallel import DataParallelGroup
 from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
-from muzero_ray.training.quality import model_quality
 from muzero_ray.training.results import TrainResult
+from muzero_ray.training.validation_metrics import validation_metrics
 from muzero_ray.types import Batch, FloatArray
 
 MEAN_RATE = 1e-3
@@ -30,8 +30,8 @@ NORM_RATE = 0.05
 class Learner:
     """Trains one network; built by `build.make_learner`.
 
-    In a `Group` each rank trains on its part of every batch, and all make the update of the whole batch: equal weights,
-    to the bit, stay equal.
+    In a `DataParallelGroup` each rank trains on its part of every batch, and all make the update of the whole batch:
+    equal weights, to the bit, stay equal.
 
     `step` counts updates made (skipped ones do not count). With the same thread count, the same batches give the same
     weights to the bit, also across `state`/`load_state`.
@@ -52,7 +52,7 @@ class Learner:
         ema_decay: float,
         max_skipped: int,
         augment: Callable[[Batch, int], Batch] | None = None,
-        group: Group | None = None,
+        group: DataParallelGroup | None = None,
     ) -> None:
         """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of update `step`.
 
@@ -85,8 +85,8 @@ class Learner:
         mean = self._network.mean_of(batch.observations)
         if self._group is not None:
             inputs = [] if mean is None else [mean]
-            seen = [tensor for norm in self._norms for tensor in norm.seen()]
-            self._join_parts(self._group, [total.detach(), *terms, *inputs, *seen], errors)
+            statistics = [tensor for norm in self._norms for tensor in norm.batch_statistics()]
+            self._join_parts(self._group, [total.detach(), *terms, *inputs, *statistics], errors)
         grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
         # The only wait for the device: everything the host needs, in one transfer.
         packed = torch.cat((torch.stack([total.detach(), grad_norm, *terms]), errors)).cpu().numpy()
@@ -97,7 +97,7 @@ class Learner:
             return self._skip(numbers, priorities)
         self._network.track_mean(mean, max(1 / (self.step + 1), MEAN_RATE))
         for norm in self._norms:
-            norm.take_in(max(1 / (self.step + 1), NORM_RATE))
+            norm.commit(max(1 / (self.step + 1), NORM_RATE))
         lr = self._schedule(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -114,7 +114,7 @@ class Learner:
         )
         return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False, clamped=clamped)
 
-    def _join_parts(self, group: Group, means: list[torch.Tensor], errors: torch.Tensor) -> None:
+    def _join_parts(self, group: DataParallelGroup, means: list[torch.Tensor], errors: torch.Tensor) -> None:
         """Turn, in place, the gradients and `means` (the loss first) of this rank's part into those of the whole batch.
 
         NaN and infinities outlive an average, so all ranks skip the update or none does.
@@ -161,14 +161,14 @@ class Learner:
             value_mask=self._tensor(batch.value_mask),
         )
 
-    def assess(self, batch: Batch) -> dict[str, float]:
+    def validate(self, batch: Batch) -> dict[str, float]:
         """The `model/` metrics of the newest weights on `batch`, which should not have been trained on."""
         network = self._network
         network.eval()  # as search sees it
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             out = unroll(network, self._tensor(batch.observations), self._tensor(batch.actions))
         network.train()
-        return model_quality(
+        return validation_metrics(
             out,
             self._targets(batch),
             value_support=network.value_support,
@@ -178,7 +178,7 @@ class Learner:
     def _skip(self, numbers: FloatArray, priorities: FloatArray) -> TrainResult:
         self._optimizer.zero_grad(set_to_none=True)
         for norm in self._norms:
-            norm.forget()
+            norm.discard()
         self._skipped_in_row += 1
         if self._skipped_in_row >= self._max_skipped:
             raise NumericsError(

@@ -37,7 +37,7 @@ class TrainStats:
     """Updates left out because they were not finite."""
     weights_step: int
     """Learner step after the call."""
-    quality: dict[str, float]
+    validation: dict[str, float]
     """The `model/` metrics, if a row of metrics is due after the call and replay holds games out."""
 
 

@@ -44,7 +44,7 @@ def played(
 
 
 def trained(steps: int, to: int, **losses: float) -> TrainStats:
-    return TrainStats(steps=steps, seconds=0.1, losses=losses, skipped=0, weights_step=to, quality={})
+    return TrainStats(steps=steps, seconds=0.1, losses=losses, skipped=0, weights_step=to, validation={})
 
 
 def evaluation(*returns: float) -> Evaluation:

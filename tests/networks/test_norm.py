@@ -27,7 +27,7 @@ def test_trains_like_torchs_and_answers_like_it_afterwards() -> None:
     ours, theirs = pair()
     for seed in range(3):
         torch.testing.assert_close(ours(images(seed)), theirs(images(seed)))
-    ours.take_in(1.0)
+    ours.commit(1.0)
     ours.eval()
     theirs.eval()
     torch.testing.assert_close(ours(images(9)), theirs(images(9)))
@@ -41,13 +41,13 @@ def test_running_numbers_move_only_when_told() -> None:
     norm(first)
     norm(second)
     assert torch.equal(norm.mean, torch.full((3,), 4.0))
-    norm.take_in(0.25)
+    norm.commit(0.25)
     over = (0, 2, 3)
     torch.testing.assert_close(norm.mean.data, 3.0 + 0.25 * (first.mean(over) + second.mean(over)) / 2)
     torch.testing.assert_close(norm.variance.data, 6.75 + 0.25 * (first.var(over) + second.var(over)) / 2)
-    assert norm.seen() == []
+    assert norm.batch_statistics() == []
     moved = norm.mean.clone()
-    norm.take_in(0.25)  # nothing was seen since
+    norm.commit(0.25)  # nothing was seen since
     assert torch.equal(norm.mean, moved)
 
 
@@ -57,10 +57,10 @@ def test_what_is_forgotten_leaves_no_trace(poison: float) -> None:
     broken = images(0)
     broken[1, 2, 3, 4] = poison
     norm(broken)
-    norm.forget()
+    norm.discard()
     assert torch.equal(norm.mean, torch.zeros(3))
     norm(images(1))
-    norm.take_in(1.0)
+    norm.commit(1.0)
     torch.testing.assert_close(norm.mean.data, images(1).mean((0, 2, 3)))
 
 
@@ -68,7 +68,7 @@ def test_search_sees_each_image_by_itself() -> None:
     net = build(RESNET.model_copy(update={"norm": "batch"}), (2, 32, 32)).eval()
     looks = torch.randint(0, 256, (4, 2, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(net.represent(looks)[:1], net.represent(looks[:1]))
-    assert all(norm.seen() == [] for norm in batch_norms(net))
+    assert all(norm.batch_statistics() == [] for norm in batch_norms(net))
 
 
 def test_the_setting_decides() -> None:

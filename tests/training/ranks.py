@@ -1,4 +1,4 @@
-"""Ranks of a `Group` in processes of their own. What they are given and what they leave are files."""
+"""Ranks of a `DataParallelGroup` in processes of their own. What they are given and what they leave are files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing
 
 from muzero_ray.errors import PeerLost
-from muzero_ray.training.group import Group, find, listen_at, serve
+from muzero_ray.training.data_parallel import DataParallelGroup, find, listen_at, serve
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import Array, Batch, ItemKeys
 from tests.patience import PATIENCE
@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 
 
 def together(
-    size: int, folder: Path, timeout: float, work: Callable[[Group, int], Any], *, hangs: int | None = None
+    size: int, folder: Path, timeout: float, work: Callable[[DataParallelGroup, int], Any], *, hangs: int | None = None
 ) -> list[Any]:
     """What `work(group, rank)` returns, by rank; None for a process that left nothing. work: of a module.
 
@@ -45,7 +45,7 @@ def together(
     return [pickle.loads(file.read_bytes()) if file.exists() else None for file in files]
 
 
-def _rank(rank: int, size: int, folder: Path, timeout: float, work: Callable[[Group, int], Any]) -> None:
+def _rank(rank: int, size: int, folder: Path, timeout: float, work: Callable[[DataParallelGroup, int], Any]) -> None:
     torch.set_num_threads(1)
     listen_at(HOST)
     place = folder / "port"
@@ -57,7 +57,7 @@ def _rank(rank: int, size: int, folder: Path, timeout: float, work: Callable[[Gr
         while not place.exists():
             time.sleep(0.01)
         store = find(HOST, int(place.read_text()), PATIENCE)
-    left = work(Group(store, rank, size, device=torch.device("cpu"), timeout=timeout), rank)
+    left = work(DataParallelGroup(store, rank, size, device=torch.device("cpu"), timeout=timeout), rank)
     (folder / f"rank-{rank}").write_bytes(pickle.dumps(left))
     os._exit(0)  # as a killed process: nobody waits for anybody
 

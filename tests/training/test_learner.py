@@ -13,7 +13,7 @@ from muzero_ray.errors import CheckpointError, ConfigError, NumericsError
 from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.build import make_network
 from muzero_ray.training.build import make_learner
-from muzero_ray.training.group import Group
+from muzero_ray.training.data_parallel import DataParallelGroup
 from muzero_ray.training.learner import Learner
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch, FloatArray, ItemKeys
@@ -50,7 +50,9 @@ def make_batch(kind: str, seed: int = 0) -> Batch:
     )
 
 
-def learner(kind: str = "mlp", *, total: int = 1000, group: Group | None = None, **settings: Any) -> Learner:
+def learner(
+    kind: str = "mlp", *, total: int = 1000, group: DataParallelGroup | None = None, **settings: Any
+) -> Learner:
     cfg = Config(
         run=RunConfig(learner_steps=total),
         network=NETWORKS[kind],
@@ -231,12 +233,12 @@ def test_a_broken_batch_leaves_no_trace_in_the_running_numbers() -> None:
     assert all((array != 1).all() for array in variances)
 
 
-def test_assessing_changes_nothing() -> None:
+def test_validating_changes_nothing() -> None:
     trained = learner("batch norm")
     trained.train_step(make_batch("batch norm", 0))
     before = trained.weights()
-    first = trained.assess(make_batch("batch norm", 1))
-    assert trained.assess(make_batch("batch norm", 1)) == first
+    first = trained.validate(make_batch("batch norm", 1))
+    assert trained.validate(make_batch("batch norm", 1)) == first
     assert np.array_equal(trained.weights(), before)
     once = learner("batch norm")
     for seed in (0, 2):

@@ -7,7 +7,7 @@ import numpy as np
 from muzero_ray.types import GameHistory
 
 
-def validate(game: GameHistory, *, num_players: int = 2) -> None:
+def validate_game(game: GameHistory, *, num_players: int = 2) -> None:
     """Check shapes, dtypes and ranges. Raises ValueError naming game, field, what was expected and what came."""
     # The values only once the shapes are right.
     if problem := _layout_problem(game) or _value_problem(game, num_players):

@@ -9,7 +9,7 @@ from muzero_ray.networks.supports import Support
 from muzero_ray.training.losses import Targets, UnrolledOutput
 
 
-def model_quality(
+def validation_metrics(
     out: UnrolledOutput, targets: Targets, *, value_support: Support, reward_support: Support
 ) -> dict[str, float]:
     """The `model/` group of a metrics row. Everything is predicted from the position's observation alone.
@@ -23,7 +23,7 @@ def model_quality(
     values = value_support.decode(out.value_logits)  # [B, K + 1]
     rewards = reward_support.decode(out.reward_logits)  # [B, K]
     known = targets.value_mask > 0
-    quality: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, step in (("first", 0), ("last", -1)):
         pairs = {
             "value": (values[:, step], targets.value[:, step], known[:, step]),
@@ -31,16 +31,16 @@ def model_quality(
         }
         for kind, (predicted, target, mask) in pairs.items():
             if mask.any():
-                quality |= _errors(f"model/{kind}", name, predicted[mask], target[mask])
+                metrics |= _errors(f"model/{kind}", name, predicted[mask], target[mask])
     if known[:, 0].any():
-        quality["model/value_bias"] = float((values[:, 0] - targets.value[:, 0])[known[:, 0]].mean())
+        metrics["model/value_bias"] = float((values[:, 0] - targets.value[:, 0])[known[:, 0]].mean())
     live = targets.policy_mask[:, 0] > 0
     if live.any():
         log_prior = F.log_softmax(out.policy_logits[live, 0].float(), dim=-1)
         policy = targets.policy[live, 0]
-        quality["model/policy_kl"] = float((torch.xlogy(policy, policy) - policy * log_prior).sum(-1).mean())
-        quality["model/policy_entropy"] = float(-(log_prior.exp() * log_prior).sum(-1).mean())
-    return quality
+        metrics["model/policy_kl"] = float((torch.xlogy(policy, policy) - policy * log_prior).sum(-1).mean())
+        metrics["model/policy_entropy"] = float(-(log_prior.exp() * log_prior).sum(-1).mean())
+    return metrics
 
 
 def _errors(group: str, step: str, predicted: torch.Tensor, target: torch.Tensor) -> dict[str, float]:

@@ -48,7 +48,7 @@ def find(host: str, port: int, timeout: float) -> Store:
         return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout))
 
 
-class Group:
+class DataParallelGroup:
     """`size` processes, of which this is number `rank`. All call the same methods, in the same order.
 
     At most one in a process. timeout: seconds that one may let the others wait. Whatever a method waits for, it raises

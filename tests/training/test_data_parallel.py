@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.errors import NumericsError
-from muzero_ray.training.group import Group
+from muzero_ray.training.data_parallel import DataParallelGroup
 from muzero_ray.types import Batch
 from tests.patience import PATIENCE
 from tests.training.ranks import outcome, part, together, trained
@@ -46,7 +46,7 @@ def poisoned(field: str) -> list[Batch]:
     return [first, replace(bad, **{field: array}), last]
 
 
-def train_together(group: Group, rank: int) -> dict[str, Any]:
+def train_together(group: DataParallelGroup, rank: int) -> dict[str, Any]:
     """Everything that two ranks do right, one thing after the other: a process takes long to start."""
 
     def run(kind: str, given: list[Batch], **settings: Any) -> dict[str, Any]:
@@ -160,7 +160,7 @@ LOST = 1
 """The rank that does not go on."""
 
 
-def lose_one(group: Group, rank: int) -> str | None:
+def lose_one(group: DataParallelGroup, rank: int) -> str | None:
     """It dies in the middle of training."""
     trainer = learner("mlp", group=group)
     for update in range(1000):
@@ -171,7 +171,7 @@ def lose_one(group: Group, rank: int) -> str | None:
     return None
 
 
-def wait_for_one(group: Group, rank: int) -> str | None:
+def wait_for_one(group: DataParallelGroup, rank: int) -> str | None:
     """It never comes back."""
     group.largest(rank)
     if rank == LOST:

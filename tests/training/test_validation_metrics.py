@@ -1,4 +1,4 @@
-"""The model's quality against formulas written out, for predictions that are known exactly."""
+"""The validation metrics against formulas written out, for predictions that are known exactly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from muzero_ray.networks.supports import Support
 from muzero_ray.training.losses import Targets, UnrolledOutput
-from muzero_ray.training.quality import model_quality
+from muzero_ray.training.validation_metrics import validation_metrics
 
 BATCH, STEPS, ACTIONS = 40, 3, 4
 SUPPORT = Support(max=8.0, bins=17, transform=False)
@@ -20,7 +20,7 @@ def logits_of(values: np.ndarray) -> torch.Tensor:
     return torch.log(SUPPORT.encode(torch.tensor(values, dtype=torch.float32)) + 1e-30)
 
 
-def quality(values: np.ndarray, rewards: np.ndarray, prior: np.ndarray, **changes: np.ndarray) -> dict[str, float]:
+def metrics(values: np.ndarray, rewards: np.ndarray, prior: np.ndarray, **changes: np.ndarray) -> dict[str, float]:
     """Predicted against the targets below."""
     given = {
         "value": VALUES,
@@ -33,7 +33,7 @@ def quality(values: np.ndarray, rewards: np.ndarray, prior: np.ndarray, **change
         torch.log(torch.tensor(prior, dtype=torch.float32)), logits_of(values), logits_of(rewards), torch.zeros(1)
     )
     targets = Targets(**{name: torch.tensor(array, dtype=torch.float32) for name, array in given.items()})
-    return model_quality(out, targets, value_support=SUPPORT, reward_support=SUPPORT)
+    return validation_metrics(out, targets, value_support=SUPPORT, reward_support=SUPPORT)
 
 
 VALUES = RNG.uniform(-6, 6, (BATCH, STEPS + 1))
@@ -43,7 +43,7 @@ UNIFORM = np.full((BATCH, STEPS + 1, ACTIONS), 1 / ACTIONS)
 
 
 def test_a_perfect_model_has_no_error() -> None:
-    found = quality(VALUES, REWARDS, POLICY)
+    found = metrics(VALUES, REWARDS, POLICY)
     for name in ("value_error_first", "value_error_last", "reward_error_first", "reward_error_last", "value_bias"):
         assert found[f"model/{name}"] == pytest.approx(0.0, abs=1e-4)
     for name in ("value_explained_first", "value_explained_last", "reward_explained_first", "reward_explained_last"):
@@ -61,7 +61,7 @@ def test_each_figure_is_what_its_formula_says() -> None:
     live[5:9] = 0.0  # the position itself is terminal: nothing was searched
     nonsense = VALUES.copy()
     nonsense[:10, STEPS] = 1e6
-    found = quality(values, rewards, UNIFORM, value=nonsense, value_mask=mask, policy_mask=live)
+    found = metrics(values, rewards, UNIFORM, value=nonsense, value_mask=mask, policy_mask=live)
 
     def explained(target: np.ndarray, predicted: np.ndarray) -> float:
         return 1 - float(np.var(target - predicted) / np.var(target))
@@ -86,14 +86,14 @@ def test_each_figure_is_what_its_formula_says() -> None:
 
 
 def test_a_constant_explains_nothing_and_equal_targets_can_not_be_explained() -> None:
-    found = quality(np.full_like(VALUES, VALUES[:, 0].mean()), np.ones_like(REWARDS), POLICY)
+    found = metrics(np.full_like(VALUES, VALUES[:, 0].mean()), np.ones_like(REWARDS), POLICY)
     assert found["model/value_explained_first"] == pytest.approx(0.0, abs=1e-4)
     rewards = np.concatenate([np.zeros((BATCH, 1)), np.ones((BATCH, STEPS))], axis=1)
-    found = quality(VALUES, np.full_like(REWARDS, 0.9), POLICY, reward=rewards)
+    found = metrics(VALUES, np.full_like(REWARDS, 0.9), POLICY, reward=rewards)
     assert found["model/reward_error_first"] == pytest.approx(0.1, abs=1e-4)
     assert "model/reward_explained_first" not in found
 
 
 def test_where_nothing_is_known_nothing_is_said() -> None:
     nothing = np.zeros((BATCH, STEPS + 1))
-    assert quality(VALUES, REWARDS, POLICY, value_mask=nothing, policy_mask=nothing) == {}
+    assert metrics(VALUES, REWARDS, POLICY, value_mask=nothing, policy_mask=nothing) == {}
