@@ -182,10 +182,10 @@ def _empty_loop(batch: int, actions: int, outputs: list[NetworkOutput], seconds:
     model = _free_model(outputs)
 
     def loop() -> None:
-        _empty_step(0, space.places, *settings)
+        _empty_step(0, space.pointers, *settings)
         for leaf in range(1, TREE_SIMULATIONS + 1):
             model(space.hidden, space.actions, space.answers[leaf])
-            _empty_step(leaf, space.places, *settings)
+            _empty_step(leaf, space.pointers, *settings)
 
     return {"loop": rate(loop, batch * TREE_SIMULATIONS, seconds)}
 

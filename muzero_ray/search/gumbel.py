@@ -10,16 +10,16 @@ from muzero_ray.search.compiled import INF, ONE, ZERO, fast_exp, helper, keep_sc
 from muzero_ray.search.tree import (
     Exchange,
     Tree,
+    backup_step,
     count_visits,
-    enter,
     exchange_at,
     expand,
+    expand_priors,
     fetch_ahead,
     gather,
     inverse_range,
-    mix,
+    mixed_value,
     open_edge,
-    pass_up,
     tree_at,
 )
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, LongArray
@@ -40,7 +40,7 @@ def _sigma(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> tuple[
         low, high, visits = min(low, edge.q), max(high, edge.q), max(visits, edge.visits)
         mass += edge.prior
         weighted += edge.prior * edge.q
-    mixed = mix(node, mass, weighted)
+    mixed = mixed_value(node, mass, weighted)
     if node.edges < tree.priors.shape[2]:
         low, high = min(low, mixed), max(high, mixed)
     scale = (np.float32(c_visit) + np.float32(visits)) * np.float32(c_scale)
@@ -136,7 +136,7 @@ def _back_up(
     n, last = leaf, leaf + 1 == tree.nodes.shape[1]
     target: float = np.float64(exchange.value[b])
     while n > 0:
-        target, _ = pass_up(tree, b, n, target, discount)
+        target, _ = backup_step(tree, b, n, target, discount)
         n = tree.nodes[b, n].parent
         if n == 0 or last:
             continue
@@ -153,19 +153,19 @@ def _back_up(
 
 @helper
 def _best_unvisited(tree: Tree, b: int) -> int:
-    """Unvisited legal root action with the largest key."""
-    keys = tree.keys
+    """Unvisited legal root action with the largest score."""
+    root_scores = tree.root_scores
     best: np.float32 = -INF
     action: int = tree.nodes[b, 0].next_action
-    for a in range(keys.shape[1]):
-        if tree.priors[b, 0, a] >= ZERO and keys[b, a] > best:
-            best, action = keys[b, a], a
+    for a in range(root_scores.shape[1]):
+        if tree.priors[b, 0, a] >= ZERO and root_scores[b, a] > best:
+            best, action = root_scores[b, a], a
     return action
 
 
 @helper
 def _select_considered(tree: Tree, b: int, considered: int, c_visit: float, c_scale: float) -> int:
-    """Slot of the root child with `considered` visits that is best by keys + sigma(Q)."""
+    """Slot of the root child with `considered` visits that is best by root scores + sigma(Q)."""
     slot, candidates = 0, 0
     for j in range(tree.nodes[b, 0].edges):
         keep_scalar()
@@ -178,33 +178,33 @@ def _select_considered(tree: Tree, b: int, considered: int, c_visit: float, c_sc
     best = -INF
     for j in range(tree.nodes[b, 0].edges):
         edge = tree.edges[b, 0, j]
-        score = tree.keys[b, edge.action] + slope * (edge.q - base)
+        score = tree.root_scores[b, edge.action] + slope * (edge.q - base)
         if edge.visits == considered and score > best:
             best, slot = score, j
     return slot
 
 
 @step
-def gumbel_keys(places: LongArray, legal: BoolArray, noise: Array, considered: int) -> None:
-    """After `plant`: noise `[B, A]` float64 + logits of the root actions, and how many to consider."""
-    tree, logits = tree_at(places), exchange_at(places).logits
+def gumbel_root_scores(pointers: LongArray, legal: BoolArray, noise: Array, considered: int) -> None:
+    """After `init_roots`: noise `[B, A]` float64 + logits of the root actions, and how many to consider."""
+    tree, logits = tree_at(pointers), exchange_at(pointers).logits
     for b in range(logits.shape[0]):
         count, high = 0, -INF
         for a in range(logits.shape[1]):
-            tree.keys[b, a] = -INF
+            tree.root_scores[b, a] = -INF
             if legal[b, a]:
                 count += 1
                 high = max(high, logits[b, a])
         for a in range(logits.shape[1]):
             if legal[b, a]:
-                tree.keys[b, a] = logits[b, a] - high + np.float32(noise[b, a])
+                tree.root_scores[b, a] = logits[b, a] - high + np.float32(noise[b, a])
         tree.rows[b].considered = min(count, considered)
 
 
 @step
 def gumbel_step(
     leaf: int,
-    places: LongArray,
+    pointers: LongArray,
     discount: float,
     schedule: IntArray,
     c_visit: float,
@@ -214,11 +214,11 @@ def gumbel_step(
 
     schedule `[C, N - 1]`: visits of the root actions that simulation i considers, by how many are considered at first.
     """
-    tree, exchange = tree_at(places), exchange_at(places)
+    tree, exchange = tree_at(pointers), exchange_at(pointers)
     nodes, edges = tree.nodes, tree.edges
     first, second = 0, 0
     for b in range(nodes.shape[0]):
-        first, second = fetch_ahead(places, nodes, b, leaf, first, second)
+        first, second = fetch_ahead(pointers, nodes, b, leaf, first, second)
         if leaf > 0:
             _back_up(tree, b, leaf, exchange, discount, c_visit, c_scale)
         if leaf + 1 == nodes.shape[1]:
@@ -231,7 +231,7 @@ def gumbel_step(
             while nodes[b, n].choice > 0:
                 n = nodes[b, n].choice
             if nodes[b, n].edges == 0:
-                enter(tree, b, n)
+                expand_priors(tree, b, n)
             action = nodes[b, n].next_action
         open_edge(tree, b, n, action, leaf + 1)
         gather(exchange, b, n, action)
@@ -239,7 +239,7 @@ def gumbel_step(
 
 @step
 def gumbel_result(
-    places: LongArray,
+    pointers: LongArray,
     logits: FloatArray,
     c_visit: float,
     c_scale: float,
@@ -251,11 +251,11 @@ def gumbel_result(
 ) -> bool:
     """Fills the arrays of a SearchResult. False if a root's value is NaN or infinite, as it is if any in its tree is.
 
-    logits `[B, A]`: of the roots. Of the most visited root actions the best by keys + sigma(Q) is chosen; the target is
-    softmax(logits + sigma) over the legal ones.
+    logits `[B, A]`: of the roots. Of the most visited root actions the best by root scores + sigma(Q) is chosen; the
+    target is softmax(logits + sigma) over the legal ones.
     """
-    tree = tree_at(places)
-    keys = tree.keys
+    tree = tree_at(pointers)
+    root_scores = tree.root_scores
     finite, simulations = True, np.float32(tree.nodes.shape[1] - 1)
     for b in range(tree.nodes.shape[0]):
         most = count_visits(tree, b, visits)
@@ -267,13 +267,13 @@ def gumbel_result(
             target[b, edge.action] = slope * (edge.q - base)
         best, high, total = -INF, -INF, ZERO
         for a in range(logits.shape[1]):
-            if visits[b, a] == most and keys[b, a] + target[b, a] > best:
-                best, action[b] = keys[b, a] + target[b, a], a
+            if visits[b, a] == most and root_scores[b, a] + target[b, a] > best:
+                best, action[b] = root_scores[b, a] + target[b, a], a
             target[b, a] += logits[b, a]
-            if keys[b, a] > -INF:
+            if root_scores[b, a] > -INF:
                 high = max(high, target[b, a])
         for a in range(logits.shape[1]):
-            target[b, a] = fast_exp(target[b, a] - high) if keys[b, a] > -INF else ZERO
+            target[b, a] = fast_exp(target[b, a] - high) if root_scores[b, a] > -INF else ZERO
             total += target[b, a]
         for a in range(logits.shape[1]):
             target[b, a] /= total

@@ -10,16 +10,16 @@ from muzero_ray.search.tree import (
     UNVISITED_PARENT,
     Exchange,
     Tree,
+    backup_step,
     count_visits,
-    enter,
     exchange_at,
     expand,
+    expand_priors,
     fetch_ahead,
     gather,
     inverse_range,
-    mix,
+    mixed_value,
     open_edge,
-    pass_up,
     tree_at,
 )
 from muzero_ray.types import Array, FloatArray, IntArray, LongArray
@@ -32,7 +32,7 @@ def _back_up(tree: Tree, b: int, leaf: int, exchange: Exchange, discount: float,
     row, n = tree.rows[b], leaf
     target: float = np.float64(exchange.value[b])
     while n > 0:
-        target, q = pass_up(tree, b, n, target, discount)
+        target, q = backup_step(tree, b, n, target, discount)
         if track:
             row.low, row.high = min(row.low, q), max(row.high, q)
         n = tree.nodes[b, n].parent
@@ -57,7 +57,7 @@ def _select_puct(tree: Tree, b: int, n: int, pb_c: FloatArray, unvisited: int) -
         if unvisited == UNVISITED_PARENT:
             q = (np.float32(node.value_sum / node.visits) - low) * inverse
         elif unvisited == UNVISITED_COMPLETED:
-            q = (mix(node, mass, weighted) - low) * inverse
+            q = (mixed_value(node, mass, weighted) - low) * inverse
         # The network's own value of a node may lie outside the range of backed-up Q.
         if min(max(q, ZERO), ONE) + c * node.next_prior > best:
             slot = -1
@@ -67,22 +67,22 @@ def _select_puct(tree: Tree, b: int, n: int, pb_c: FloatArray, unvisited: int) -
 @step
 def puct_step(
     leaf: int,
-    places: LongArray,
+    pointers: LongArray,
     discount: float,
     pb_c: FloatArray,
     track: bool,
     unvisited: int,
 ) -> None:
     """Backs up node `leaf` of every tree (0: nothing yet), selects the edge to node `leaf + 1` and gathers its
-    parent's latent and its action. places: see `Workspace`.
+    parent's latent and its action. pointers: see `Workspace`.
 
     pb_c `[N]`: exploration factor by visits of the parent. track: the range of Q follows the tree.
     """
-    tree, exchange = tree_at(places), exchange_at(places)
+    tree, exchange = tree_at(pointers), exchange_at(pointers)
     nodes, edges = tree.nodes, tree.edges
     first, second = 0, 0
     for b in range(nodes.shape[0]):
-        first, second = fetch_ahead(places, nodes, b, leaf, first, second)
+        first, second = fetch_ahead(pointers, nodes, b, leaf, first, second)
         if leaf > 0:
             _back_up(tree, b, leaf, exchange, discount, track)
         if leaf + 1 == nodes.shape[1]:
@@ -94,7 +94,7 @@ def puct_step(
                 break
             n = edges[b, n, slot].child
         if n > 0 and nodes[b, n].edges == 0:
-            enter(tree, b, n)
+            expand_priors(tree, b, n)
         action = nodes[b, n].next_action
         open_edge(tree, b, n, action, leaf + 1)
         gather(exchange, b, n, action)
@@ -111,7 +111,7 @@ def _weight(visits: int, most: int, temperature: np.float32) -> float:
 
 @step
 def puct_result(
-    places: LongArray,
+    pointers: LongArray,
     temperature: FloatArray,
     draws: Array,
     action: IntArray,
@@ -125,7 +125,7 @@ def puct_result(
     An action is drawn from visits^(1 / temperature `[B]`) by draws `[B]` float64 in [0, 1), at temperature 0 it is the
     most visited one; of several, the one with the largest Q.
     """
-    tree = tree_at(places)
+    tree = tree_at(pointers)
     finite, simulations = True, np.float32(tree.nodes.shape[1] - 1)
     for b in range(tree.nodes.shape[0]):
         most = count_visits(tree, b, visits)

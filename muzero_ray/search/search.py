@@ -15,7 +15,7 @@ import numpy as np
 
 from muzero_ray.errors import NumericsError
 from muzero_ray.search import tree as kernels
-from muzero_ray.search.gumbel import gumbel_keys, gumbel_result, gumbel_step
+from muzero_ray.search.gumbel import gumbel_result, gumbel_root_scores, gumbel_step
 from muzero_ray.search.puct import puct_result, puct_step
 from muzero_ray.search.workspace import Workspace, WorkspaceCache
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput, SearchResult
@@ -76,11 +76,11 @@ def puct_search(
         gammas, draws, heat = np.zeros(shape), np.zeros(len(legal)), np.zeros(len(legal), np.float32)
     # Not after the simulations: what Python runs then comes slowly, out of memory that the network has used since.
     result = _empty_result(*shape)
-    _plant(workspace, root, legal, gammas, noise_fraction if noise else 0.0, value_bounds, min_value_range)
+    _init_roots(workspace, root, legal, gammas, noise_fraction if noise else 0.0, value_bounds, min_value_range)
     pb_c = _pb_c_table(simulations + 1, pb_c_base, pb_c_init)
     step_settings = (discount, pb_c, value_bounds is None, _UNVISITED[unvisited])
     _simulate(workspace, recurrent_fn, simulations, puct_step, step_settings)
-    if not puct_result(workspace.places, heat, draws, *result):
+    if not puct_result(workspace.pointers, heat, draws, *result):
         raise NumericsError(_BROKEN_INSIDE)
     return result
 
@@ -111,13 +111,13 @@ def gumbel_search(
     """
     _check_root(root, legal, simulations)
     workspace = _workspace(workspaces, root, simulations)
-    _plant(workspace, root, legal, np.zeros(legal.shape), 0.0, value_bounds, min_value_range)
+    _init_roots(workspace, root, legal, np.zeros(legal.shape), 0.0, value_bounds, min_value_range)
     noises = rng.gumbel(size=legal.shape) if noise else np.zeros(legal.shape)
-    gumbel_keys(workspace.places, _own(legal, np.bool_), noises, considered_actions)
+    gumbel_root_scores(workspace.pointers, _own(legal, np.bool_), noises, considered_actions)
     logits, result = _own(root.policy_logits, np.float32), _empty_result(*legal.shape)
     step_settings = (discount, _considered_visits(considered_actions, simulations), c_visit, c_scale)
     _simulate(workspace, recurrent_fn, simulations, gumbel_step, step_settings)
-    if not gumbel_result(workspace.places, logits, c_visit, c_scale, *result):
+    if not gumbel_result(workspace.pointers, logits, c_visit, c_scale, *result):
         raise NumericsError(_BROKEN_INSIDE)
     return result
 
@@ -130,11 +130,11 @@ def _simulate(
     settings: tuple[Any, ...],
 ) -> None:
     """Select, ask the network, back up: `simulations` times. Kept thin: with one root this loop is most of the cost."""
-    hidden, actions, answers, places = workspace.hidden, workspace.actions, workspace.answers, workspace.places
-    step(0, places, *settings)
+    hidden, actions, answers, pointers = workspace.hidden, workspace.actions, workspace.answers, workspace.pointers
+    step(0, pointers, *settings)
     for leaf in range(1, simulations + 1):
         recurrent_fn(hidden, actions, answers[leaf])
-        step(leaf, places, *settings)
+        step(leaf, pointers, *settings)
 
 
 def _check_root(root: NetworkOutput, legal: BoolArray, simulations: int) -> None:
@@ -159,7 +159,7 @@ def _workspace(workspaces: WorkspaceCache | None, root: NetworkOutput, simulatio
     return cache.get(batch, simulations + 1, num_actions, root.hidden)
 
 
-def _plant(
+def _init_roots(
     workspace: Workspace,
     root: NetworkOutput,
     legal: BoolArray,
@@ -171,7 +171,7 @@ def _plant(
     low, high = value_bounds or (0.0, 0.0)
     own = workspace.answers[0]
     own.hidden[...], own.value[...], own.policy_logits[...] = root.hidden, root.value, root.policy_logits
-    if not kernels.plant(workspace.places, _own(legal, np.bool_), noise, fraction, low, high, min_value_range):
+    if not kernels.init_roots(workspace.pointers, _own(legal, np.bool_), noise, fraction, low, high, min_value_range):
         rows = np.flatnonzero(~legal.any(axis=1))
         if len(rows):
             raise ValueError(

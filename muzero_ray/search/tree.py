@@ -1,11 +1,11 @@
-"""What the compiled steps of `puct` and `gumbel` share: planting, entering, opening, backing up; `workspace` holds the
+"""What the compiled steps of `puct` and `gumbel` share: initial roots, priors, edges and backups. `workspace` holds the
 records they work on.
 
 Letters: `B` roots searched side by side, `N` nodes of a tree (simulations + 1, node 0 is the root), `A` actions. One
 call per simulation backs up the newest leaf of every tree and selects the next one. Only visited children are stored,
 packed in the order of their first visit: while unvisited, children share one Q, so the one with the largest prior
 goes first and a selection costs the visited children, not `A`. For the same reason a leaf keeps its raw logits until
-it is entered for the first time, which most leaves never are.
+its priors are expanded at its first visit, which most leaves never are.
 
 Ties go to the child visited first, that is to the larger prior and then to the lower action. Nothing here is random.
 All that is read of a row belongs to that row, so a search does not depend on its neighbours in the batch.
@@ -31,13 +31,13 @@ _NODE_BYTES, _EDGE_BYTES = NODE.itemsize, EDGE.itemsize
 
 
 class Tree(NamedTuple):
-    """`[B, N]` nodes, `[B, N, S]` edges, `[B]` rows, `[B, N, A]` priors, `[B, A]` keys: see `Workspace`."""
+    """`[B, N]` nodes, `[B, N, S]` edges, `[B]` rows, `[B, N, A]` priors, `[B, A]` root_scores: see `Workspace`."""
 
     nodes: Array
     edges: Array
     rows: Array
     priors: FloatArray
-    keys: FloatArray
+    root_scores: FloatArray
 
 
 class Exchange(NamedTuple):
@@ -53,32 +53,32 @@ class Exchange(NamedTuple):
 
 
 @helper
-def tree_at(places: LongArray) -> Tree:
-    """places: see `Workspace`. Steps find their arrays there, since each one that Python hands over costs some 0.3 us
+def tree_at(pointers: LongArray) -> Tree:
+    """pointers: see `Workspace`. Steps find their arrays there, since each one that Python hands over costs some 0.3 us
     when a large network has just used the caches: ten of them more than the trees of 8 roots."""
-    batch, nodes = places[workspace.BATCH], places[workspace.NODES]
-    num_actions, slots = places[workspace.ACTIONS], places[workspace.SLOTS]
+    batch, nodes = pointers[workspace.BATCH], pointers[workspace.NODES]
+    num_actions, slots = pointers[workspace.ACTIONS], pointers[workspace.SLOTS]
     return Tree(
-        array_at(places[workspace.AT_NODES], (batch, nodes), NODE),
-        array_at(places[workspace.AT_EDGES], (batch, nodes, slots), EDGE),
-        array_at(places[workspace.AT_ROWS], (batch,), ROW),
-        array_at(places[workspace.AT_PRIORS], (batch, nodes, num_actions), np.float32),
-        array_at(places[workspace.AT_KEYS], (batch, num_actions), np.float32),
+        array_at(pointers[workspace.AT_NODES], (batch, nodes), NODE),
+        array_at(pointers[workspace.AT_EDGES], (batch, nodes, slots), EDGE),
+        array_at(pointers[workspace.AT_ROWS], (batch,), ROW),
+        array_at(pointers[workspace.AT_PRIORS], (batch, nodes, num_actions), np.float32),
+        array_at(pointers[workspace.AT_SCORES], (batch, num_actions), np.float32),
     )
 
 
 @helper
-def exchange_at(places: LongArray) -> Exchange:
+def exchange_at(pointers: LongArray) -> Exchange:
     """As `tree_at`."""
-    batch, nodes = places[workspace.BATCH], places[workspace.NODES]
-    num_actions, size = places[workspace.ACTIONS], places[workspace.LATENT_BYTES]
+    batch, nodes = pointers[workspace.BATCH], pointers[workspace.NODES]
+    num_actions, size = pointers[workspace.ACTIONS], pointers[workspace.LATENT_BYTES]
     return Exchange(
-        array_at(places[workspace.AT_REWARD], (batch,), np.float32),
-        array_at(places[workspace.AT_VALUE], (batch,), np.float32),
-        array_at(places[workspace.AT_LOGITS], (batch, num_actions), np.float32),
-        array_at(places[workspace.AT_LATENTS], (nodes, batch, size), np.uint8),
-        array_at(places[workspace.AT_HIDDEN], (batch, size), np.uint8),
-        array_at(places[workspace.AT_ACTIONS], (batch,), np.int32),
+        array_at(pointers[workspace.AT_REWARD], (batch,), np.float32),
+        array_at(pointers[workspace.AT_VALUE], (batch,), np.float32),
+        array_at(pointers[workspace.AT_LOGITS], (batch, num_actions), np.float32),
+        array_at(pointers[workspace.AT_LATENTS], (nodes, batch, size), np.uint8),
+        array_at(pointers[workspace.AT_HIDDEN], (batch, size), np.uint8),
+        array_at(pointers[workspace.AT_ACTIONS], (batch,), np.int32),
     )
 
 
@@ -104,7 +104,7 @@ def _scan_unvisited(tree: Tree, b: int, n: int) -> None:
 
 
 @helper
-def enter(tree: Tree, b: int, n: int) -> None:
+def expand_priors(tree: Tree, b: int, n: int) -> None:
     """First visit below node `n`: its logits become priors."""
     priors, num_actions = tree.priors, tree.priors.shape[2]
     action, high = 0, -INF
@@ -156,7 +156,7 @@ def expand(tree: Tree, b: int, leaf: int, exchange: Exchange) -> None:
 
 
 @helper
-def pass_up(tree: Tree, b: int, n: int, target: float, discount: float) -> tuple[float, np.float32]:
+def backup_step(tree: Tree, b: int, n: int, target: float, discount: float) -> tuple[float, np.float32]:
     """One step of mctx's `backward`: what was added to node `n`, as its parent sees it, is added to the parent. Returns
     that, and the new Q of the edge between them."""
     below = tree.nodes[b, n]
@@ -172,34 +172,34 @@ def pass_up(tree: Tree, b: int, n: int, target: float, discount: float) -> tuple
 
 
 @helper
-def _fetch(places: LongArray, b: int, n: int) -> None:
+def _fetch(pointers: LongArray, b: int, n: int) -> None:
     """Asks for node `n` and its first edges."""
-    at = b * places[workspace.NODES] + n
-    prefetch(places[workspace.AT_NODES] + at * _NODE_BYTES)
-    prefetch(places[workspace.AT_EDGES] + at * places[workspace.SLOTS] * _EDGE_BYTES)
+    at = b * pointers[workspace.NODES] + n
+    prefetch(pointers[workspace.AT_NODES] + at * _NODE_BYTES)
+    prefetch(pointers[workspace.AT_EDGES] + at * pointers[workspace.SLOTS] * _EDGE_BYTES)
 
 
 @helper
-def fetch_ahead(places: LongArray, nodes: Array, b: int, leaf: int, first: int, second: int) -> tuple[int, int]:
+def fetch_ahead(pointers: LongArray, nodes: Array, b: int, leaf: int, first: int, second: int) -> tuple[int, int]:
     """Brings paths that are backed up soon back into the cache, which the network has used since: one level each of
     three trees, for the next level is known only when this one has come. Returns the next call's `first` and `second`.
     """
-    if leaf == 0 or places[workspace.LATENT_BYTES] < _LARGE:
+    if leaf == 0 or pointers[workspace.LATENT_BYTES] < _LARGE:
         return 0, 0
     last = nodes.shape[0] - 1
     near, middle, far = min(b + 2, last), min(b + 3, last), min(b + 4, last)
-    _fetch(places, near, nodes[near, second].parent)
+    _fetch(pointers, near, nodes[near, second].parent)
     second = nodes[middle, first].parent
-    _fetch(places, middle, second)
+    _fetch(pointers, middle, second)
     first = nodes[far, leaf].parent
-    _fetch(places, far, first)
-    _fetch(places, far, 0)
-    _fetch(places, min(b + 6, last), leaf)
+    _fetch(pointers, far, first)
+    _fetch(pointers, far, 0)
+    _fetch(pointers, min(b + 6, last), leaf)
     return first, second
 
 
 @helper
-def mix(node: Any, mass: np.float32, weighted: np.float32) -> np.float32:
+def mixed_value(node: Any, mass: np.float32, weighted: np.float32) -> np.float32:
     """v_mix of a node whose visited children have `mass` of the prior and `weighted` = sum of prior * Q (Gumbel
     MuZero, appendix D, equation 33)."""
     visits = np.float32(node.visits)
@@ -209,8 +209,8 @@ def mix(node: Any, mass: np.float32, weighted: np.float32) -> np.float32:
 
 
 @step
-def plant(
-    places: LongArray,
+def init_roots(
+    pointers: LongArray,
     legal: BoolArray,
     noise: Array,
     fraction: float,
@@ -223,7 +223,7 @@ def plant(
     noise `[B, A]` float64, not negative: its shares among the legal actions take `fraction` of the priors. low >= high:
     the range of Q is not known, and one below `narrowest` counts as that.
     """
-    tree, exchange = tree_at(places), exchange_at(places)
+    tree, exchange = tree_at(pointers), exchange_at(pointers)
     value, logits = exchange.value, exchange.logits
     sound = True
     for b in range(logits.shape[0]):

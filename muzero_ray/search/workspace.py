@@ -55,21 +55,20 @@ ROW = np.dtype(
 )
 
 BATCH, NODES, ACTIONS, SLOTS, LATENT_BYTES = range(5)
-AT_NODES, AT_EDGES, AT_ROWS, AT_PRIORS, AT_REWARD, AT_VALUE, AT_LOGITS, AT_LATENTS, AT_HIDDEN, AT_ACTIONS, AT_KEYS = (
-    range(5, 16)
-)
-"""Where `Workspace.places` has what: sizes, then addresses in the order in which the arrays are allocated."""
+AT_NODES, AT_EDGES, AT_ROWS, AT_PRIORS, AT_REWARD, AT_VALUE, AT_LOGITS, AT_LATENTS = range(5, 13)
+AT_HIDDEN, AT_ACTIONS, AT_SCORES = range(13, 16)
+"""Where `Workspace.pointers` has what: sizes, then addresses in the order in which the arrays are allocated."""
 
 
 class Workspace:
     """Arrays for one search shape. Letters as in `tree`: `B` roots, `N` nodes, `A` actions, `S = min(A, N - 1)`.
 
     nodes `[B, N]`, edges `[B, N, S]`, rows `[B]`: records above. priors `[B, N, A]`: of unvisited children, -1 once
-    visited or where illegal; raw logits until a node is entered. hidden `[B, ...]`, actions `[B]`: what the network is
-    asked next. answers: where it says what node 0, 1 ... of all trees is; their latents, `[N, B, ...]` all told, stay,
-    reward `[B]`, value `[B]` and logits `[B, A]` are the same memory for all. keys `[B, A]`: noise + logits of the root
-    actions, -inf where illegal (Gumbel only). places: the sizes B, N, A, S and H, bytes of a latent, and the addresses
-    of these arrays, for the compiled steps.
+    visited or where illegal; raw logits until the first visit below a node. hidden `[B, ...]`, actions `[B]`: what the
+    network is asked next. answers: where it says what node 0, 1 ... of all trees is; their latents, `[N, B, ...]` all
+    told, stay, reward `[B]`, value `[B]` and logits `[B, A]` are the same memory for all. root_scores `[B, A]`: noise +
+    logits of the root actions, -inf where illegal (Gumbel only). pointers: the sizes B, N, A, S and H, bytes of a
+    latent, and the addresses of these arrays, for the compiled steps.
     """
 
     def __init__(
@@ -91,10 +90,10 @@ class Workspace:
             ((batch, num_actions), floats),
         )
         self.nodes, self.edges, self.rows, self.priors = arrays[:4]
-        reward, value, logits, latents, self.hidden, self.actions, self.keys = arrays[4:]
+        reward, value, logits, latents, self.hidden, self.actions, self.root_scores = arrays[4:]
         self.answers = [NetworkOutput(place, reward, value, logits) for place in latents]
         sizes = (batch, nodes, num_actions, slots, self.hidden[0].nbytes)
-        self.places: LongArray = np.array([*sizes, *(array.ctypes.data for array in arrays)], np.int64)
+        self.pointers: LongArray = np.array([*sizes, *(array.ctypes.data for array in arrays)], np.int64)
 
 
 def _allocate(*layouts: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:

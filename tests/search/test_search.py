@@ -8,7 +8,7 @@ import pytest
 from muzero_ray.config.schema import SearchConfig
 from muzero_ray.errors import NumericsError
 from muzero_ray.search.policies import make_search
-from muzero_ray.search.tree import plant
+from muzero_ray.search.tree import init_roots
 from muzero_ray.search.workspace import Workspace
 from muzero_ray.types import NetworkOutput, SearchResult
 
@@ -77,7 +77,7 @@ def test_dirichlet_noise_has_the_moments_of_its_legal_actions() -> None:
     alpha, legal = 0.5, np.tile([True, True, False, True, True], (40_000, 1))
     workspace = Workspace(len(legal), 2, 5, (1,), np.dtype(np.float32))
     draws = np.random.default_rng(0).standard_gamma(alpha, legal.shape)
-    assert plant(workspace.places, legal, draws, 1.0, 0.0, 0.0, 0.0)
+    assert init_roots(workspace.pointers, legal, draws, 1.0, 0.0, 0.0, 0.0)
     assert (workspace.priors[:, 0, 2] == -1).all()
     noise = np.maximum(workspace.priors[:, 0], 0.0)
     np.testing.assert_allclose(noise.sum(axis=1), 1.0, rtol=1e-5)

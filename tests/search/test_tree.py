@@ -22,7 +22,7 @@ def test_arrays_of_a_workspace_are_apart() -> None:
     """They share one piece of memory: filling one may not show in another, nor in a latent of other bytes."""
     workspace = Workspace(3, 6, 5, (7,), np.dtype(np.uint16))
     arrays = [workspace.nodes, workspace.edges, workspace.rows, workspace.priors, workspace.hidden, workspace.actions]
-    arrays += [workspace.keys, *workspace.answers[0][1:], *(answer.hidden for answer in workspace.answers)]
+    arrays += [workspace.root_scores, *workspace.answers[0][1:], *(answer.hidden for answer in workspace.answers)]
     for index, array in enumerate(arrays):
         array.view(np.uint8)[...] = index
     for index, array in enumerate(arrays):
