@@ -24,7 +24,7 @@ from muzero_ray.stop_signals import Leave, handle_signals, leave
 from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
-    from muzero_ray.actors.program import Program
+    from muzero_ray.actors.workers import Workers
     from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config.schema import Config
     from muzero_ray.control.run_state import RunState
@@ -45,7 +45,7 @@ class Runner(Protocol):
     def request_stop(self) -> None: ...
 
 
-def build_program(config: Config, task: TaskSpec, run_state: RunState, output: RunOutput) -> Program:
+def build_program(config: Config, task: TaskSpec, run_state: RunState, output: RunOutput) -> Workers:
     """Every process of a run, and who holds whose handle.
 
     Replay and parameter server hold none; self-play holds {its shard of replay, params}, learner and reanalyze {all
@@ -61,10 +61,10 @@ def build_program(config: Config, task: TaskSpec, run_state: RunState, output: R
     from muzero_ray.actors.cluster import EVALUATOR_CPUS
     from muzero_ray.actors.evaluator import EvaluatorWorker
     from muzero_ray.actors.parameter_server import ParameterServer
-    from muzero_ray.actors.program import Program
     from muzero_ray.actors.replay import ReplayWorker
     from muzero_ray.actors.self_play import SelfPlayWorker
-    from muzero_ray.actors.slots import Kind, Slot, note_name
+    from muzero_ray.actors.worker_handle import Kind, WorkerHandle, note_name
+    from muzero_ray.actors.workers import Workers
     from muzero_ray.learner.learner import LearnerWorker
     from muzero_ray.learner.rank import LearnerPeer
     from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
@@ -105,9 +105,10 @@ def build_program(config: Config, task: TaskSpec, run_state: RunState, output: R
     places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
     places += [("reanalyze", 0)] if config.reanalyze.ratio > 0 else []
     places += [("self_play", index) for index in range(cpus.count)]
-    slots = [*(Slot("replay", shard, replay) for shard, replay in enumerate(replays)), Slot("params", 0, params)]
-    slots += [Slot(kind, index, spawn(kind, index)) for kind, index in places]
-    return Program(slots, spawn, output, notes)
+    handles = [WorkerHandle("replay", shard, replay) for shard, replay in enumerate(replays)]
+    handles += [WorkerHandle("params", 0, params)]
+    handles += [WorkerHandle(kind, index, spawn(kind, index)) for kind, index in places]
+    return Workers(handles, spawn, output, notes)
 
 
 def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
@@ -151,10 +152,9 @@ def ray_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Ch
         from muzero_ray.actors.supervisor import Supervisor
 
         def start(recover: bool) -> Supervisor:
-            program = build_program(config, task, run_state, output)
-            return Supervisor(
-                program, run_state, config, output, checkpoint.files if checkpoint else None, recover=recover
-            )
+            workers = build_program(config, task, run_state, output)
+            files = checkpoint.files if checkpoint else None
+            return Supervisor(workers, run_state, config, output, files, recover=recover)
 
         if notice:
             output.message(notice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from muzero_ray.actors.slots import Slot
+from muzero_ray.actors.worker_handle import WorkerHandle
 from muzero_ray.evaluation.episodes import EpisodesProgress
 from muzero_ray.runs.output import RunOutput
 
@@ -13,10 +13,10 @@ SLICE_SECONDS = 5.0
 
 
 class Evaluations:
-    """Hands out one evaluation at a time to the evaluator in `slot`, and shows how far it is."""
+    """Hands out one evaluation at a time to the evaluator of `worker`, and shows how far it is."""
 
-    def __init__(self, slot: Slot, output: RunOutput) -> None:
-        self._slot = slot
+    def __init__(self, worker: WorkerHandle, output: RunOutput) -> None:
+        self._worker = worker
         self._output = output
         self._title = ""
         self.method: str | None = None
@@ -29,10 +29,10 @@ class Evaluations:
     def begin(self, title: str, method: str, *arguments: Any) -> None:
         """Send the call that begins an evaluation. title: what it is called on the screen."""
         self._title, self.method = title, method
-        self._slot.send(method, *arguments, SLICE_SECONDS)
+        self._worker.send(method, *arguments, SLICE_SECONDS)
 
     def go_on(self) -> None:
-        self._slot.send("go_on", SLICE_SECONDS)
+        self._worker.send("go_on", SLICE_SECONDS)
 
     def take(self, answer: Any) -> tuple[str, Any] | None:
         """An answer of the evaluator. Returns None while it plays, then what began the evaluation, and its result."""

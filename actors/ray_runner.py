@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from muzero_ray.actors.cluster import disconnect
 from muzero_ray.actors.ray_watch import RayLost, is_private, loss
-from muzero_ray.actors.slots import backoff
 from muzero_ray.actors.supervisor import Supervisor
+from muzero_ray.actors.worker_handle import backoff
 from muzero_ray.control.run_state import RunState
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.output import RunOutput

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import ray
 
-from muzero_ray.actors.slots import is_gone
+from muzero_ray.actors.worker_handle import is_gone
 from muzero_ray.errors import ConfigError, in_one_line
 
 ESSENTIAL = ("gcs_server", "raylet")

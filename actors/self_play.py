@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.process import crash_note, limit_threads
-from muzero_ray.actors.weights_client import TIMEOUT, WeightsClient
+from muzero_ray.actors.weights_client import ACTOR_TIMEOUT, WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_spec import TaskSpec
@@ -87,4 +87,4 @@ class SelfPlayWorker:
     def _settle(self, pending: int) -> None:
         """Wait until at most `pending` pushes are unacknowledged."""
         while len(self._pushes) > pending:
-            ray.get(self._pushes.popleft(), timeout=TIMEOUT)
+            ray.get(self._pushes.popleft(), timeout=ACTOR_TIMEOUT)

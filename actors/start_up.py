@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from muzero_ray.actors.ray_watch import is_private
-from muzero_ray.actors.slots import Slot
+from muzero_ray.actors.worker_handle import WorkerHandle
 
 START_SECONDS = 600.0
 """With a private Ray, the time within which replay, the learner and one self-play actor must have started."""
@@ -25,12 +25,12 @@ _BY_RAY = re.compile(r"\[\d{4}-\d\d-\d\d [\d:,]+ \w \d+ \d+\] \(\w+\) [\w.]+:\d+
 SAID_LENGTH = 300
 
 
-def placement(slots: Sequence[Slot], waiting: Sequence[Slot]) -> str:
+def placement(handles: Sequence[WorkerHandle], waiting: Sequence[WorkerHandle]) -> str:
     """What to tell a person of workers that have been `waiting` for a minute to start."""
-    actors = [slot for slot in slots if slot.kind == "self_play"]
-    placed = sum(slot.ready is None for slot in actors)
+    actors = [worker for worker in handles if worker.kind == "self_play"]
+    placed = sum(worker.ready is None for worker in actors)
     text = f"{placed} of {len(actors)} self-play actors placed"
-    others = ", ".join(slot.name for slot in waiting if slot.kind != "self_play")
+    others = ", ".join(worker.name for worker in waiting if worker.kind != "self_play")
     if others:
         text += f"; not started either: {others}"
     if (others or not placed) and (said := last_words()) is not None:
@@ -38,11 +38,11 @@ def placement(slots: Sequence[Slot], waiting: Sequence[Slot]) -> str:
     return text
 
 
-def stuck(slots: Sequence[Slot], now: float) -> str | None:
+def stuck(handles: Sequence[WorkerHandle], now: float) -> str | None:
     """Why a run with a private Ray, which never grows, will not begin any more; None if it may."""
-    late = [slot for slot in slots if slot.ready is not None and now - slot.started > START_SECONDS]
-    needed = [slot.name for slot in late if slot.kind in ("replay", "params", "learner")]
-    if sum(slot.kind == "self_play" for slot in late) == sum(slot.kind == "self_play" for slot in slots):
+    late = [worker for worker in handles if worker.ready is not None and now - worker.started > START_SECONDS]
+    needed = [worker.name for worker in late if worker.kind in ("replay", "params", "learner")]
+    if sum(worker.kind == "self_play" for worker in late) == sum(worker.kind == "self_play" for worker in handles):
         needed.append("self-play")
     if not needed or not is_private():
         return None

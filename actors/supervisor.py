@@ -16,8 +16,8 @@ import psutil
 from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.evaluations import Evaluations
 from muzero_ray.actors.jobs import STARTED
-from muzero_ray.actors.program import TIMEOUT, Program
-from muzero_ray.actors.slots import OtherLost, ProcessLost, Slot, answer
+from muzero_ray.actors.worker_handle import OtherLost, ProcessLost, WorkerHandle, answer
+from muzero_ray.actors.workers import CALL_TIMEOUT, Workers
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import finish, left_unfinished
 from muzero_ray.control.run_state import RunState
@@ -51,7 +51,7 @@ def _object_store_mb() -> float | None:
 
 
 class Supervisor:
-    """Drives `program` until a limit of the run is reached, or `request_stop`.
+    """Drives `workers` until a limit of the run is reached, or `request_stop`.
 
     replay_files: what the checkpoint that the run goes on from holds of replay, None for a new run. recover: replay
     takes up again what it acknowledged before its processes died, in place of these.
@@ -59,7 +59,7 @@ class Supervisor:
 
     def __init__(
         self,
-        program: Program,
+        workers: Workers,
         run_state: RunState,
         config: Config,
         output: RunOutput,
@@ -67,18 +67,18 @@ class Supervisor:
         *,
         recover: bool = False,
     ) -> None:
-        self._program = program
+        self._workers = workers
         self._run_state = run_state
         self._config = config
         self._output = output
-        self._replays, self._params = program.of("replay"), program.one("params")
+        self._replays, self._params = workers.of("replay"), workers.one("params")
         self._to_load: dict[int, dict[str, bytes] | None] = {}
         """What shards of replay have still to be given: their files of the checkpoint; None if they recover."""
         if recover:
             self._to_load = dict.fromkeys(range(len(self._replays)))
         elif replay_files is not None:
             self._to_load = dict(enumerate(split_shards(replay_files, len(self._replays))))
-        self._learner, self._evaluator = program.one("learner"), program.one("evaluator")
+        self._learner, self._evaluator = workers.one("learner"), workers.one("evaluator")
         self._evaluations = Evaluations(self._evaluator, output)
         self._services = (*self._replays, self._params)
         self._stop_requested = False
@@ -134,44 +134,44 @@ class Supervisor:
         """Give every free process what its budget allows."""
         run_state, now = self._run_state, time.monotonic()
         self._tend_services(now)
-        if self._to_load or any(slot.ready is not None for slot in self._services):
+        if self._to_load or any(worker.ready is not None for worker in self._services):
             return
         if self._learner.is_free(now) and (self._learner.fresh or self._publish):
             self._set_up_learner()
         if not self._started or self._final is not None or run_state.stop_reason() is not None:
             return
-        free = [slot for slot in self._program.slots if slot.is_free(now)]
-        free.sort(key=lambda slot: slot.started)  # who has waited longest: a scarce budget goes round
+        free = [worker for worker in self._workers.handles if worker.is_free(now)]
+        free.sort(key=lambda worker: worker.started)  # who has waited longest: a scarce budget goes round
         if self._evaluator in free and self._evaluations.in_play:
             self._evaluations.go_on()
         elif self._evaluator in free and run_state.due("evaluate"):  # before the learner publishes newer weights
             self._evaluated_at = run_state.env_steps
             episodes, seed = self._config.evaluation.episodes, self._config.run.seed
             self._evaluations.begin("evaluation", "evaluate", episodes, seed, False)
-        for slot in free:
-            if slot.kind == "self_play" and (transitions := self._rollout_budget()):
-                slot.send("rollout", transitions, run_state.temperature, CALL_SECONDS, reserved=transitions)
-            elif slot.kind == "learner" and (steps := run_state.train_budget()):
-                slot.send("train", steps, run_state.beta, CALL_SECONDS)
+        for worker in free:
+            if worker.kind == "self_play" and (transitions := self._rollout_budget()):
+                worker.send("rollout", transitions, run_state.temperature, CALL_SECONDS, reserved=transitions)
+            elif worker.kind == "learner" and (steps := run_state.train_budget()):
+                worker.send("train", steps, run_state.beta, CALL_SECONDS)
             elif (
-                slot.kind == "reanalyze"
+                worker.kind == "reanalyze"
                 and run_state.learner_steps
                 and (transitions := run_state.reanalyze_budget()) > 0
             ):
-                slot.send("reanalyze", transitions, CALL_SECONDS)
+                worker.send("reanalyze", transitions, CALL_SECONDS)
 
     def _tend_services(self, now: float) -> None:
         """Ask replay shards and the parameter server, every so often, whether they are still who they were.
 
         And the evaluator, between two evaluations, whether it is there.
         """
-        for slot in self._replays:
-            if slot.index in self._to_load and slot.is_free(now):
-                files = self._to_load[slot.index]
-                slot.send(*(("recover",) if files is None else ("load", files)))
-        for slot in self._services:
-            if slot.is_free(now) and (slot.identity is None or now - slot.started > PING_SECONDS):
-                slot.send("identity")
+        for worker in self._replays:
+            if worker.index in self._to_load and worker.is_free(now):
+                files = self._to_load[worker.index]
+                worker.send(*(("recover",) if files is None else ("load", files)))
+        for worker in self._services:
+            if worker.is_free(now) and (worker.identity is None or now - worker.started > PING_SECONDS):
+                worker.send("identity")
         idle = self._evaluator.is_free(now) and not self._evaluations.in_play
         if idle and now - self._evaluator.started > PING_SECONDS:
             self._evaluator.ping()
@@ -186,7 +186,7 @@ class Supervisor:
     def _rollout_budget(self) -> int:
         """Transitions for one more rollout, what others are playing already set aside; small change waits."""
         size = self._config.actors.rollout_steps
-        reserved = sum(slot.reserved for slot in self._program.slots)
+        reserved = sum(worker.reserved for worker in self._workers.handles)
         budget = min(self._run_state.limiter.insert_budget() - reserved, size)
         return budget if budget >= size // 2 or (budget > 0 and reserved == 0) else 0
 
@@ -194,50 +194,50 @@ class Supervisor:
 
     def _collect(self) -> None:
         """Wait for an answer, then take every one that is there."""
-        for slot, result in self._program.collect(WAIT_SECONDS):
-            if slot is self._evaluator and isinstance(result, OtherLost | ProcessLost):
+        for worker, result in self._workers.collect(WAIT_SECONDS):
+            if worker is self._evaluator and isinstance(result, OtherLost | ProcessLost):
                 self._evaluations.drop()  # it begins again
             if isinstance(result, OtherLost):
                 # What the learner did in that call was not reported: publishing, it says at which step it is.
-                self._publish |= slot is self._learner
+                self._publish |= worker is self._learner
             elif not isinstance(result, ProcessLost):
-                self._take(slot, result)
+                self._take(worker, result)
         self._output.show(self._run_state)
 
-    def _take(self, slot: Slot, result: Any) -> None:
+    def _take(self, worker: WorkerHandle, result: Any) -> None:
         """One answer, to where it belongs."""
-        if slot.method == "ping":
+        if worker.method == "ping":
             return
-        if slot.method == "identity":
-            self._identified(slot, result)
-        elif slot.kind == "replay":
-            del self._to_load[slot.index]  # it has them
-        elif slot.method in ("load", "publish"):
+        if worker.method == "identity":
+            self._identified(worker, result)
+        elif worker.kind == "replay":
+            del self._to_load[worker.index]  # it has them
+        elif worker.method in ("load", "publish"):
             self._set_up(result)
-        elif slot is self._evaluator:
+        elif worker is self._evaluator:
             if (over := self._evaluations.take(result)) is not None:
-                slot.forgive()
+                worker.forgive()
                 self._scored(*over)
         else:
             # A learner that dies anew before each checkpoint gets nowhere, so its own deaths count until there is one.
-            slot.blocked = 0
+            worker.blocked = 0
             memory_exceeded = isinstance(result, RolloutStats) and result.memory_exceeded is not None
-            shards = [self._replays[slot.index % len(self._replays)]] if slot.kind == "self_play" else self._replays
-            for useful in (*shards, self._params, *(() if slot is self._learner or memory_exceeded else (slot,))):
+            shards = [self._replays[worker.index % len(self._replays)]] if worker.kind == "self_play" else self._replays
+            for useful in (*shards, self._params, *(() if worker is self._learner or memory_exceeded else (worker,))):
                 useful.forgive()
-            self._enter(slot, result)
+            self._enter(worker, result)
 
-    def _enter(self, slot: Slot, result: Any) -> None:
+    def _enter(self, worker: WorkerHandle, result: Any) -> None:
         """A worker's result into the run's state."""
-        if slot.kind == "self_play":
+        if worker.kind == "self_play":
             self._run_state.played(result)
             self._output.faults(result.faults)
             if result.memory_exceeded is not None:
-                self._program.memory_exceeded(slot, result.memory_exceeded)
-        elif slot.kind == "reanalyze":
+                self._workers.memory_exceeded(worker, result.memory_exceeded)
+        elif worker.kind == "reanalyze":
             self._run_state.reanalyzed += result
             if not result:  # everything is as fresh as the published weights
-                slot.retry_at = time.monotonic() + IDLE_SECONDS
+                worker.retry_at = time.monotonic() + IDLE_SECONDS
         else:
             self._run_state.trained(result)
             if self._run_state.due("log"):
@@ -258,17 +258,17 @@ class Supervisor:
             self._started = True
             self.checkpoint()
 
-    def _identified(self, slot: Slot, identity: str) -> None:
+    def _identified(self, worker: WorkerHandle, identity: str) -> None:
         """A service that Ray has restarted since it answered last: replay has read itself back, weights are gone."""
-        before, slot.identity = slot.identity, identity
+        before, worker.identity = worker.identity, identity
         if identity == before:
             return
-        if slot is self._params:
+        if worker is self._params:
             self._publish = True
         if before is not None:
-            slot.restarts += 1
-            self._program.count_failure(slot, "its process died")
-            self._output.message(f"{slot.name} was lost and is back")
+            worker.restarts += 1
+            self._workers.count_failure(worker, "its process died")
+            self._output.message(f"{worker.name} was lost and is back")
 
     def _scored(self, method: str, result: Any) -> None:
         if self._final is not None:
@@ -282,7 +282,7 @@ class Supervisor:
         """Let calls in flight end; their results count. What hangs is not waited for once a stop was requested."""
         kinds = ("self_play", "learner", "reanalyze")
         begin = time.monotonic()
-        while any(slot.call is not None for slot in self._program.slots if slot.kind in kinds):
+        while any(worker.call is not None for worker in self._workers.handles if worker.kind in kinds):
             if self._stop_requested and time.monotonic() - begin > STOP_SECONDS:
                 break
             self._collect()
@@ -290,12 +290,12 @@ class Supervisor:
     # What is written.
 
     def _write_row(self) -> None:
-        run_state, actors = self._run_state, self._program.of("self_play")
+        run_state, actors = self._run_state, self._workers.of("self_play")
         with contextlib.suppress(ProcessLost):  # a row without its replay group; the next question to it tells more
-            asked: list[Any] = [slot.handle.metrics.remote(run_state.learner_steps) for slot in self._replays]
+            asked: list[Any] = [worker.actor.metrics.remote(run_state.learner_steps) for worker in self._replays]
             run_state.metrics.update(joint_replay_metrics([answer(ref, STOP_SECONDS) for ref in asked]))
-        alive = sum(slot.ready is None and slot.failures == 0 for slot in actors)
-        run_state.metrics.update({"actors/alive": alive, "actors/restarts": self._program.restarts})
+        alive = sum(worker.ready is None and worker.failures == 0 for worker in actors)
+        run_state.metrics.update({"actors/alive": alive, "actors/restarts": self._workers.restarts})
         if (shared := _object_store_mb()) is not None:
             run_state.metrics.add("system/object_store_mb", shared)
         run_state.done("log")
@@ -303,25 +303,25 @@ class Supervisor:
 
     def checkpoint(self) -> bool:
         """Write learner, replay and counters as of now; False if one of them did not answer, and is replaced."""
-        self._program.watch.check()
+        self._workers.watch.check()
         if self._learner.fresh:
             return False
         self._output.confirm_lock()  # each part of replay writes its own snapshot
         workers = (self._learner, *self._replays)
-        asked: list[tuple[Slot, Any]] = [(slot, slot.handle.save.remote()) for slot in workers]
-        deadline = time.monotonic() + (STOP_SECONDS if self._stop_requested else TIMEOUT)
+        asked: list[tuple[WorkerHandle, Any]] = [(worker, worker.actor.save.remote()) for worker in workers]
+        deadline = time.monotonic() + (STOP_SECONDS if self._stop_requested else CALL_TIMEOUT)
         parts = []
-        for slot, saved in asked:
+        for worker, saved in asked:
             try:
                 parts.append(answer(saved, max(deadline - time.monotonic(), 0.0)))
             except ProcessLost as error:
                 if not self._stop_requested:
-                    self._program.failed(slot, str(error))
+                    self._workers.failed(worker, str(error))
                 return False
             except NumericsError as error:
                 if self._stop_requested:
                     raise
-                self._program.roll_back(slot, error)
+                self._workers.roll_back(worker, error)
                 return False
         learner_part, *replay_parts = parts
         self._run_state.done("checkpoint")

@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 from muzero_ray.actors.parameter_server import WeightsName
 from muzero_ray.types import Weights, WeightsVersion
 
-TIMEOUT = 60.0
+ACTOR_TIMEOUT = 60.0
 """Seconds after which a cross-actor call counts as hung."""
 
 INTERVAL = 1.0
@@ -43,12 +43,14 @@ class WeightsClient(Generic[Prepared]):
 
     def fetch(self) -> Prepared | None:
         """Wait for the newest weights; None if they are known already. Raises if none were ever published."""
-        refs: list[ray.ObjectRef[Any]] = ray.get(self._params.latest.remote(self._name, self.version), timeout=TIMEOUT)
+        refs: list[ray.ObjectRef[Any]] = ray.get(
+            self._params.latest.remote(self._name, self.version), timeout=ACTOR_TIMEOUT
+        )
         if not refs:
             if self.version is None:
                 raise RuntimeError(f"no {self._name!r} weights were published yet: the learner must start first")
             return None
-        weights: Weights = ray.get(refs[0], timeout=TIMEOUT)
+        weights: Weights = ray.get(refs[0], timeout=ACTOR_TIMEOUT)
         begin = time.thread_time()
         prepared = self._prepare(weights)
         self._cost = time.thread_time() - begin

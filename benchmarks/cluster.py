@@ -16,8 +16,8 @@ import psutil
 import ray
 
 from muzero_ray.actors.cluster import disconnect, start_private
-from muzero_ray.actors.program import Program
 from muzero_ray.actors.supervisor import Supervisor
+from muzero_ray.actors.workers import Workers
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_state import RunState
@@ -50,21 +50,21 @@ class WatchedRunState(RunState):
         self.train_seconds += stats.seconds
 
 
-class RunningProgram:
+class RunningWorkers:
     """The processes of a run of `config`, all of them up, and supervisors to drive them."""
 
-    def __init__(self, config: Config, program: Program, output: RunOutput) -> None:
+    def __init__(self, config: Config, workers: Workers, output: RunOutput) -> None:
         self.config = config
-        self.program = program
+        self.workers = workers
         self._output = output
-        ray.get([slot.handle.__ray_ready__.remote() for slot in program.slots], timeout=START_TIMEOUT)
+        ray.get([worker.actor.__ray_ready__.remote() for worker in workers.handles], timeout=START_TIMEOUT)
 
     def run(self, run_state: RunState, watch: Callable[[], None]) -> None:
         """Train until `watch`, in a thread beside the supervisor, returns; calls in flight end, a checkpoint follows.
 
         What `watch` raises is raised here.
         """
-        supervisor = Supervisor(self.program, run_state, self.config, self._output)
+        supervisor = Supervisor(self.workers, run_state, self.config, self._output)
         errors: list[BaseException] = []
 
         def watch_then_stop() -> None:
@@ -85,26 +85,26 @@ class RunningProgram:
     def processes(self) -> dict[str, list[psutil.Process]]:
         """By kind of worker; `driver` is this process, `ray` all else that it has started."""
         found: dict[str, list[psutil.Process]] = {"driver": [psutil.Process()]}
-        for slot in self.program.slots:
-            pid: Any = ray.get(slot.handle.__ray_call__.remote(lambda _worker: os.getpid()), timeout=START_TIMEOUT)
-            found.setdefault(slot.kind, []).append(psutil.Process(int(pid)))
+        for worker in self.workers.handles:
+            pid: Any = ray.get(worker.actor.__ray_call__.remote(lambda _worker: os.getpid()), timeout=START_TIMEOUT)
+            found.setdefault(worker.kind, []).append(psutil.Process(int(pid)))
         known = {process.pid for processes in found.values() for process in processes}
         found["ray"] = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
         return found
 
 
 @contextlib.contextmanager
-def running_program(config: Config) -> Iterator[RunningProgram]:
+def running_program(config: Config) -> Iterator[RunningWorkers]:
     """Start the program of a new run, in a folder that is deleted afterwards; what it says goes to stderr."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         output = RunOutput.create(config, Path(folder) / "run")
         with output:
-            program = build_program(config, probe(config), RunState(config), output)
+            workers = build_program(config, probe(config), RunState(config), output)
             try:
-                yield RunningProgram(config, program, output)
+                yield RunningWorkers(config, workers, output)
             finally:
-                for slot in program.slots:
-                    ray.kill(slot.handle)
+                for worker in workers.handles:
+                    ray.kill(worker.actor)
 
 
 def cpu_seconds(processes: dict[str, list[psutil.Process]]) -> dict[str, float]:

@@ -18,13 +18,13 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
-from benchmarks.cluster import RunningProgram, private_ray, running_program
+from benchmarks.cluster import RunningWorkers, private_ray, running_program
 from benchmarks.engines import changed, engines_for, fresh_player
 from benchmarks.measure import Effort, Row, Samples, make_row
 from benchmarks.replay import record_games
 from benchmarks.self_play import play
 from benchmarks.stubs import NETWORK_SECONDS, UPDATE_SECONDS, SleepingLearner, SleepingSelfPlay
-from muzero_ray.actors.slots import Slot
+from muzero_ray.actors.worker_handle import WorkerHandle
 from muzero_ray.config.files import load_preset
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
@@ -69,19 +69,21 @@ def coordinate(effort: Effort) -> Iterator[Row]:
         mock.patch("muzero_ray.learner.learner.LearnerWorker", SleepingLearner),
         running_program(config) as running,
     ):
-        _push(running.program.one("replay").handle, source.pack(FILL_SEGMENTS), 2)  # so that there are batches to draw
+        _push(running.workers.one("replay").actor, source.pack(FILL_SEGMENTS), 2)  # so that there are batches to draw
         _level(running, config, max(effort.actors), effort.level_seconds)  # to warm up: it does not count
-        slots = running.program.slots
+        handles = running.workers.handles
         for _ in range(effort.passes):
             for actors in effort.actors:
-                running.program.slots = [slot for slot in slots if slot.kind != "self_play" or slot.index < actors]
+                running.workers.handles = [
+                    worker for worker in handles if worker.kind != "self_play" or worker.index < actors
+                ]
                 for key, value in _level(running, config, actors, effort.level_seconds).items():
                     samples.setdefault(key, []).append(value)
             samples.setdefault("cores", []).append(float(psutil.cpu_count() or 1))
             # A round of moves: the root, the simulations, and one step after the other.
             round_seconds = NETWORK_SECONDS * (1 + SIMULATIONS) + STEP_SECONDS * ENVIRONMENTS
             samples.setdefault("sleeps", []).append(ENVIRONMENTS / round_seconds)
-        running.program.slots = slots
+        running.workers.handles = handles
         yield from _rows(samples, effort)
         yield from _intake(running, preset, source, samples[f"play {max(effort.actors)}"], effort)
 
@@ -102,13 +104,13 @@ def _config(preset: Config, actors: int) -> Config:
     )
 
 
-def _level(running: RunningProgram, config: Config, actors: int, seconds: float) -> dict[str, float]:
+def _level(running: RunningWorkers, config: Config, actors: int, seconds: float) -> dict[str, float]:
     """`actors` actors and the learner at full speed: neither waits for the other's budget."""
     run_state = RunState(config)
     run_state.limiter = RateLimiter(1.0, 0, config.learner.batch_size, slack=NEVER)
     run_state.limiter.inserts(PLENTY)
-    players = [slot for slot in running.program.of("self_play") if slot.index < actors]
-    learner = running.program.one("learner")
+    players = [worker for worker in running.workers.of("self_play") if worker.index < actors]
+    learner = running.workers.one("learner")
     busy: list[float] = []
 
     def watch() -> None:
@@ -131,9 +133,9 @@ def _level(running: RunningProgram, config: Config, actors: int, seconds: float)
     }
 
 
-def _logs(slots: list[Slot]) -> list[Any]:
+def _logs(handles: list[WorkerHandle]) -> list[Any]:
     """What the stubs noted since the last look."""
-    logs: list[Any] = ray.get([slot.handle.take_log.remote() for slot in slots], timeout=TIMEOUT)
+    logs: list[Any] = ray.get([worker.actor.take_log.remote() for worker in handles], timeout=TIMEOUT)
     return logs
 
 
@@ -167,20 +169,20 @@ def _rows(samples: Samples, effort: Effort) -> Iterator[Row]:
 
 
 def _intake(
-    running: RunningProgram, preset: Config, source: _Segments, played: list[float], effort: Effort
+    running: RunningWorkers, preset: Config, source: _Segments, played: list[float], effort: Effort
 ) -> Iterator[Row]:
     """Real Breakout segments into the program's replay, as fast as it acknowledges them, while its learner draws
     batches; against what the most actors of this program `played`, and in units of what a real one, with a core of its
     own, plays. They are packed before the clock starts: in the program each actor does that on its own core."""
     player = fresh_player(list(engines_for(preset).values())[-1], preset, probe(preset))
-    learner = running.program.one("learner").handle
+    learner = running.workers.one("learner").actor
     samples: Samples = {"taken": [], "played": [float(np.median(played))] * effort.repeats, "actors": []}
     play("", player, effort.seconds)
     for _ in range(effort.repeats):
         one = play("one", player, effort.seconds)["one"]
         segments = source.pack(INTAKE_SEGMENTS * max(effort.actors))
         training: ray.ObjectRef[Any] = learner.train.remote(NEVER, 1.0, INTAKE_SECONDS)
-        samples["taken"].append(_push(running.program.one("replay").handle, segments, max(effort.actors)))
+        samples["taken"].append(_push(running.workers.one("replay").actor, segments, max(effort.actors)))
         samples["actors"].append(samples["taken"][-1] / one)
         ray.get(training, timeout=TIMEOUT)
     player.close()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import psutil
 import ray
 
-from benchmarks.cluster import RunningProgram, WatchedRunState, cpu_seconds, private_ray, running_program
+from benchmarks.cluster import RunningWorkers, WatchedRunState, cpu_seconds, private_ray, running_program
 from benchmarks.engines import changed
 from benchmarks.measure import Effort, Row, Samples, make_row
 from muzero_ray.config.files import load_preset
@@ -49,7 +49,7 @@ def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
     readings: list[Reading] = []
     with running_program(config) as running:
         run_state = WatchedRunState(config)
-        learner = running.program.one("learner").handle
+        learner = running.workers.one("learner").actor
         ray.get(learner.__ray_call__.remote(_time_learner), timeout=FIRST_UPDATE_TIMEOUT)
         running.run(run_state, lambda: _watch(running, run_state, effort, readings))
         took: dict[str, float] = ray.get(
@@ -72,7 +72,7 @@ def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
     yield make_row("system/learner-in-calls", "s/s", samples, "in calls")
 
 
-def _watch(running: RunningProgram, run_state: WatchedRunState, effort: Effort, readings: list[Reading]) -> None:
+def _watch(running: RunningWorkers, run_state: WatchedRunState, effort: Effort, readings: list[Reading]) -> None:
     processes = running.processes()
     deadline = time.monotonic() + FIRST_UPDATE_TIMEOUT
     while not run_state.learner_steps:

@@ -33,8 +33,8 @@ TIMEOUT = 20.0
 
 SHORT = f"""
 import sys
-import muzero_ray.actors.program
-muzero_ray.actors.program.TIMEOUT = {TIMEOUT}
+import muzero_ray.actors.workers
+muzero_ray.actors.workers.CALL_TIMEOUT = {TIMEOUT}
 from muzero_ray import launch
 if __name__ == "__main__":
     sys.exit(launch.main())

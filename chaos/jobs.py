@@ -16,9 +16,9 @@ import ray
 from chaos.witness import witnessed
 from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.cluster import connect
-from muzero_ray.actors.program import Program
-from muzero_ray.actors.slots import Kind, Slot
 from muzero_ray.actors.supervisor import Supervisor
+from muzero_ray.actors.worker_handle import Kind, WorkerHandle
+from muzero_ray.actors.workers import Workers
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_state import RunState
@@ -97,7 +97,7 @@ class Job:
     """A run in `folder`, as its second thread sees it."""
 
     supervisor: Supervisor
-    program: Program
+    workers: Workers
     run_state: WatchedRunState
     output: RunOutput
     over: threading.Event = field(default_factory=threading.Event)
@@ -122,15 +122,17 @@ class Job:
         if self.over.wait(seconds):
             raise Broken("the run ended")
 
-    def settle(self, slot: Slot) -> None:
+    def settle(self, worker: WorkerHandle) -> None:
         """Wait until it has done something useful since it was harmed last: what comes then is another fault."""
-        self.wait(lambda: slot.ready is None and slot.failures == 0 and slot.call is not None, f"{slot.name} at work")
+        self.wait(
+            lambda: worker.ready is None and worker.failures == 0 and worker.call is not None, f"{worker.name} at work"
+        )
 
-    def replaced(self, slot: Slot, restarts: int, since: float) -> float:
+    def replaced(self, worker: WorkerHandle, restarts: int, since: float) -> float:
         """Wait until a new process has answered in its place; returns how long after `since` that was."""
-        self.wait(lambda: slot.restarts > restarts, f"{slot.name} found lost")
-        self.wait(lambda: slot.ready is None and (slot.answered or 0.0) > since, f"{slot.name} replaced")
-        return (slot.answered or 0.0) - since
+        self.wait(lambda: worker.restarts > restarts, f"{worker.name} found lost")
+        self.wait(lambda: worker.ready is None and (worker.answered or 0.0) > since, f"{worker.name} replaced")
+        return (worker.answered or 0.0) - since
 
     def rate(self, begin: float, end: float) -> float:
         """Env steps per second between two moments of the past."""
@@ -172,9 +174,9 @@ def run_job(folder: Path, harm: Callable[[Job], None], config: Config | None = N
     run_state = WatchedRunState(config)
     errors: list[Exception] = []
     with private_ray(), witnessed(), output:
-        program = build_program(config, probe(config), run_state, output)
-        supervisor = Supervisor(program, run_state, config, output)
-        job = Job(supervisor, program, run_state, output)
+        workers = build_program(config, probe(config), run_state, output)
+        supervisor = Supervisor(workers, run_state, config, output)
+        job = Job(supervisor, workers, run_state, output)
 
         def body() -> None:
             try:

@@ -19,7 +19,7 @@ import safetensors.numpy
 from chaos.jobs import INTERVAL, Job, pid_of, run_job
 from chaos.report import Outcome, largest, median
 from chaos.witness import RESTORED, acknowledged, digest
-from muzero_ray.actors.slots import Kind
+from muzero_ray.actors.worker_handle import Kind
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.output import learner_state
@@ -73,21 +73,21 @@ class Kills:
 
     def one(self, job: Job, kind: Kind, rng: random.Random, began: float = 0.0) -> None:
         """Kill the process of `kind` once and see what comes of it. began: when the job began to train."""
-        slot = job.program.one(kind)
-        job.settle(slot)
+        worker = job.workers.one(kind)
+        job.settle(worker)
         job.sleep(WINDOW + rng.uniform(0.0, RANDOM_SECONDS))
-        restarts, pid = slot.restarts, pid_of(kind)
+        restarts, pid = worker.restarts, pid_of(kind)
         at = time.monotonic()
         self.usual.append(job.rate(at - WINDOW, at))
         self.moments.append(at - began)
         os.kill(pid, signal.SIGKILL)
         if kind == "replay":
-            ray.get(slot.handle.draw.remote(32, 0.4), timeout=120)  # Ray sends it again until it is answered
+            ray.get(worker.actor.draw.remote(32, 0.4), timeout=120)  # Ray sends it again until it is answered
             self.sampling.append(time.monotonic() - at)
-            self.transitions.append(ray.get(slot.handle.metrics.remote(0), timeout=60)["replay/size"])
-        self.back.append(job.replaced(slot, restarts, at))
+            self.transitions.append(ray.get(worker.actor.metrics.remote(0), timeout=60)["replay/size"])
+        self.back.append(job.replaced(worker, restarts, at))
         if kind == "learner":
-            incarnation = slot.restarts
+            incarnation = worker.restarts
             job.wait(
                 lambda: job.run_state.acting.incarnation >= incarnation, "actors with the weights of the new learner"
             )

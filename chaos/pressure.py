@@ -195,7 +195,7 @@ def adds(folder: Path, slow: bool) -> list[tuple[float, int]]:
 def under(job: Job, folder: Path, seconds: float, begin: Callable[[], None], end: Callable[[], None]) -> Pressure:
     """Watch the job from `begin` to `end`, and wait until it trains again."""
     pressure = Pressure()
-    restarts, since = job.program.restarts, time.time()
+    restarts, since = job.workers.restarts, time.time()
     begin()
     try:
         pressure.watch(job, seconds)
@@ -204,7 +204,7 @@ def under(job: Job, folder: Path, seconds: float, begin: Callable[[], None], end
     pressure.pending = most_pending(folder, since, time.time())
     trained = job.run_state.learner_steps
     pressure.back = job.wait(lambda: job.run_state.learner_steps > trained, "training again", 240)
-    pressure.restarts = job.program.restarts - restarts
+    pressure.restarts = job.workers.restarts - restarts
     job.sleep(DUMP_SECONDS)
     pressure.requests = spill_requests(session_folder())
     return pressure

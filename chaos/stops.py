@@ -17,7 +17,7 @@ import psutil
 from chaos.jobs import CLASSES, INTERVAL, Broken, Job, pid_of, run_job
 from chaos.kills import look
 from chaos.report import Outcome, largest
-from muzero_ray.actors.slots import Kind
+from muzero_ray.actors.worker_handle import Kind
 
 TIMEOUT = 9.0
 """Seconds, instead of the program's 300 (and of an hour for games that are played to the end), so that this ends."""
@@ -37,27 +37,27 @@ class Stops:
     alarms: int = 0
 
     def for_ever(self, job: Job, kind: Kind, rng: random.Random) -> None:
-        slot = job.program.one(kind)
-        job.settle(slot)
+        worker = job.workers.one(kind)
+        job.settle(worker)
         job.sleep(rng.uniform(0.0, 3.0))
-        restarts, pid, at = slot.restarts, pid_of(kind), time.monotonic()
+        restarts, pid, at = worker.restarts, pid_of(kind), time.monotonic()
         os.kill(pid, signal.SIGSTOP)
         try:
-            self.found.append(job.wait(lambda: slot.restarts > restarts, f"{kind} found stopped", 3 * TIMEOUT))
-            job.replaced(slot, restarts, at)
+            self.found.append(job.wait(lambda: worker.restarts > restarts, f"{kind} found stopped", 3 * TIMEOUT))
+            job.replaced(worker, restarts, at)
             job.wait(lambda: not psutil.pid_exists(pid), "the stopped process ended", GONE_SECONDS)
         except Broken:
             self.stayed += psutil.pid_exists(pid)
-            if job.over.is_set() or slot.restarts == restarts:
+            if job.over.is_set() or worker.restarts == restarts:
                 raise
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def for_a_while(self, job: Job, kind: Kind, rng: random.Random) -> None:
-        job.settle(job.program.one(kind))
+        job.settle(job.workers.one(kind))
         job.sleep(rng.uniform(0.0, 3.0))
-        restarts, pid = job.program.restarts, pid_of(kind)
+        restarts, pid = job.workers.restarts, pid_of(kind)
         os.kill(pid, signal.SIGSTOP)
         try:
             job.sleep(SHORT)
@@ -65,15 +65,15 @@ class Stops:
             os.kill(pid, signal.SIGCONT)
         job.sleep(SHORT)
         self.short += 1
-        self.alarms += job.program.restarts - restarts
+        self.alarms += job.workers.restarts - restarts
 
 
 @contextlib.contextmanager
 def short_timeouts() -> Iterator[None]:
     with (
-        mock.patch("muzero_ray.actors.program.TIMEOUT", TIMEOUT),
-        mock.patch("muzero_ray.actors.supervisor.TIMEOUT", TIMEOUT),
-        mock.patch("muzero_ray.actors.program.LONG_CALLS", {}),
+        mock.patch("muzero_ray.actors.workers.CALL_TIMEOUT", TIMEOUT),
+        mock.patch("muzero_ray.actors.supervisor.CALL_TIMEOUT", TIMEOUT),
+        mock.patch("muzero_ray.actors.workers.LONG_CALLS", {}),
     ):
         yield
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import PeerLost
-from muzero_ray.learner.rank import RANK_TIMEOUT, TIMEOUT, LearnerRank
+from muzero_ray.learner.rank import LEARNER_TIMEOUT, RANK_TIMEOUT, LearnerRank
 from muzero_ray.training.data_parallel import serve
 from muzero_ray.training.results import LearnerState, TrainStats
 from muzero_ray.types import Weights, WeightsVersion
@@ -103,7 +103,7 @@ class LearnerWorker(LearnerRank):
         newest = {"online": Weights(version, self._learner.weights())}
         if self._publish_target:
             newest["target"] = Weights(version, self._learner.target_weights())
-        ray.get(self._params.publish.remote(newest), timeout=TIMEOUT)
+        ray.get(self._params.publish.remote(newest), timeout=LEARNER_TIMEOUT)
         return self._learner.step
 
     def save(self) -> LearnerState:

@@ -27,10 +27,10 @@ from muzero_ray.training.data_parallel import DataParallelGroup, find, listen_at
 from muzero_ray.training.results import LearnerState
 from muzero_ray.types import FloatArray, ItemKeys
 
-TIMEOUT = 120.0
+LEARNER_TIMEOUT = 120.0
 """Seconds after which replay or the parameter server counts as hung."""
 
-RANK_TIMEOUT = TIMEOUT + 30.0
+RANK_TIMEOUT = LEARNER_TIMEOUT + 30.0
 """The same for another rank, which may itself be waiting for one of those."""
 
 PREFETCH = 2
@@ -142,7 +142,7 @@ class LearnerRank:
 
     @staticmethod
     def _ask(refs: list[ray.ObjectRef[Any]]) -> list[Any]:
-        answers: list[Any] = ray.get(refs, timeout=TIMEOUT)
+        answers: list[Any] = ray.get(refs, timeout=LEARNER_TIMEOUT)
         return answers
 
     def _load(self, state: LearnerState) -> None:

@@ -17,7 +17,7 @@ from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 
-TIMEOUT = 120.0
+REANALYZE_TIMEOUT = 120.0
 """Seconds after which replay or the parameter server counts as hung."""
 
 
@@ -39,9 +39,11 @@ class ReanalyzeWorker:
     def reanalyze(self, transitions: int, seconds: float) -> int:
         """Refresh about `transitions` positions, or for `seconds`; returns how many were."""
         begin = time.monotonic()
-        refs: list[ray.ObjectRef[Any]] = ray.get(self._params.latest.remote("target", self._version), timeout=TIMEOUT)
+        refs: list[ray.ObjectRef[Any]] = ray.get(
+            self._params.latest.remote("target", self._version), timeout=REANALYZE_TIMEOUT
+        )
         if refs:
-            weights: Weights = ray.get(refs[0], timeout=TIMEOUT)
+            weights: Weights = ray.get(refs[0], timeout=REANALYZE_TIMEOUT)
             self._reanalyzer.set_weights(weights)
             self._version = weights.version
         if self._version is None:
@@ -50,8 +52,8 @@ class ReanalyzeWorker:
         while done < transitions and fresh_shards < len(self._replays) and time.monotonic() - begin < seconds:
             replay, before = self._replays[0], done
             self._replays.rotate(-1)
-            for fresh in self._reanalyzer.refresh(ray.get(replay.stale_games.remote(1), timeout=TIMEOUT)):
-                ray.get(replay.replace_targets.remote(*fresh), timeout=TIMEOUT)
+            for fresh in self._reanalyzer.refresh(ray.get(replay.stale_games.remote(1), timeout=REANALYZE_TIMEOUT)):
+                ray.get(replay.replace_targets.remote(*fresh), timeout=REANALYZE_TIMEOUT)
                 done += len(fresh.root_values)
             fresh_shards = fresh_shards + 1 if done == before else 0
         return done

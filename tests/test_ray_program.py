@@ -35,8 +35,8 @@ def killed_run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> P
     """A finished run: its self-play process was killed -9 in the middle, its evaluator before the final score."""
     del ray_cluster
     folder = tmp_path_factory.mktemp("ray") / "run"
-    with running(ray_config(), folder) as (supervisor, program, _, output):
-        victims = [pid_of(program.of("self_play")[0])]
+    with running(ray_config(), folder) as (supervisor, workers, _, output):
+        victims = [pid_of(workers.of("self_play")[0])]
 
         def kill(run_state: RunState) -> None:
             if run_state.env_steps >= KILL_AT and victims:
@@ -45,9 +45,9 @@ def killed_run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> P
         on_progress(output, kill)
         assert supervisor.run()
         assert not victims
-        os.kill(pid_of(program.one("evaluator")), signal.SIGKILL)
+        os.kill(pid_of(workers.one("evaluator")), signal.SIGKILL)
         supervisor.final_evaluation()
-        assert (program.restarts, program.one("evaluator").restarts) == (2, 1)
+        assert (workers.restarts, workers.one("evaluator").restarts) == (2, 1)
     return folder
 
 

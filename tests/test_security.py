@@ -302,13 +302,13 @@ def test_the_key_of_a_run_under_ray_is_nowhere(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     config = ray_config(run={"wandb": "offline", "learner_steps": 10})
     seen: list[str] = []
-    with running(config, tmp_path / "run") as (supervisor, program, _, output):
+    with running(config, tmp_path / "run") as (supervisor, workers, _, output):
         on_progress(
             output, lambda run_state: seen.append(command_lines()) if run_state.learner_steps and not seen else None
         )
         assert supervisor.run()
-        for slot in program.slots:
-            inherited: Any = slot.handle.__ray_call__.remote(lambda _: str(sorted(os.environ.items())))
+        for worker in workers.handles:
+            inherited: Any = worker.actor.__ray_call__.remote(lambda _: str(sorted(os.environ.items())))
             assert CANARY not in ray.get(inherited, timeout=PATIENCE)
     assert "gcs_server" in seen[0]
     assert CANARY not in seen[0]

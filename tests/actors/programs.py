@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-from muzero_ray.actors.program import Program
-from muzero_ray.actors.slots import Slot
 from muzero_ray.actors.supervisor import Supervisor
+from muzero_ray.actors.worker_handle import WorkerHandle
+from muzero_ray.actors.workers import Workers
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_state import RunState
@@ -37,7 +37,7 @@ def ray_config(**sections: dict[str, Any]) -> Config:
 
 
 @contextlib.contextmanager
-def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Program, RunState, RunOutput]]:
+def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Workers, RunState, RunOutput]]:
     """A started program in `folder`, a new run or the next part of one; its processes are killed in the end."""
     checkpoint = load_checkpoint(folder) if folder.exists() else None
     output = RunOutput.reopen(config, folder, checkpoint) if checkpoint else RunOutput.create(config, folder)
@@ -45,17 +45,17 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Program,
     if checkpoint:
         run_state.load_state(checkpoint.state["book"])
     with output:
-        program = build_program(config, probe(config), run_state, output)
-        supervisor = Supervisor(program, run_state, config, output, checkpoint.files if checkpoint else None)
+        workers = build_program(config, probe(config), run_state, output)
+        supervisor = Supervisor(workers, run_state, config, output, checkpoint.files if checkpoint else None)
         try:
-            yield supervisor, program, run_state, output
+            yield supervisor, workers, run_state, output
         finally:
-            for slot in program.slots:
-                ray.kill(slot.handle)
+            for worker in workers.handles:
+                ray.kill(worker.actor)
 
 
-def pid_of(slot: Slot) -> int:
-    pid: int = ray.get(slot.handle.__ray_call__.remote(lambda _: os.getpid()), timeout=PATIENCE)
+def pid_of(worker: WorkerHandle) -> int:
+    pid: int = ray.get(worker.actor.__ray_call__.remote(lambda _: os.getpid()), timeout=PATIENCE)
     return pid
 
 

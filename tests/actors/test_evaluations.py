@@ -31,9 +31,9 @@ def test_an_evaluation_in_slices_shows_how_far_it_is_and_survives_a_kill(
     monkeypatch.setattr(muzero_ray.actors.evaluations, "SLICE_SECONDS", 0.0)
     config = ray_config(run={"learner_steps": 10})
     folder = tmp_path / "run"
-    with running(config, folder) as (supervisor, program, _, output):
+    with running(config, folder) as (supervisor, workers, _, output):
         shown: list[str] = []
-        evaluator = program.one("evaluator")
+        evaluator = workers.one("evaluator")
 
         def evaluating(progress: str | None) -> None:
             shown.append(str(progress))
@@ -65,7 +65,7 @@ def test_the_end_of_the_time_ends_an_evaluation_on_the_way(tmp_path: Path, monke
         run={"learner_steps": 10**6, "minutes": 1_000.0},
         evaluation={"interval_steps": 10},
     )
-    with running(config, tmp_path / "run") as (supervisor, program, _, output):
+    with running(config, tmp_path / "run") as (supervisor, workers, _, output):
         shown: list[str] = []
         output.evaluating = lambda progress: shown.append(str(progress))  # type: ignore[method-assign]
         # The time is up as soon as an evaluation has shown twice how far it is.
@@ -73,7 +73,7 @@ def test_the_end_of_the_time_ends_an_evaluation_on_the_way(tmp_path: Path, monke
         assert supervisor.run()
         said = messages(output)
         supervisor._end_evaluation()
-        assert ray.get(program.one("evaluator").handle.__ray_call__.remote(lambda _: 7), timeout=PATIENCE) == 7
+        assert ray.get(workers.one("evaluator").actor.__ray_call__.remote(lambda _: 7), timeout=PATIENCE) == 7
     moves = [
         int(re.fullmatch(r"evaluation: 0 of 2 episodes, ([\d,]+) moves", one)[1].replace(",", "")) for one in shown[:2]
     ]

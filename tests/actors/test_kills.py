@@ -15,9 +15,9 @@ import pytest
 import ray
 import safetensors.numpy
 
-import muzero_ray.actors.program
+import muzero_ray.actors.workers
 from muzero_ray.actors.replay import ReplayWorker
-from muzero_ray.actors.slots import Slot
+from muzero_ray.actors.worker_handle import WorkerHandle
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_state import RunState
 from muzero_ray.printed import launch_line
@@ -45,13 +45,13 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
     )
     folder = tmp_path / "run"
     died_at: dict[str, int] = {}
-    with running(config, folder) as (supervisor, program, _, output):
+    with running(config, folder) as (supervisor, workers, _, output):
         said = messages(output)
         pids: dict[str, int] = {}
 
         def kill(run_state: RunState) -> None:
             if run_state.learner_steps and not pids:
-                pids.update({kind: pid_of(program.of(kind)[0]) for kind in KILLS.values()})  # type: ignore[arg-type]
+                pids.update({kind: pid_of(workers.of(kind)[0]) for kind in KILLS.values()})  # type: ignore[arg-type]
             for step, kind in KILLS.items():
                 if run_state.learner_steps >= step and kind not in died_at:
                     died_at[kind] = run_state.learner_steps
@@ -60,9 +60,9 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
         on_progress(output, kill)
         assert supervisor.run()
         assert died_at.keys() == set(KILLS.values())
-        assert {kind: program.of(kind)[0].restarts for kind in died_at} == dict.fromkeys(died_at, 1)  # type: ignore[arg-type]
-        assert program.restarts == len(KILLS)
-        replay_size = ray.get(program.one("replay").handle.metrics.remote(0), timeout=PATIENCE)["replay/size"]
+        assert {kind: workers.of(kind)[0].restarts for kind in died_at} == dict.fromkeys(died_at, 1)  # type: ignore[arg-type]
+        assert workers.restarts == len(KILLS)
+        replay_size = ray.get(workers.one("replay").actor.metrics.remote(0), timeout=PATIENCE)["replay/size"]
         (restored,) = [match for text in said if (match := re.match(r"learner restored at step (\d+)", text))]
         supervisor.final_evaluation()
     # The learner repeated one interval at most.
@@ -88,31 +88,31 @@ def test_each_process_once_and_the_run_reaches_its_target(tmp_path: Path) -> Non
 
 def test_a_stopped_process_of_each_way_to_come_back_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP: it lives, holds its connections, and never answers."""
-    monkeypatch.setattr(muzero_ray.actors.program, "TIMEOUT", 20.0)
+    monkeypatch.setattr(muzero_ray.actors.workers, "CALL_TIMEOUT", 20.0)
     config = ray_config(run={"learner_steps": 60, "checkpoint_steps": INTERVAL}, reanalyze={"ratio": 0.0})
-    with running(config, tmp_path / "run") as (supervisor, program, _, output):
+    with running(config, tmp_path / "run") as (supervisor, workers, _, output):
         stopped: dict[str, int] = {}
 
         def stop(run_state: RunState) -> None:
-            for step, slot in ((5, program.one("replay")), (25, program.one("learner"))):
-                if run_state.learner_steps >= step and slot.kind not in stopped:
-                    stopped[slot.kind] = pid_of(slot)
-                    os.kill(stopped[slot.kind], signal.SIGSTOP)
+            for step, worker in ((5, workers.one("replay")), (25, workers.one("learner"))):
+                if run_state.learner_steps >= step and worker.kind not in stopped:
+                    stopped[worker.kind] = pid_of(worker)
+                    os.kill(stopped[worker.kind], signal.SIGSTOP)
 
         on_progress(output, stop)
         assert supervisor.run()
         assert stopped.keys() == {"replay", "learner"}
-        assert program.one("replay").restarts >= 1
-        assert program.one("learner").restarts >= 1
-        assert pid_of(program.one("replay")) != stopped["replay"]
+        assert workers.one("replay").restarts >= 1
+        assert workers.one("learner").restarts >= 1
+        assert pid_of(workers.one("replay")) != stopped["replay"]
     assert load_checkpoint(tmp_path / "run").step == 60
 
 
 def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_path: Path) -> None:
     config = ray_config(reanalyze={"ratio": 0.0})
     zero = tmp_path / "run" / "checkpoints" / "0"
-    with running(config, tmp_path / "run") as (supervisor, program, run_state, output):
-        learner, victims = program.one("learner"), list[int]()
+    with running(config, tmp_path / "run") as (supervisor, workers, run_state, output):
+        learner, victims = workers.one("learner"), list[int]()
 
         def kill_then_stop(_: RunState) -> None:
             if not victims and learner.ready is None:
@@ -136,20 +136,20 @@ def test_a_learner_that_dies_at_once_starts_again_and_step_0_can_be_resumed(tmp_
 def test_weights_that_are_not_finite_are_rolled_back(tmp_path: Path) -> None:
     config = ray_config(run={"learner_steps": 60, "checkpoint_steps": INTERVAL})
     folder = tmp_path / "run"
-    with running(config, folder) as (supervisor, program, _, output):
+    with running(config, folder) as (supervisor, workers, _, output):
         said = messages(output)
         poisoned: list[ray.ObjectRef] = []
 
         def poison(run_state: RunState) -> None:
             if run_state.learner_steps >= 30 and not poisoned:
-                poisoned.append(program.one("learner").handle.__ray_call__.remote(_spoil_weights))
+                poisoned.append(workers.one("learner").actor.__ray_call__.remote(_spoil_weights))
 
         on_progress(output, poison)
         assert supervisor.run()
         assert ray.get(poisoned, timeout=PATIENCE)
-        assert program.one("learner").restarts == 1
+        assert workers.one("learner").restarts == 1
         final = ray.get(
-            ray.get(program.one("params").handle.latest.remote("online", None), timeout=PATIENCE)[0], timeout=PATIENCE
+            ray.get(workers.one("params").actor.latest.remote("online", None), timeout=PATIENCE)[0], timeout=PATIENCE
         )
         assert np.isfinite(final.flat).all()
     assert any("not finite" in text for text in said)
@@ -172,18 +172,20 @@ def test_replay_refuses_the_games_of_who_was_replaced_and_comes_back_whole(tmp_p
         return replace(make_game(rng, 6), id=GameId(0, incarnation, seq))
 
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    slot = Slot("replay", 0, ray.remote(ReplayWorker).options(**options).remote(config, probe(config), 0, tmp_path))
+    worker = WorkerHandle(
+        "replay", 0, ray.remote(ReplayWorker).options(**options).remote(config, probe(config), 0, tmp_path)
+    )
 
     def add(*games: GameHistory) -> list[bool]:
-        return ray.get([slot.handle.add.remote(encode_game(one)) for one in games], timeout=PATIENCE)  # type: ignore[no-any-return]
+        return ray.get([worker.actor.add.remote(encode_game(one)) for one in games], timeout=PATIENCE)  # type: ignore[no-any-return]
 
     try:
         late = game(0, 1)
         assert add(game(0, 0), game(1, 0)) == [True, True]
         assert add(late) == [False]
-        before = ray.get(slot.handle.metrics.remote(0), timeout=PATIENCE)
-        os.kill(pid_of(slot), signal.SIGKILL)
-        assert ray.get(slot.handle.metrics.remote(0), timeout=PATIENCE) == before
+        before = ray.get(worker.actor.metrics.remote(0), timeout=PATIENCE)
+        os.kill(pid_of(worker), signal.SIGKILL)
+        assert ray.get(worker.actor.metrics.remote(0), timeout=PATIENCE) == before
         assert add(late, game(1, 0), game(1, 1)) == [False, False, True]
     finally:
-        ray.kill(slot.handle)
+        ray.kill(worker.actor)

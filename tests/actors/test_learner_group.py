@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from muzero_ray.actors.slots import Slot
+from muzero_ray.actors.worker_handle import WorkerHandle
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.control.run_state import RunState
@@ -52,16 +52,16 @@ def config(steps: int, workers: int) -> Config:
     return ray_config(run=run, learner={"workers": workers}, reanalyze={"ratio": 0.0})
 
 
-def in_peer(slot: Slot, what: Any) -> Any:
+def in_peer(worker: WorkerHandle, what: Any) -> Any:
     """The answer of the other rank to `what(worker)`."""
-    asked = slot.handle.__ray_call__.remote(
+    asked = worker.actor.__ray_call__.remote(
         lambda first: ray.get(first._peers[0].__ray_call__.remote(what), timeout=PATIENCE)
     )
     return ray.get(asked, timeout=PATIENCE)
 
 
-def processes(slot: Slot) -> tuple[psutil.Process, psutil.Process]:
-    return psutil.Process(pid_of(slot)), psutil.Process(in_peer(slot, lambda _: os.getpid()))
+def processes(worker: WorkerHandle) -> tuple[psutil.Process, psutil.Process]:
+    return psutil.Process(pid_of(worker)), psutil.Process(in_peer(worker, lambda _: os.getpid()))
 
 
 def packed(learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -84,39 +84,39 @@ def test_ranks_train_as_one_are_replaced_as_one_and_leave_nobody_behind(tmp_path
     folder = tmp_path / "run"
     ranks: list[tuple[psutil.Process, psutil.Process]] = []
     """First and other rank, of each learner that there was."""
-    with running(config(STEPS, workers=2), folder) as (supervisor, program, _, output):
-        said, slot = messages(output), program.one("learner")
+    with running(config(STEPS, workers=2), folder) as (supervisor, workers, _, output):
+        said, worker = messages(output), workers.one("learner")
         blocked: list[str] = []
         died_at: dict[str, int] = {}
-        program._blocked = _noting(program._blocked, blocked)  # type: ignore[method-assign]
+        workers._blocked = _noting(workers._blocked, blocked)  # type: ignore[method-assign]
 
         def harm(run_state: RunState) -> None:
-            if run_state.learner_steps and slot.ready is None and not ranks:
-                ranks.append(processes(slot))
+            if run_state.learner_steps and worker.ready is None and not ranks:
+                ranks.append(processes(worker))
             if run_state.learner_steps >= ASKS_IN_VAIN and not died_at:
                 died_at["nobody"] = run_state.learner_steps
-                in_peer(slot, ask_in_vain_once)
+                in_peer(worker, ask_in_vain_once)
             for step, rank, who in ((PEER_DIES, 1, "peer"), (FIRST_DIES, 0, "first")):
                 if run_state.learner_steps >= step and who not in died_at and len(ranks) == len(died_at) and blocked:
                     died_at[who] = run_state.learner_steps
                     ranks[-1][rank].kill()
-            if slot.restarts == len(ranks) and slot.ready is None and not slot.fresh:
-                ranks.append(processes(slot))
+            if worker.restarts == len(ranks) and worker.ready is None and not worker.fresh:
+                ranks.append(processes(worker))
 
         on_progress(output, harm)
         assert supervisor.run()
         # Who asked in vain lives and tries again, and so does the other rank.
         assert blocked == ["no answer"]
         assert died_at.keys() == {"nobody", "peer", "first"}
-        assert (slot.restarts, program.restarts) == (2, 2)
+        assert (worker.restarts, workers.restarts) == (2, 2)
         assert sum(text.startswith("learner lost (a worker of the learner is gone or hangs: ") for text in said) == 1
         restored = [int(match[1]) for text in said if (match := re.match(r"learner restored at step (\d+)", text))]
         for step, died in zip(restored, (died_at["peer"], died_at["first"]), strict=True):
             assert died - INTERVAL <= step < STEPS
         everyone = {process for pair in ranks for process in pair}
         assert len(everyone) == 6
-        first = ray.get(slot.handle.__ray_call__.remote(lambda worker: packed(worker._learner)), timeout=PATIENCE)
-        assert first == in_peer(slot, lambda worker: packed(worker._learner))
+        first = ray.get(worker.actor.__ray_call__.remote(lambda worker: packed(worker._learner)), timeout=PATIENCE)
+        assert first == in_peer(worker, lambda worker: packed(worker._learner))
         assert first[1]["step"] == STEPS
     assert psutil.wait_procs(everyone, timeout=PATIENCE)[1] == []
     checkpoint = load_checkpoint(folder)
@@ -130,8 +130,8 @@ def test_ranks_train_as_one_are_replaced_as_one_and_leave_nobody_behind(tmp_path
 
 
 def _noting(blocked: Any, notes: list[str]) -> Any:
-    def noting(slot: Slot, error: Any) -> Any:
+    def noting(worker: WorkerHandle, error: Any) -> Any:
         notes.append(str(error))
-        return blocked(slot, error)
+        return blocked(worker, error)
 
     return noting

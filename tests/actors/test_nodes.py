@@ -15,8 +15,8 @@ import psutil
 import pytest
 import ray
 
-from muzero_ray.actors.program import Program
-from muzero_ray.actors.slots import ProcessLost, Slot
+from muzero_ray.actors.worker_handle import ProcessLost, WorkerHandle
+from muzero_ray.actors.workers import Workers
 from tests.actors.test_program import WAIT, Output, Worker
 from tests.patience import PATIENCE, until
 
@@ -61,12 +61,12 @@ def second_node() -> Iterator[psutil.Process]:
         starter.kill()
 
 
-def collected(program: Program, condition: Any) -> list[Any]:
+def collected(workers: Workers, condition: Any) -> list[Any]:
     """Collect until `condition()`; returns the results of calls."""
     results: list[Any] = []
 
     def holds() -> bool:
-        results.extend(result for _, result in program.collect(WAIT))
+        results.extend(result for _, result in workers.collect(WAIT))
         return bool(condition())
 
     if not condition():
@@ -75,26 +75,26 @@ def collected(program: Program, condition: Any) -> list[Any]:
 
 
 def test_actors_wait_for_a_node_and_again_when_it_has_left_which_is_no_failure() -> None:
-    program = Program([Slot("self_play", 0, spawn("self_play", 0, 0))], spawn, Output())  # type: ignore[arg-type]
-    slot = program.one("self_play")
+    workers = Workers([WorkerHandle("self_play", 0, spawn("self_play", 0, 0))], spawn, Output())  # type: ignore[arg-type]
+    worker = workers.one("self_play")
     try:
-        assert list(program.collect(WAIT)) == []
-        assert slot.ready is not None
+        assert list(workers.collect(WAIT)) == []
+        assert worker.ready is not None
         with second_node() as raylet:
-            assert collected(program, lambda: slot.ready is None) == []
-            assert slot.node != ray.get_runtime_context().get_node_id()
-            slot.send("hang")
+            assert collected(workers, lambda: worker.ready is None) == []
+            assert worker.node != ray.get_runtime_context().get_node_id()
+            worker.send("hang")
             raylet.terminate()
-            (lost,) = collected(program, lambda: slot.restarts)
+            (lost,) = collected(workers, lambda: worker.restarts)
             assert isinstance(lost, ProcessLost)
             assert str(lost) == "its node left"
-        assert list(program.collect(WAIT)) == []
-        assert slot.ready is not None
-        assert (slot.restarts, slot.failures, slot.node) == (1, 0, None)
+        assert list(workers.collect(WAIT)) == []
+        assert worker.ready is not None
+        assert (worker.restarts, worker.failures, worker.node) == (1, 0, None)
         with second_node():
-            assert collected(program, lambda: slot.ready is None) == []
-            time.sleep(max(0.0, slot.retry_at - time.monotonic()))
-            slot.send("work")
-            assert collected(program, lambda: slot.call is None) == [1]
+            assert collected(workers, lambda: worker.ready is None) == []
+            time.sleep(max(0.0, worker.retry_at - time.monotonic()))
+            worker.send("work")
+            assert collected(workers, lambda: worker.call is None) == [1]
     finally:
-        ray.kill(slot.handle)
+        ray.kill(worker.actor)

@@ -47,9 +47,9 @@ def ids(checkpoint: Checkpoint) -> list[list[tuple[int, ...]]]:
 
 def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with running(two_shards(STEPS), folder) as (supervisor, program, _, output):
-        said, shards = messages(output), program.of("replay")
-        assert [slot.name for slot in shards] == ["replay 0", "replay 1"]
+    with running(two_shards(STEPS), folder) as (supervisor, workers, _, output):
+        said, shards = messages(output), workers.of("replay")
+        assert [worker.name for worker in shards] == ["replay 0", "replay 1"]
         victim: list[int] = []
 
         def kill(run_state: RunState) -> None:
@@ -60,10 +60,10 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
         on_progress(output, kill)
         assert supervisor.run()
         assert pid_of(shards[1]) != victim[0]
-        assert [slot.restarts for slot in shards] == [0, 1]
-        assert program.restarts == 1
+        assert [worker.restarts for worker in shards] == [0, 1]
+        assert workers.restarts == 1
         assert "replay 1 was lost and is back" in said
-        sizes = [ray.get(slot.handle.metrics.remote(0), timeout=PATIENCE)["replay/size"] for slot in shards]
+        sizes = [ray.get(worker.actor.metrics.remote(0), timeout=PATIENCE)["replay/size"] for worker in shards]
     assert all(size > 0 for size in sizes)
     assert rows(folder)[-1]["replay/size"] <= sum(sizes)  # more may have come in since
     first = load_checkpoint(folder)
@@ -80,9 +80,9 @@ def test_a_killed_shard_comes_back_with_its_games_and_the_run_can_be_resumed(tmp
     for files in split_shards(first.files, 2):
         assert safetensors.numpy.load(files[ARRAYS_FILE])["index"][:, 6].any()
 
-    with running(two_shards(STEPS_RESUMED), folder) as (supervisor, program, _, output):
-        for slot in program.of("self_play"):
-            pid_of(slot)  # is up: one that starts a second later than the other would miss the whole run
+    with running(two_shards(STEPS_RESUMED), folder) as (supervisor, workers, _, output):
+        for worker in workers.of("self_play"):
+            pid_of(worker)  # is up: one that starts a second later than the other would miss the whole run
         resumed: list[Any] = []
         write = output.checkpoint
 

@@ -14,7 +14,7 @@ from muzero_ray.actors.memory_kills import MemoryKills
 RAYS = "[2026-11-30 08:57:24,642 E 1392 1392] (raylet) worker_pool.cc:660: Some workers have not registered in time"
 
 
-def slot(name: str, *, started: float | None = None) -> Any:
+def worker(name: str, *, started: float | None = None) -> Any:
     """started: when it was made, of one that still has not started; None: it runs."""
     kind = name.rsplit(" ", 1)[0]
     return SimpleNamespace(name=name, kind=kind, ready=None if started is None else object(), started=started or 0.0)
@@ -38,13 +38,13 @@ def test_the_last_words_are_those_of_the_worker_and_not_of_ray(log: Path) -> Non
 
 def test_a_worker_that_has_not_started_is_named_with_the_reason(log: Path) -> None:
     log.write_text("ImportError: no module\n")
-    waiting = [slot("replay 0", started=1.0), slot("params", started=1.0), slot("self_play 0", started=1.0)]
+    waiting = [worker("replay 0", started=1.0), worker("params", started=1.0), worker("self_play 0", started=1.0)]
     assert start_up.placement(waiting, waiting) == (
         "0 of 1 self-play actors placed; not started either: replay 0, params. Ray's log says: ImportError: no module"
     )
     # Those that only wait for CPUs have nothing to do with what is in the log.
-    slots = [slot("self_play 0"), slot("self_play 1", started=1.0)]
-    assert start_up.placement(slots, slots[1:]) == "1 of 2 self-play actors placed"
+    handles = [worker("self_play 0"), worker("self_play 1", started=1.0)]
+    assert start_up.placement(handles, handles[1:]) == "1 of 2 self-play actors placed"
 
 
 def test_a_private_ray_whose_workers_never_start_ends_the_run_with_the_reason(
@@ -52,14 +52,14 @@ def test_a_private_ray_whose_workers_never_start_ends_the_run_with_the_reason(
 ) -> None:
     log.write_text("ImportError: no module\n")
     late = 1.0 + start_up.START_SECONDS + 1.0
-    replay, learner = slot("replay 0", started=1.0), slot("learner", started=1.0)
-    running, waiting = slot("self_play 0"), slot("self_play 1", started=1.0)
+    replay, learner = worker("replay 0", started=1.0), worker("learner", started=1.0)
+    running, waiting = worker("self_play 0"), worker("self_play 1", started=1.0)
     assert start_up.stuck([replay, learner, running], late - 2.0) is None
     reason = start_up.stuck([replay, learner, running], late)
     assert reason is not None
     assert reason.startswith("replay 0, learner did not start within 600 s. Ray's log says: ImportError: no module.")
-    assert "self-play did not start" in str(start_up.stuck([slot("replay 0"), waiting], late))
-    assert start_up.stuck([slot("replay 0"), running, waiting], late) is None  # it waits for CPUs, as it may
+    assert "self-play did not start" in str(start_up.stuck([worker("replay 0"), waiting], late))
+    assert start_up.stuck([worker("replay 0"), running, waiting], late) is None  # it waits for CPUs, as it may
     monkeypatch.setattr(start_up, "is_private", lambda: False)
     assert start_up.stuck([replay, learner, running], late) is None  # a cluster may grow
 

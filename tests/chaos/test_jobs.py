@@ -31,7 +31,7 @@ def line(*game: int, host: str = "a") -> str:
 def make_job(**parts: Any) -> Job:
     """A job with only those parts."""
     nothing: Any = None
-    return Job(**({"supervisor": nothing, "program": nothing, "run_state": nothing, "output": nothing} | parts))
+    return Job(**({"supervisor": nothing, "workers": nothing, "run_state": nothing, "output": nothing} | parts))
 
 
 def test_the_book_ends_exactly_at_its_target(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A process's place: who holds it, whether it runs, when it last answered, how often it died."""
+"""A worker as the supervisor sees it: its actor, whether it runs, when it last answered, how often it died."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ def _reason(error: BaseException) -> str:
 
 
 @dataclass(eq=False)
-class Slot:
-    """One process's place: who holds it now, and what it is doing."""
+class WorkerHandle:
+    """One worker, replacements included: the actor that it is now, and what that is doing."""
 
     kind: Kind
     index: int
-    handle: ActorHandle[Any]
+    actor: ActorHandle[Any]
     restarts: int = 0
     """Its incarnation within this part of the run."""
     failures: int = 0
-    """Deaths since its last useful answer. That a replacement has started is no such answer."""
+    """Deaths since its last useful answer. Starting a replacement does not count as an answer."""
     in_environment: int = 0
     """Of those deaths, how many were an environment's doing: its process was in a call into one, or held too much."""
     blocked: int = 0
@@ -99,7 +99,7 @@ class Slot:
     """Monotonic time of its last call, or of being placed."""
 
     def __post_init__(self) -> None:
-        self.hold(self.handle)
+        self.hold(self.actor)
 
     @property
     def name(self) -> str:
@@ -114,10 +114,10 @@ class Slot:
     def waits_for(self) -> ray.ObjectRef[Any] | None:
         return self.ready if self.ready is not None else self.call
 
-    def hold(self, handle: ActorHandle[Any]) -> None:
-        """Give the place to `handle`."""
-        self.handle = handle
-        self.ready = handle.__ray_call__.remote(node_of)
+    def hold(self, actor: ActorHandle[Any]) -> None:
+        """From now on `actor` is the worker."""
+        self.actor = actor
+        self.ready = actor.__ray_call__.remote(node_of)
         self.node = None
         self.fresh = True
         self.release()
@@ -125,7 +125,7 @@ class Slot:
 
     def send(self, method: str, *arguments: Any, reserved: int = 0) -> None:
         """Call `method`; `waits_for` is then its answer."""
-        self.call = getattr(self.handle, method).remote(*arguments)
+        self.call = getattr(self.actor, method).remote(*arguments)
         self.method, self.reserved, self.started = method, reserved, time.monotonic()
 
     def ping(self) -> None:
