@@ -123,7 +123,7 @@ class Supervisor:
             if self._stop_requested:
                 self._output.message("the learner or replay did not answer: there is no checkpoint of this moment")
                 break
-            # One of them died after the last update. It is restored; what that costs is trained again.
+            # One of them died after the last learner step. It is restored; what that costs is trained again.
             self._hand_out()
             self._collect()
         return not self._stop_requested

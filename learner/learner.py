@@ -67,7 +67,7 @@ class LearnerWorker(LearnerRank):
             raise PeerLost(f"a worker of the learner is gone or hangs: {str(error).splitlines()[0]}") from error
 
     def train(self, steps: int, beta: float, seconds: float) -> TrainStats:
-        """Up to `steps` updates, or as many as start within `seconds`; then the weights are published."""
+        """Up to `steps` learner steps, or as many as start within `seconds`; then the weights are published."""
         published = time.monotonic()
 
         def publish_now_and_then() -> None:

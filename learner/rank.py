@@ -80,7 +80,7 @@ class LearnerRank:
         self._group.check_equal("the first weights", self._learner.fingerprint())
 
     def _train(self, steps: int, beta: float, seconds: float, meanwhile: Callable[[], object]) -> TrainTally:
-        """Up to `steps` updates, or as many as start within `seconds`. meanwhile: done before each.
+        """Up to `steps` learner steps, or as many as start within `seconds`. meanwhile: done before each.
 
         In a group, all ranks end with the same update: also if one of them gets no answer from replay. That one raises
         it, the others return, and the next call finds them in step.

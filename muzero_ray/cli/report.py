@@ -41,7 +41,7 @@ def _report_json(scores: Sequence[RunScore], found: Sequence[Aggregate]) -> str:
 
 def scores_table(scores: Sequence[RunScore]) -> str:
     """One line per run."""
-    rows = [["RUN", "TASK", "SEED", "SCORE", "RANDOM", "HUMAN-NORM.", "EPISODES", "ENV STEPS", "UPDATES"]]
+    rows = [["RUN", "TASK", "SEED", "SCORE", "RANDOM", "HUMAN-NORM.", "EPISODES", "ENV STEPS", "LEARNER STEPS"]]
     for one in scores:
         human = "" if one.human_normalised is None else _figure(one.human_normalised)
         figures = [_figure(one.score), _figure(one.random), human, f"{one.episodes}"]

@@ -239,7 +239,7 @@ class LearnerConfig(FrozenConfig):
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     """Moving average of the weights, used by reanalyze as target network."""
     max_skipped: PositiveInt = 20
-    """Stop after this many non-finite updates in a row."""
+    """Stop after this many non-finite learner steps in a row."""
 
     @model_validator(mode="after")
     def _fits(self) -> LearnerConfig:

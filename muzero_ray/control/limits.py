@@ -77,7 +77,7 @@ def nothing_learned(config: Config, run_state: RunState) -> str | None:
     if run_state.learner_steps:
         return None
     played, needed = run_state.limiter.inserted, config.replay.min_size
-    why = "no update was finished in that time"
+    why = "no learner step was finished in that time"
     by_episodes = config.run.episodes is not None and run_state.episodes >= config.run.episodes
     raised = "run.episodes (--episodes)" if by_episodes else "run.minutes (--minutes)"
     if played < needed:

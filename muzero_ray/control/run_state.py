@@ -53,7 +53,7 @@ class RunState:
 
     @property
     def progress(self) -> float:
-        """Share of the training steps done, in [0, 1]."""
+        """Share of the learner steps done, in [0, 1]."""
         return min(self.learner_steps / self._config.run.learner_steps, 1.0)
 
     @property
@@ -202,7 +202,7 @@ class RunState:
             wall_s=self.seconds,
         )
 
-    def snapshot(self) -> dict[str, float | None]:
+    def display_values(self) -> dict[str, float | None]:
         """What the progress display shows."""
         return {
             "env_steps": self.env_steps,

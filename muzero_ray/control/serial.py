@@ -60,7 +60,7 @@ class SerialRunner:
         """Since the last checkpoint."""
         self._told_begun_anew = False
         self._training: tuple[int, TrainTally] | None = None
-        """Of updates that were interrupted: at which learner step they began, and what came of them so far."""
+        """Of learner steps that were interrupted: at which one they began, and what came of them so far."""
         if checkpoint is not None:
             self._learner.load_state(*learner_state(checkpoint))
             self._archive.load(self._buffer, *split_shards(checkpoint.files, 1))
@@ -86,7 +86,7 @@ class SerialRunner:
             )
 
     def request_stop(self) -> None:
-        """Leave soon: between two moves, updates or games searched again; safe to call from a signal handler."""
+        """Leave soon: between two moves, learner steps or games searched again; safe to call from a signal handler."""
         self._stop_requested = True
 
     def run(self) -> bool:

@@ -1,4 +1,4 @@
-"""Sums over the updates of one call to the learner, from which its statistics are made."""
+"""Sums over the learner steps of one call to the learner, from which its statistics are made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from muzero_ray.training.results import TrainResult, TrainStats
 
 
 class TrainTally:
-    """Sums over the updates of one call to the learner."""
+    """Sums over the learner steps of one call to the learner."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()

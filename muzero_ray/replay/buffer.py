@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from muzero_ray.errors import CheckpointError
-from muzero_ray.replay import snapshot
+from muzero_ray.replay import checkpoint_arrays
 from muzero_ray.replay.batches import build_batch
 from muzero_ray.replay.game_store import GameStore
 from muzero_ray.replay.game_validation import validate_game
@@ -254,7 +254,7 @@ class ReplayBuffer:
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Everything but the games as they came in, exactly: arrays and JSON. Their reanalyzed targets are here."""
-        arrays = snapshot.pack(self._store)
+        arrays = checkpoint_arrays.pack(self._store)
         # Of all games, oldest first: their leaves follow one another around the ring.
         begin = (self._store.next_leaf - self.size) % self._capacity
         to_end = min(self.size, self._capacity - begin)
@@ -276,7 +276,7 @@ class ReplayBuffer:
             raise CheckpointError(
                 f"this replay was saved with {meta['settings']}, now {self._settings()}. Resume with the same config"
             )
-        records = snapshot.unpack(arrays, games)
+        records = checkpoint_arrays.unpack(arrays, games)
         self._clear()
         self._store.start_at(meta["next_game"] - len(records))
         for record in records:

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError, as_checkpoint_error
-from muzero_ray.replay import snapshot
+from muzero_ray.replay import checkpoint_arrays
 from muzero_ray.runs.checkpoint import Checkpoint, load_tensors
 from muzero_ray.runs.files import parse_object, verify
 from muzero_ray.runs.output import open_run
@@ -101,7 +101,7 @@ def _without_lost(files: Mapping[str, bytes], folder: Path) -> _Shard:
         arrays = load_tensors(files[ARRAYS_FILE], Path(ARRAYS_FILE))
         capacity = int(index["buffer"]["settings"]["capacity"])
         keep = np.array([tuple(row[:3]) in found for row in arrays["index"].tolist()], np.bool_)
-        kept, owned = snapshot.select(arrays, keep, capacity)
+        kept, owned = checkpoint_arrays.select(arrays, keep, capacity)
         changed = {
             INDEX_FILE: json.dumps({**index, "chunks": whole}).encode(),
             ARRAYS_FILE: safetensors.numpy.save(kept),

@@ -21,7 +21,7 @@ from muzero_ray.standard_streams import Display, printable_lines
 PLAIN_INTERVAL = 10.0
 """Seconds between two plain lines."""
 
-# Snapshot key -> label. A snapshot may also hold rows of metrics.jsonl; other keys are not shown.
+# Key -> label. Values may also come from rows of metrics.jsonl; other keys are not shown.
 _FIELDS: Final = {
     "score": "score",
     "best_score": "best",
@@ -97,13 +97,13 @@ class Progress:
             self._print_line()
         self._display.close()
 
-    def update(self, snapshot: Mapping[str, float | None]) -> None:
-        """Take newer values; keys not in `snapshot`, or None, keep what they had.
+    def update(self, values: Mapping[str, float | None]) -> None:
+        """Take newer values; keys not in `values`, or None, keep what they had.
 
         `seconds_before`, if given, is how long the earlier parts of a resumed run took; they count as elapsed.
         `seconds` are those that count towards the limit of minutes.
         """
-        self._values.update({key: float(value) for key, value in snapshot.items() if value is not None})
+        self._values.update({key: float(value) for key, value in values.items() if value is not None})
         for key in self._limits:
             if key in self._values:
                 self._first.setdefault(key, self._values[key])

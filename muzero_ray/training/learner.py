@@ -33,7 +33,7 @@ class Learner:
     In a `DataParallelGroup` each rank trains on its part of every batch, and all make the update of the whole batch:
     equal weights, to the bit, stay equal.
 
-    `step` counts updates made (skipped ones do not count). With the same thread count, the same batches give the same
+    `step` counts learner steps, but for skipped ones. With the same thread count, the same batches give the same
     weights to the bit, also across `state`/`load_state`.
     """
 
@@ -54,7 +54,7 @@ class Learner:
         augment: Callable[[Batch, int], Batch] | None = None,
         group: DataParallelGroup | None = None,
     ) -> None:
-        """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of update `step`.
+        """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of learner step `step`.
 
         augment: `(batch, step)` to what is trained on in its place.
         """
@@ -78,7 +78,7 @@ class Learner:
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     def train_step(self, batch: Batch) -> TrainResult:
-        """One update on `batch`. NumericsError after `max_skipped` updates in a row had to be skipped."""
+        """One learner step on `batch`. NumericsError after `max_skipped` in a row had to be skipped."""
         self._optimizer.zero_grad(set_to_none=True)
         total, terms, errors = self._loss(batch if self._augment is None else self._augment(batch, self.step))
         total.backward()  # type: ignore[no-untyped-call]
@@ -182,7 +182,7 @@ class Learner:
         self._skipped_in_row += 1
         if self._skipped_in_row >= self._max_skipped:
             raise NumericsError(
-                f"the last {self._skipped_in_row} updates after learner step {self.step} were not finite "
+                f"the last {self._skipped_in_row} learner steps after step {self.step} were not finite "
                 f"(loss {numbers[0]}, gradient norm {numbers[1]}; learner.max_skipped={self._max_skipped}), so the "
                 "weights stayed as they were. Lower learner.lr or learner.max_grad_norm, or look for extreme rewards"
             )

@@ -10,7 +10,7 @@ from muzero_ray.types import FloatArray
 
 @dataclass(frozen=True)
 class TrainResult:
-    """One update.
+    """One learner step.
 
     losses: `loss/{total,policy,value,reward,consistency}` (batch means under importance weights; consistency only when
     trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped. In a group, of the whole batch.
@@ -34,7 +34,7 @@ class TrainStats:
     seconds: float
     losses: dict[str, float]
     skipped: int
-    """Updates left out because they were not finite."""
+    """Learner steps left out because they were not finite."""
     weights_step: int
     """Learner step after the call."""
     validation: dict[str, float]

@@ -9,10 +9,10 @@ from typing import Literal
 def learning_rate(
     step: int, *, base: float, schedule: Literal["constant", "cosine"], final: float, warmup: int, total: int
 ) -> float:
-    """Learning rate of update number `step` (0-based) of `total`.
+    """Learning rate of learner step `step` (0-based) of `total`.
 
     `cosine` falls from `base` at step 0 to `final * base` at the last one and stays there; `constant` keeps `base`.
-    Either is multiplied by a linear warm-up that reaches 1 at update number `warmup` (counted from 1).
+    Either is multiplied by a linear warm-up that reaches 1 at learner step `warmup` (counted from 1).
     """
     factor = 1.0
     if schedule == "cosine":

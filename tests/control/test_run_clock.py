@@ -104,7 +104,7 @@ def test_what_to_raise_is_the_limit_that_ended_the_run() -> None:
     run_state.limiter.inserts(170)
     enough = nothing_learned(config, run_state)
     assert enough is not None
-    assert "no update was finished in that time" in enough
+    assert "no learner step was finished in that time" in enough
     assert enough.endswith("Raise run.episodes (--episodes)")
     run_state.learner_steps = 1
     assert nothing_learned(config, run_state) is None

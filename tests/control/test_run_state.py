@@ -215,7 +215,7 @@ def test_the_best_score_is_kept_and_equal_scores_count_as_progress() -> None:
     assert (run_state.best_score, run_state.last_score) == (4.0, 4.0)
     run_state.evaluated(evaluation(0.0))
     assert (run_state.best_score, run_state.last_score) == (4.0, 0.0)
-    assert run_state.snapshot()["best_score"] == 4.0
+    assert run_state.display_values()["best_score"] == 4.0
     assert run_state.row()["eval/return_mean"] == 0.0
 
 
@@ -241,7 +241,7 @@ def test_a_book_survives_json_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     for run_state in (first, second):
         run_state.played(played(10, scores=(2.0,), step=12))
         run_state.trained(trained(1, 13, **{"loss/total": 0.7}))
-    for name in ("rollout_budget", "train_budget", "reanalyze_budget", "snapshot", "stop_reason"):
+    for name in ("rollout_budget", "train_budget", "reanalyze_budget", "display_values", "stop_reason"):
         assert getattr(first, name)() == getattr(second, name)(), name
     assert [first.due(task) for task in ("log", "evaluate", "checkpoint")] == [True, False, False]
     assert [second.due(task) for task in ("log", "evaluate", "checkpoint")] == [True, False, False]

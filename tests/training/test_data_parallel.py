@@ -58,7 +58,7 @@ def train_together(group: DataParallelGroup, rank: int) -> dict[str, Any]:
     left["batch norm"] = run("batch norm", batches("batch norm"), **SGD)
     left["batch norm, one update"] = run("batch norm", batches("batch norm")[:1], **SGD)
     last = learner("mlp", group=group, max_skipped=2)
-    with pytest.raises(NumericsError, match="last 2 updates"):
+    with pytest.raises(NumericsError, match="last 2 learner steps"):
         trained(last, [part(poisoned("frames")[1], rank, SIZE)] * 2)
     left["largest"] = group.largest(rank, -rank, 0.1)
     left["equal"] = outcome(lambda: group.check_equal("numbers", 2**52 + 1))

@@ -214,7 +214,7 @@ def test_broken_batches_are_skipped_then_stop_the_run(field: str, poison: float)
     before = trained.weights()
     trained.train_step(bad)
     trained.train_step(bad)
-    with pytest.raises(NumericsError, match=r"last 3 updates after learner step 2 .*learner\.max_skipped=3"):
+    with pytest.raises(NumericsError, match=r"last 3 learner steps after step 2 .*learner\.max_skipped=3"):
         trained.train_step(bad)
     assert np.array_equal(trained.weights(), before)
 
