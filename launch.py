@@ -49,7 +49,7 @@ def build_program(config: Config, task: TaskSpec, run_state: RunState, output: R
     """Every process of a run, and who holds whose handle.
 
     Replay and parameter server hold none; self-play holds {its shard of replay, params}, learner and reanalyze {all
-    shards, params}, the evaluator {params}. Those that a run can not do without are made first: they get their places
+    shards, params}, the evaluator {params}. Those that a run cannot do without are made first: they get their places
     when CPUs are scarce. Every shard writes to the run's folder, so it is on the driver's node, and the learner beside
     it unless only another node can ever hold it (a GPU). Ray restarts the services; the supervisor replaces the
     others, so that each replacement has an incarnation of its own. The other ranks of the learner, if there are any,

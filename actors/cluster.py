@@ -205,7 +205,7 @@ def _join(address: str, namespace: str) -> None:
         )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ConfigError(
-            f"run.address={address}: can not join that cluster ({in_one_line(error)}). Start it first, with "
+            f"run.address={address}: cannot join that cluster ({in_one_line(error)}). Start it first, with "
             "`ray start`, and under the same token (docs/cluster.md); without --address a private Ray is used"
         ) from error
 
@@ -243,7 +243,7 @@ def make_token(file: Path) -> None:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             return
         raise ConfigError(
-            f"Ray's token file {file} can not be made private ({error.strerror}). Name another with RAY_AUTH_TOKEN_PATH"
+            f"Ray's token file {file} cannot be made private ({error.strerror}). Name another with RAY_AUTH_TOKEN_PATH"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A training run as a job of a Ray cluster: what is sent, and what is said when that can not be done."""
+"""A training run as a job of a Ray cluster: what is sent, and what is said when that cannot be done."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def tree(effort: Effort) -> Iterator[Row]:
         where = f"B{batch}/A{actions}"
         yield make_row(f"tree/puct/{where}", "sims/s", samples, "puct", "loop", "loop with an empty step")
         yield make_row(f"tree/gumbel/{where}", "sims/s", samples, "gumbel", "puct", "tree/puct")
-        # How far a simulation walks is most of its cost: figures of trees of other depths can not be compared.
+        # How far a simulation walks is most of its cost: figures of trees of other depths cannot be compared.
         yield make_row(f"tree-depth/puct/{where}", "edges", samples, "puct depth")
         yield make_row(f"tree-depth/gumbel/{where}", "edges", samples, "gumbel depth", "puct depth", "tree-depth/puct")
 

@@ -60,7 +60,7 @@ def whole_system(config: Config, effort: Effort) -> Iterator[Row]:
     samples["other"] = [max(run_state.train_seconds - took["wait"] - took["update"], 0.0)]
     samples |= _slices(readings)
     yield make_row("system/busy", "cores", samples, "busy", "cores", "all cores")
-    # On a machine with other users the first can not be near 1, however well the program does.
+    # On a machine with other users the first cannot be near 1, however well the program does.
     yield make_row("system/busy-of-ours", "cores", samples, "busy", "ours", "what others left of them")
     yield make_row("system/machine", "cores", samples, "machine", "cores", "all cores")
     for kind in readings[0].cpu:

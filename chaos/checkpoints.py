@@ -60,7 +60,7 @@ class Watch:
 
     @classmethod
     def get(cls) -> Watch:
-        """Audit hooks can not be removed: there is one in a process."""
+        """Audit hooks cannot be removed: there is one in a process."""
         if cls._one is None:
             cls._one = cls()
             sys.addaudithook(cls._one._hook)

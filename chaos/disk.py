@@ -40,7 +40,7 @@ ROOM = 4 * 4096
 
 @dataclass(frozen=True)
 class Place:
-    """What can not be written. part: of PARTS. settings: of config.yaml, by pattern, that have it written often.
+    """What cannot be written. part: of PARTS. settings: of config.yaml, by pattern, that have it written often.
 
     early: the fault comes before the program starts. finish: the run ends, with its last evaluation.
     """
@@ -100,7 +100,7 @@ class Disks:
                 os.posix_fallocate(file.fileno(), 0, free)
         else:
             subprocess.run(["umount", "--lazy", self._folder / part], check=True)
-        if fault == "read-only":  # what is open already is written to as before: a mount in use can not be changed
+        if fault == "read-only":  # what is open already is written to as before: a mount in use cannot be changed
             self._attach((part,))
             _mount("-o", "remount,ro,bind", self._folder / part)
             self._attach(() if part else PARTS[1:])

@@ -35,7 +35,7 @@ def tokens(cluster: Cluster, host: Host, folder: Path) -> Outcome:
         host.boot()
         with cluster.train(folder / "log", folder / f"refused with {name}", environment) as program:
             code = program.wait(REFUSED_SECONDS)
-            if code == 2 and "can not join that cluster" in program.error():
+            if code == 2 and "cannot join that cluster" in program.error():
                 drivers += 1
             else:
                 notes.append(f"{name}: the driver ended with {code}: {program.error() or program.printed()[-200:]}")

@@ -11,7 +11,7 @@ class MuZeroRayError(Exception):
 
 
 class ConfigError(MuZeroRayError):
-    """A setting, argument or file the user gave can not be used."""
+    """A setting, argument or file the user gave cannot be used."""
 
     exit_code = 2
 

@@ -71,7 +71,7 @@ def test_a_place_that_can_hold_no_token_is_refused(tmp_path: Path, monkeypatch: 
     file = tmp_path / "file" / "auth_token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
     with pytest.raises(
-        ConfigError, match=r"Ray's token file .*auth_token can not be made private .*RAY_AUTH_TOKEN_PATH"
+        ConfigError, match=r"Ray's token file .*auth_token cannot be made private .*RAY_AUTH_TOKEN_PATH"
     ):
         cluster.make_token(file)
 
@@ -163,7 +163,7 @@ def test_a_cluster_gets_the_code_and_the_token_and_nothing_else(token: Path, mon
 def test_a_cluster_that_can_not_be_joined_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay(monkeypatch, token_mode=True)
     ray.fails = ConnectionError("Could not find\n any running Ray instance.")
-    with pytest.raises(ConfigError, match=r"run.address=auto: can not join that cluster \(Could not find any running"):
+    with pytest.raises(ConfigError, match=r"run.address=auto: cannot join that cluster \(Could not find any running"):
         cluster.connect("auto", "muzero-x")
     with pytest.raises(ConfigError, match=r"run.address=ray://head:10001: the driver must run on a node .*submit"):
         cluster.connect("ray://head:10001", "muzero-x")

@@ -21,5 +21,5 @@ def restore_rng(state: Mapping[str, Any]) -> np.random.Generator:
     try:
         bit_generator.state = dict(state)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"random generator state can not be restored: {error!r}") from error
+        raise CheckpointError(f"random generator state cannot be restored: {error!r}") from error
     return np.random.Generator(bit_generator)

@@ -61,7 +61,7 @@ USAGE = """usage: {program} COMMAND ...
 
 
 def parse_args(argv: Sequence[str]) -> Command:
-    """Raises ConfigError for whatever can not be used, SystemExit(0) once it has printed help."""
+    """Raises ConfigError for whatever cannot be used, SystemExit(0) once it has printed help."""
     name, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
     if name in ("-h", "--help", "help"):
         print_result(USAGE.format(program=launch_line()))
@@ -116,7 +116,7 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     given, where = split(name, options, flags, argv, description)
     preset, file, game = given.pop("preset", None), given.pop("config", None), given.pop("game", None)
     if preset is not None and file is not None:
-        raise ConfigError(f"--config: can not be used with a preset (got {file} and {preset}). Give one of them")
+        raise ConfigError(f"--config: cannot be used with a preset (got {file} and {preset}). Give one of them")
     resume, seeds = given.pop("resume", False), _checked_seeds(given.pop("seeds", None), given)
     if given.pop("serial", False):
         given["run"]["serial"], where["run", "serial"] = True, "--serial"
@@ -149,7 +149,7 @@ def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> t
         return ()
     if "seed" in given["run"]:
         raise ConfigError(
-            f"--seeds: can not be used with --seed (got {shown(seeds)} and {given['run']['seed']}). Give one of them"
+            f"--seeds: cannot be used with --seed (got {shown(seeds)} and {given['run']['seed']}). Give one of them"
         )
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
@@ -189,7 +189,7 @@ def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, 
     resolved = resolve_game(game)
     if "id" in given["env"]:
         raise ConfigError(
-            f"--game: can not be used with --env.id (got {game} and {given['env']['id']}). Give one of them"
+            f"--game: cannot be used with --env.id (got {game} and {given['env']['id']}). Give one of them"
         )
     kind = data.get("env", {}).get("kind", Config().env.kind)
     if kind != "atari":

@@ -51,7 +51,7 @@ def check_across(config: Sections) -> None:
             "Leave it at 0"
         )
     if config.env.kind == "atari" and config.network.kind == "mlp":
-        raise ValueError("network.kind=mlp can not read the images of env.kind=atari. Use network.kind=resnet")
+        raise ValueError("network.kind=mlp cannot read the images of env.kind=atari. Use network.kind=resnet")
     if config.env.kind == "atari" and config.network.kind == "resnet":
         size, factor = config.env.atari.image_size, config.network.downsample
         if size % factor:
@@ -73,7 +73,7 @@ def check_across(config: Sections) -> None:
     gpus, device = config.learner.gpus, config.learner.device
     if config.learner.workers > 1 and gpus < 1 and (device == "cuda" or (device == "auto" and gpus > 0)):
         raise ValueError(
-            f"learner.gpus={gpus:g} for each of learner.workers={config.learner.workers}: two of them can not "
+            f"learner.gpus={gpus:g} for each of learner.workers={config.learner.workers}: two of them cannot "
             "train together on one GPU. Use learner.gpus=1, or learner.device=cpu"
         )
     if config.run.address is not None and device.startswith("cuda") and gpus == 0:

@@ -51,7 +51,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 def raise_all(messages: list[str]) -> None:
     """Raises one ConfigError that holds every message; does nothing without any."""
     if len(messages) > 1:
-        raise ConfigError("\n  ".join([f"{len(messages)} settings can not be used:", *messages]))
+        raise ConfigError("\n  ".join([f"{len(messages)} settings cannot be used:", *messages]))
     if messages:
         raise ConfigError(messages[0])
 

@@ -117,7 +117,7 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8") from None
     except OSError as error:
-        raise ConfigError(f"{path}: can not be read ({error.strerror}). Check the path and its permissions") from None
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions") from None
 
 
 def _short(path: Path) -> str:

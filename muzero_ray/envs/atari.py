@@ -56,14 +56,14 @@ class AtariEnvironment:
             if key in SETTINGS:
                 raise ConfigError(f"env.kwargs.{key}={kwargs[key]!r} has a setting of its own. Use {SETTINGS[key]}")
             if key in FIXED:
-                raise ConfigError(f"env.kwargs.{key}={kwargs[key]!r} can not be set for Atari games. Leave it out")
+                raise ConfigError(f"env.kwargs.{key}={kwargs[key]!r} cannot be set for Atari games. Leave it out")
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each emulator
         cv2.setNumThreads(0)  # one core per environment process; OpenCV would take them all
         options = {"max_num_frames_per_episode": MAX_FRAMES, "full_action_space": False, **kwargs}
         try:
             self._env = ale_py.AtariEnv(game=_rom(game), frameskip=1, repeat_action_probability=0.0, **options)
         except (TypeError, RuntimeError) as error:
-            raise ConfigError(f"env.id={game} can not be made with env.kwargs={dict(kwargs)}: {error}") from error
+            raise ConfigError(f"env.id={game} cannot be made with env.kwargs={dict(kwargs)}: {error}") from error
         self._ale = self._env.ale
         self._loaded = self._ale.cloneState()
         self._sticky, self._held = config.sticky_actions, ale_py.Action.NOOP

@@ -59,7 +59,7 @@ class Environment(Protocol):
         """Replay a snapshot of the same environment and settings. Returns its present frame."""
 
     def close(self) -> None:
-        """Free what the environment holds; it can not be used afterwards."""
+        """Free what the environment holds; it cannot be used afterwards."""
 
 
 class BrokenContract(Exception):

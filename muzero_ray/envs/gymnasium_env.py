@@ -184,7 +184,7 @@ def _find(name: str) -> GymnasiumSpec:
         ) from error
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"env.id={name}: module {error.name!r} can not be imported. "
+            f"env.id={name}: module {error.name!r} cannot be imported. "
             "Install the package, or put its folder on PYTHONPATH"
         ) from error
     except ConfigError:

@@ -156,7 +156,7 @@ def _load(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
     try:
         game = pyspiel.load_game(name)
     except pyspiel.SpielError as error:
-        raise ConfigError(f"env.id={name} can not be loaded by OpenSpiel: {error}") from error
+        raise ConfigError(f"env.id={name} cannot be loaded by OpenSpiel: {error}") from error
     if reason := _unsupported(pyspiel, game):
         raise ConfigError(
             f"env.id={name}: {reason}. Supported: two players in strict turn, zero-sum, no chance, perfect "

@@ -19,7 +19,7 @@ def make_environment(
 
     evaluation: play whole games, that is, without `atari.terminal_on_life_loss` and `opening_moves`. render: `render()`
     gives pictures. note: told of every call into it, from its making on.
-    Raises ConfigError if there is no such environment or it is of a kind that can not be learnt here, EnvironmentFault
+    Raises ConfigError if there is no such environment or it is of a kind that cannot be learnt here, EnvironmentFault
     if it fails while being made.
     """
     if note is not None:

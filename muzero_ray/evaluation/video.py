@@ -61,7 +61,7 @@ def _check_frame(frame: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
 
 
 def _enlarge(frame: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Repeat pixels; then the last row and column once more where a side is odd, which yuv420p can not hold."""
+    """Repeat pixels; then the last row and column once more where a side is odd, which yuv420p cannot hold."""
     frame = frame.repeat(factor, axis=0).repeat(factor, axis=1)
     odd_height, odd_width = frame.shape[0] % 2, frame.shape[1] % 2
     return np.ascontiguousarray(np.pad(frame, ((0, odd_height), (0, odd_width), (0, 0)), mode="edge"))

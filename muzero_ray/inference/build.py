@@ -39,11 +39,11 @@ def make_engine(
     except ImportError as error:
         if engine == "compiled":
             raise ConfigError(
-                f"actors.engine=compiled: convolutional networks need OpenVINO, which can not be imported ({error}). "
+                f"actors.engine=compiled: convolutional networks need OpenVINO, which cannot be imported ({error}). "
                 f"Install it with: {REMEDY}, or use actors.engine=torch"
             ) from error
         say_once(
-            f"actors.engine=auto: torch acts, since OpenVINO can not be imported ({error}). It is several times as "
+            f"actors.engine=auto: torch acts, since OpenVINO cannot be imported ({error}). It is several times as "
             f"fast on one CPU core: {REMEDY}"
         )
         return TorchEngine(network, bf16=bf16)

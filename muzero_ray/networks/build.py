@@ -22,11 +22,11 @@ def make_network(
     """Build the network on the CPU, float32; the same arguments give the same parameters.
 
     observation_shape: stacked, `(C * stack, H, W)` or `(D * stack,)`. consistency: also build the projection.
-    The global torch generator is left as it was. Raises ConfigError if the kind can not read that shape.
+    The global torch generator is left as it was. Raises ConfigError if the kind cannot read that shape.
     """
     if num_actions < 1 or len(observation_shape) not in (1, 3) or min(observation_shape) < 1:
         raise ConfigError(
-            f"network: can not be built for observations of shape {observation_shape} and {num_actions} actions: it "
+            f"network: cannot be built for observations of shape {observation_shape} and {num_actions} actions: it "
             "reads vectors (D,) or images (C, H, W) and needs at least one action. Use an environment that has these"
         )
     with torch.random.fork_rng(devices=[]):
@@ -75,7 +75,7 @@ def _make_resnet(
 ) -> MuZeroNetwork:
     if len(observation_shape) != 3:
         raise ConfigError(
-            f"network.kind=resnet can not read observations of shape {observation_shape}: it needs images or boards "
+            f"network.kind=resnet cannot read observations of shape {observation_shape}: it needs images or boards "
             "(C, H, W). Use network.kind=mlp"
         )
     planes, height, width = observation_shape

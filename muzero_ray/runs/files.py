@@ -54,7 +54,7 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
                 raise CheckpointError(f"{path} is not a regular file")
             yield file
     except OSError as error:
-        raise CheckpointError(f"{path} can not be read: {error.strerror}") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_regular(path: Path, limit: int) -> bytes:

@@ -122,7 +122,7 @@ class ReplayArchive:
             self.save(buffer)
             return
         if INDEX_FILE not in files or ARRAYS_FILE not in files:
-            raise CheckpointError(f"the checkpoint holds no {INDEX_FILE} and {ARRAYS_FILE}: replay can not be restored")
+            raise CheckpointError(f"the checkpoint holds no {INDEX_FILE} and {ARRAYS_FILE}: replay cannot be restored")
         self._seal()  # games of before, if any: what is added from now on must not be among them
         self._write_snapshot(files)
         self._restore(buffer, files[INDEX_FILE], files[ARRAYS_FILE])
@@ -247,7 +247,7 @@ def split_shards(files: Mapping[str, bytes], shards: int) -> list[dict[str, byte
 
 
 def prune_chunks(folder: Path, checkpoints: Path, shards: int = 1) -> None:
-    """Delete chunks in `folder` that no checkpoint still there refers to; none if a checkpoint can not be read.
+    """Delete chunks in `folder` that no checkpoint still there refers to; none if a checkpoint cannot be read.
 
     Chunks that came after the newest checkpoint stay. To be called right after a checkpoint was written.
     """

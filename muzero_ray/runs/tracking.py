@@ -204,12 +204,12 @@ class _WandbThread:
         except (wandb.errors.CommError, wandb.errors.UsageError) as error:
             if mode != "online":
                 raise
-            logger.warning("W&B can not be reached (%s); it goes on offline, `wandb sync` uploads later", error)
+            logger.warning("W&B cannot be reached (%s); it goes on offline, `wandb sync` uploads later", error)
             # The service still holds the id of the failed attempt, and would refuse it.
             _teardown()
             run = self._init(wandb, "offline")
         if not Path(run.dir).resolve().is_relative_to(self._run_dir):
-            # W&B falls back to a temporary folder without a word when it can not write where it was told.
+            # W&B falls back to a temporary folder without a word when it cannot write where it was told.
             place = run.dir
             run.finish()
             raise OSError(f"its files went to {place}, not below {self._run_dir}")

@@ -102,7 +102,7 @@ def puct_step(
 
 @helper
 def _weight(visits: int, most: int, temperature: np.float32) -> float:
-    """visits^(1 / temperature), of which only ratios matter: as share of the largest one it can not overflow."""
+    """visits^(1 / temperature), of which only ratios matter: as share of the largest one it cannot overflow."""
     if visits == 0:
         return 0.0
     share = visits / most

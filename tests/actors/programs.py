@@ -24,7 +24,7 @@ from tests.small_runs import small_config
 
 
 def ray_config(**sections: dict[str, Any]) -> Config:
-    """Every kind of worker, and one self-play actor, so that a run can not end without it."""
+    """Every kind of worker, and one self-play actor, so that a run cannot end without it."""
     run = {"serial": False, "learner_steps": 30, "log_steps": 10, "checkpoint_steps": 15}
     base: dict[str, dict[str, Any]] = {
         "run": small_config().run.model_dump() | run,

@@ -82,7 +82,7 @@ def test_seeds_that_are_none_are_refused(seeds: str) -> None:
 
 
 def test_seeds_go_neither_with_a_seed_nor_with_a_job() -> None:
-    assert "--seeds: can not be used with --seed" in refused("train", "cartpole", "--seed", "1", "--seeds", "2")
+    assert "--seeds: cannot be used with --seed" in refused("train", "cartpole", "--seed", "1", "--seeds", "2")
     address = ["--address", "http://head:8265", "--runs-dir", "/runs"]
     assert "submit: --seeds makes several runs" in refused("submit", "cartpole", *address, "--seeds", "1", "2")
 

@@ -107,7 +107,7 @@ def test_game_mistakes() -> None:
     assert message.startswith(
         "--game: cartpole is no Atari configuration (got Alien with env.kind=gymnasium). Use breakout"
     )
-    assert "can not be used with --env.id" in refused("train", "--game", "Alien", "--env.id", "Pong")
+    assert "cannot be used with --env.id" in refused("train", "--game", "Alien", "--env.id", "Pong")
 
 
 def test_a_run_is_repeated_from_its_config_file(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_run_is_repeated_from_its_config_file(tmp_path: Path) -> None:
     [
         ("", "train: needs a preset, --config FILE or --game NAME. Choose from acrobot, atari, atari_gpu, breakout"),
         ("breakot", "preset: there is no preset of that name (got 'breakot'). Did you mean breakout?"),
-        ("cartpole --config x.yaml", "--config: can not be used with a preset (got x.yaml and cartpole)."),
+        ("cartpole --config x.yaml", "--config: cannot be used with a preset (got x.yaml and cartpole)."),
         ("cartpole --run.sed 3", "--run.sed: unknown option of train. Did you mean --run.seed?"),
         ("cartpole --episode=3", "--episode: unknown option of train. Did you mean --episodes?"),
         ("cartpole --batch-size 3", "--batch-size: unknown option of train. Did you mean --learner.batch-size?"),
@@ -170,7 +170,7 @@ def test_what_tyro_refuses_is_one_line_too(line: str, named: str, capsys: pytest
 
 def test_all_wrong_options_are_listed() -> None:
     message = refused("train", "cartpole", "--run.seed", "x", "--learner.lr", "y")
-    assert message.splitlines()[0] == "2 settings can not be used:"
+    assert message.splitlines()[0] == "2 settings cannot be used:"
     assert "--run.seed" in message
     assert "--learner.lr" in message
     assert refused("train", "cartpole", "--aa", "--bb").count("unknown option") == 2

@@ -261,7 +261,7 @@ def test_every_mistake_of_a_file_is_listed_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         config_file.load_config(file)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "4 settings can not be used:"
+    assert lines[0] == "4 settings cannot be used:"
     assert sorted(line.split(": ")[1] for line in lines[1:]) == [
         "env.kwargs.a",
         "learner.bach_size",

@@ -37,7 +37,7 @@ def test_with_nothing_given_nothing_changes() -> None:
 @pytest.mark.parametrize(
     ("configured", "given", "option"),
     [
-        ({"learner_steps": 50}, {"minutes": 20.0}, "--iterations"),  # the horizon of every schedule can not go
+        ({"learner_steps": 50}, {"minutes": 20.0}, "--iterations"),  # the horizon of every schedule cannot go
         ({}, {"learner_steps": 40}, "--iterations"),
         ({}, {"minutes": 9.0}, "--minutes"),
         ({}, {"episodes": 20}, "--episodes"),

@@ -1,4 +1,4 @@
-"""Gymnasium ids, observation conversion, and the messages for what can not be used."""
+"""Gymnasium ids, observation conversion, and the messages for what cannot be used."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_online_falls_back_to_offline(
     assert [values["env_steps"] for values in run.logged] == [7]
     assert run.finished
     assert writer.dropped == 0
-    assert caplog.text.count("can not be reached") == 1
+    assert caplog.text.count("cannot be reached") == 1
 
 
 @pytest.mark.parametrize(("key", "expected"), [(None, "offline"), ("k" * 40, "online")])
