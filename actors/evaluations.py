@@ -40,7 +40,7 @@ class Evaluations:
             self._output.evaluating(f"{self._title}: {answer}")
             return None
         method = self.method
-        assert method is not None, "an evaluation is dropped between two calls only"
+        assert method is not None, "an evaluation can be dropped only between two calls"
         self.drop()
         return method, answer
 

@@ -173,7 +173,7 @@ def retake_sigterm() -> None:
 
 
 def _raylet_of(process: psutil.Process) -> str | None:
-    """Pid of the raylet that started it, None if it is no worker or another user's."""
+    """Pid of the raylet that started it, None if it is not a worker, or another user's."""
     try:
         return process.environ().get("RAY_RAYLET_PID")
     except psutil.Error:

@@ -121,7 +121,7 @@ class Supervisor:
                 if self.checkpoint():
                     break
             if self._stop_requested:
-                self._output.message("the learner or replay did not answer: there is no checkpoint of this moment")
+                self._output.message("the learner or replay did not answer, so no checkpoint was written")
                 break
             # One of them died after the last learner step. It is restored; what that costs is trained again.
             self._hand_out()

@@ -78,7 +78,7 @@ EXPECTED_AND_GOT = {
     "raise": "step raised an exception: expected none, got KeyError: 'the lamp fell off'",
 }
 
-IN_A_ROW = ". It was the fault number 6 in a row"
+IN_A_ROW = ". That was fault number 6 in a row"
 
 TINY = shlex.split(
     "--env.id my_pkg:MyEnv-v0 --serial --iterations 12 --simulations 3 --run.wandb disabled --replay.min-size 32 "

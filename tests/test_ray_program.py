@@ -134,6 +134,6 @@ def test_a_broken_environment_ends_the_run_with_its_name(tmp_path: Path) -> None
         supervisor.run()
     # The fault as it was raised in the actor, without Ray's wrapping.
     message = r"environment \S*Breaks-v0 \(seed \d+, step \d+\): observation is not finite: .* got nan at \[0\]\. "
-    message += "It was the fault number 6 in a row"
+    message += "That was fault number 6 in a row"
     assert re.fullmatch(message, str(caught.value))
     assert 0 < run_state.env_steps <= 90

@@ -109,12 +109,12 @@ class ArenaCommand(FrozenConfig):
     """Let two play a board game against each other, on both sides, and tell their Elo difference."""
 
     players: tuple[str, str]
-    """Each the folder of a run or of a checkpoint, or random, minimax or mcts:N. One at least is a run's: it says
-    which game."""
+    """Each is the folder of a run or of a checkpoint, or random, minimax or mcts:N. At least one is a run: it says
+    which game is played."""
     games: Games = 100
-    """How many; each two begin alike, with changed sides."""
+    """Games to play. Each pair of games begins alike, with sides changed."""
     seed: NonNegativeInt = 0
-    """Of the openings, and of players that draw lots."""
+    """Seed of the openings, and of players that draw lots."""
     opening_moves: NonNegativeInt = 2
     """Random moves that a game begins with: two networks without noise would play the same game each time."""
     as_json: Annotated[bool, Field(alias="json")] = False
@@ -187,7 +187,7 @@ class PresetsCommand:
 
 
 InspectCommand = EvaluateCommand | ArenaCommand | ReportCommand | PlayCommand
-"""At finished runs, or at ones that stand still."""
+"""Commands that only read a run, which may be finished or stopped."""
 
 Command = TrainCommand | ResumeCommand | SubmitCommand | PresetsCommand | InspectCommand
 

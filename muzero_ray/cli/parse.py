@@ -194,7 +194,7 @@ def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, 
     kind = data.get("env", {}).get("kind", Config().env.kind)
     if kind != "atari":
         raise ConfigError(
-            f"--game: {path.stem} is no Atari configuration (got {game} with env.kind={kind}). "
+            f"--game: {path.stem} is not an Atari configuration (got {game} with env.kind={kind}). "
             f"Use {DEFAULT_ATARI_PRESET}, another with env.kind=atari, or leave --game out"
         )
     return merged(data, {"env": {"id": resolved}}), resolved
@@ -235,7 +235,7 @@ def _check_run(command: str, run: Path) -> None:
             return
         if hint := config_file.copy_hint(run):
             raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
-    reason = "has no config.yaml, so it is no run's folder" if run.exists() else "does not exist"
+    reason = "has no config.yaml, so it is not the folder of a run" if run.exists() else "does not exist"
     folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
     remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"
     raise ConfigError(f"{command}: the folder {reason} (got {run}). {remedy}")

@@ -47,7 +47,7 @@ class EnvConfig(FrozenConfig):
     """`bounds`: integers are scaled by the bounds of their space. `bytes`: uint8 by 255, others not, as in runs that
     were made before this setting."""
     instances: PositiveInt | None = None
-    """How many of this environment can exist at a time (none: any number). 1, for a game server: with --serial and
+    """How many environments can exist at a time (none: any number). Set it to 1 for a game server, with --serial and
     --actors.envs-per-actor 1."""
     frame_stack: Annotated[int, Field(gt=0, le=1024)] = 1
     """Newest frames the network sees at once; missing ones at the start of a game are zeros."""
@@ -164,11 +164,11 @@ class ReplayConfig(FrozenConfig):
     segment_length: PositiveInt = 400
     """Longer games are cut into segments of this many steps."""
     holdout: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
-    """Share of games (or segments) that are kept but never trained on, to measure the learned model on: the metrics
-    `model/` (0: none)."""
+    """Share of games (or segments) that are kept but never trained on, to measure the learned model on them: see the
+    metrics `model/` (0: none)."""
     shards: PositiveInt = 1
-    """Processes that hold the replay, each its share of the capacity and the games of its own actors. More than one
-    pays where one does not keep up with many actors."""
+    """Processes that hold the replay, each its share of the capacity and the games of its own actors. Use several
+    where one cannot keep up with many actors."""
 
     @model_validator(mode="after")
     def _fits(self) -> ReplayConfig:
@@ -210,7 +210,7 @@ class LearnerConfig(FrozenConfig):
     td_steps: PositiveInt = 10
     """n of the n-step value target, in agent steps."""
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.997
-    """Per agent step."""
+    """Discount per agent step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """`sgd` is the paper's, with `momentum`."""
     lr: PositiveFloat = 1e-3
@@ -222,9 +222,9 @@ class LearnerConfig(FrozenConfig):
     warmup_steps: NonNegativeInt = 100
     """Linear warm-up of the learning rate."""
     momentum: Fraction = 0.9
-    """Only for sgd."""
+    """Momentum of sgd."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Of weights only, not of biases and normalisation."""
+    """Applied to weights only, not to biases and normalisation."""
     max_grad_norm: PositiveFloat = 10.0
     """Gradients of a larger norm are scaled down to this."""
     value_weight: NonNegativeFloat = 0.25
@@ -250,8 +250,8 @@ class LearnerConfig(FrozenConfig):
             )
         if self.workers > 1 and (self.device == "mps" or ":" in self.device):
             raise ValueError(
-                f"device={self.device} is a single one, for workers={self.workers}. Use auto, cuda or cpu: each worker "
-                "then takes the GPU that Ray gives it"
+                f"device={self.device} names one device only, for workers={self.workers}. Use auto, cuda or cpu: each "
+                "worker then takes the GPU that Ray gives it"
             )
         return self
 

@@ -47,8 +47,8 @@ def check_across(config: Sections) -> None:
         )
     if config.env.opening_moves and config.env.kind != "openspiel":
         raise ValueError(
-            f"env.opening_moves={config.env.opening_moves} is for board games, and env.kind={config.env.kind} is none. "
-            "Leave it at 0"
+            f"env.opening_moves={config.env.opening_moves} is for board games, and env.kind={config.env.kind} has "
+            "none. Leave it at 0"
         )
     if config.env.kind == "atari" and config.network.kind == "mlp":
         raise ValueError("network.kind=mlp cannot read the images of env.kind=atari. Use network.kind=resnet")
@@ -56,7 +56,7 @@ def check_across(config: Sections) -> None:
         size, factor = config.env.atari.image_size, config.network.downsample
         if size % factor:
             raise ValueError(
-                f"env.atari.image_size={size} is no multiple of network.downsample={factor}: the latent would not "
+                f"env.atari.image_size={size} is not a multiple of network.downsample={factor}: the latent would not "
                 f"be whole. Use {size // factor * factor or factor} or another downsample"
             )
     if config.run.serial and config.replay.shards > 1:

@@ -22,12 +22,12 @@ class ActorsConfig(FrozenConfig):
     """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or
     torch where OpenVINO is not installed."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
-    """Of the convolutional networks that act. `auto`: bf16 on CPUs that have instructions for it (AVX512-BF16, AMX)."""
+    """Precision of convolutional networks that act. `auto`: bf16 on CPUs with instructions for it (AVX512-BF16, AMX)."""
     num_cpus: Cpus = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
     memory_limit: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
-    """GB that a self-play process may hold before it is replaced: an environment that leaks ends no run (none: a
-    quarter of its machine's memory)."""
+    """GB that a self-play process may hold before it is replaced, so that an environment that leaks memory does not
+    end the run (none: a quarter of its machine's memory)."""
     threads: Threads = 1
     """Threads that compute the network, per self-play, reanalyze or evaluator process."""
 
@@ -44,7 +44,7 @@ class EvaluationConfig(FrozenConfig):
     simulations: Simulations | None = None
     """Simulations per move (none: as self-play)."""
     c_scale: PositiveFloat | None = None
-    """In place of `search.c_scale` (gumbel; none: as self-play): a larger one pays where values are accurate."""
+    """Replaces `search.c_scale` (gumbel; none: as self-play). A larger value pays where values are accurate."""
     opponent: OpponentName = "random"
     """Who has the other seat in two-player games: random, minimax (exact, for games small enough to solve), or mcts:N
     (OpenSpiel's MCTS with N simulations a move)."""
@@ -60,7 +60,7 @@ class RunConfig(FrozenConfig):
     runs_dir: str = "runs"
     """Where the folders of runs are made."""
     seed: NonNegativeInt = 0
-    """Of network weights, environments, searches and replay draws."""
+    """Seed of network weights, environments, searches and replay draws."""
     learner_steps: PositiveInt = 100_000
     """Learner steps; also the horizon of every schedule."""
     episodes: PositiveInt | None = None
@@ -83,4 +83,4 @@ class RunConfig(FrozenConfig):
 
 
 LIMITS = {"learner_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}
-"""Those of `run`, and the options of `resume` that raise them."""
+"""The limits in `run`, and the options of `resume` that raise them."""

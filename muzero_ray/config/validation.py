@@ -59,7 +59,7 @@ def raise_all(messages: list[str]) -> None:
 def validate(model: type[Model], data: Mapping[str, Any], where: Mapping[KeyPath, str]) -> Model:
     """Builds `model` from plain data. Raises ConfigError with every mistake and its place.
 
-    Types are strict (text is no number, 1 is no boolean), except that 1e6 and 3.0 do for whole numbers.
+    Types are strict (text is not a number, 1 is not a boolean), except that 1e6 and 3.0 do for whole numbers.
     where: place of each key (`file:line`, or the option on the command line); keys without one hold defaults.
     """
     try:

@@ -133,7 +133,7 @@ def describe_finished(folder: Path, config: Config, checkpoint: Checkpoint) -> s
         return None
     return "\n".join(
         [
-            f"run {folder} is finished: nothing is done",
+            f"run {folder} is finished: there is nothing left to do",
             f"trained: return_mean={score.score:.3f} episodes={score.episodes}",
             f"random:  return_mean={score.random:.3f}",
             *ended,

@@ -82,7 +82,7 @@ class SerialRunner:
             self._told_begun_anew = True
             self._output.message(
                 f"{len(anew)} games in flight begin anew, because replaying them failed. Their moves since the last "
-                f"segment are lost, and the run goes another way than without the break. First of them: {anew[0]}"
+                f"segment are lost, and the run takes another course than without the break. First of them: {anew[0]}"
             )
 
     def request_stop(self) -> None:

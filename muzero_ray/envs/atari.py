@@ -198,7 +198,7 @@ class AtariEnvironment:
     def _continue(self) -> tuple[float, bool, bool]:
         self._lost_a_life = False
         reward, _, truncated = self._advance(ale_py.Action.NOOP)
-        # A second life lost during the no-op is no reason for a game of no steps.
+        # A second life lost during the no-op is not a reason for a game without steps.
         self._lost_a_life = False
         return reward, self._ale.game_over(with_truncation=False), truncated
 

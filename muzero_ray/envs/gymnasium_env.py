@@ -177,9 +177,9 @@ def _find(name: str) -> GymnasiumSpec:
         return gymnasium.spec(bare)
     except gymnasium.error.Error as error:
         near = difflib.get_close_matches(bare, list(gymnasium.registry), n=3, cutoff=0.5)
-        hint = f"Nearest: {', '.join(near)}" if near else "Nothing registered is spelt like it"
+        hint = f"Nearest: {', '.join(near)}" if near else "No registered id is spelt like it"
         raise ConfigError(
-            f"env.id={name} is no registered gymnasium id: {_sentence(error)} {hint}. "
+            f"env.id={name} is not a registered gymnasium id: {_sentence(error)} {hint}. "
             "For an environment of your own write my_pkg:MyEnv-v0, where importing my_pkg registers MyEnv-v0"
         ) from error
     except ModuleNotFoundError as error:

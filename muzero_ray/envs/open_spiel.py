@@ -149,7 +149,7 @@ def _load(name: str, kwargs: tuple[tuple[str, Any], ...]) -> Any:
     if short not in known:
         near = difflib.get_close_matches(short, known, n=3, cutoff=0.4)
         hint = f"Nearest: {', '.join(near)}" if near else f"OpenSpiel has {', '.join(known)}"
-        raise ConfigError(f"env.id={name} is no OpenSpiel game. {hint}")
+        raise ConfigError(f"env.id={name} is not an OpenSpiel game. {hint}")
     if kwargs:
         written = [part for part in name.partition("(")[2].rstrip(")").split(",") if part]
         name = f"{short}({','.join(written + [f'{key}={value}' for key, value in kwargs])})"

@@ -76,7 +76,7 @@ def resolve_game(name: str) -> str:
         return by_key[key]
     near = [by_key[match] for match in difflib.get_close_matches(key, by_key, n=3, cutoff=0.0)]
     raise ConfigError(
-        f"env.id={name} is none of the {len(by_key)} Atari games that one player can play. Nearest: {', '.join(near)}"
+        f"env.id={name} is not one of the {len(by_key)} Atari games for one player. Nearest: {', '.join(near)}"
     )
 
 

@@ -30,7 +30,7 @@ class RestartingEnvironment:
         if self._make is None:
             raise fault
         if self.faults_in_a_row > MAX_FAULTS:
-            raise EnvironmentFault(f"{fault}. It was the fault number {self.faults_in_a_row} in a row") from fault
+            raise EnvironmentFault(f"{fault}. That was fault number {self.faults_in_a_row} in a row") from fault
         with contextlib.suppress(Exception):  # it is broken, so an error here says nothing new
             self.current.close()
         self.current = self._make()

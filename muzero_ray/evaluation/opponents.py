@@ -43,7 +43,7 @@ def game_state(environment: Environment, opponent: str) -> Any:
     state = getattr(environment, "state", None)
     if state is None:
         raise ConfigError(
-            f"opponent={opponent} needs an OpenSpiel game to look ahead in, and {environment.spec.name} is none. "
+            f"opponent={opponent} needs an OpenSpiel game to look ahead in, and {environment.spec.name} is not one. "
             "Use opponent=random"
         )
     return state

@@ -123,7 +123,7 @@ def label_checkpoint(root: Path, step: int, score: float) -> None:
         temporary.replace(path / MANIFEST)
         sync_folder(path)
     except (CheckpointError, OSError) as error:
-        logger.warning("the score of checkpoint %s was not entered: %s", path, error)
+        logger.warning("the score of checkpoint %s was not recorded: %s", path, error)
 
 
 def abandon_later(root: Path, step: int) -> None:
@@ -217,7 +217,7 @@ def load_tensors(content: bytes, path: Path) -> dict[str, Array]:
     try:
         return dict(safetensors.numpy.load(content))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is no valid safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from error
 
 
 def _read_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:

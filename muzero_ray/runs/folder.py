@@ -25,7 +25,7 @@ def run_folder(path: Path) -> Path:
     while not (folder / "config.yaml").is_file():
         if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
             hint = copy_hint(path.parent.parent) or "See `runs/`"
-            raise ConfigError(f"{path} is no run or checkpoint folder: there is no config.yaml. {hint}")
+            raise ConfigError(f"{path} is not a run or checkpoint folder: config.yaml is missing. {hint}")
         folder = folder.parent
     return folder
 

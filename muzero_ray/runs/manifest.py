@@ -30,7 +30,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     content = read_regular(file, _MAX_MANIFEST_BYTES)
     manifest = parse_object(content, file)
     if set(manifest) != {"format", "step", "score", "files", "sha256"} or manifest["format"] != FORMAT:
-        raise CheckpointError(f"{file} is no manifest of format {FORMAT}: the checkpoint is of another program version")
+        raise CheckpointError(
+            f"{file} is not a manifest of format {FORMAT}: another version of the program wrote the checkpoint"
+        )
     if content != manifest_bytes({key: value for key, value in manifest.items() if key != "sha256"}):
         raise CheckpointError(f"{file} does not match its own SHA-256: it is damaged")
     step, score, files = manifest["step"], manifest["score"], manifest["files"]

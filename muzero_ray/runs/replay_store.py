@@ -41,7 +41,7 @@ class ChunkRef:
     def parse(value: object) -> ChunkRef:
         """From untrusted JSON. Raises CheckpointError."""
         if not isinstance(value, dict) or set(value) != {"name", "sha256", "bytes", "count"}:
-            raise CheckpointError(f"replay index: {str(value)[:200]!r} is no chunk reference")
+            raise CheckpointError(f"replay index: {str(value)[:200]!r} is not a chunk reference")
         check_entry(value["name"], value["sha256"], value["bytes"], "replay index")
         if type(value["count"]) is not int or not 0 <= value["count"] <= value["bytes"]:
             raise CheckpointError(
@@ -154,7 +154,7 @@ class ReplayStore:
         content = read_verified(path, ref.bytes, ref.sha256)
         games, end = unpack_records(content)
         if end != len(content) or len(games) != ref.count:
-            raise CheckpointError(f"{path} is no replay chunk of {ref.count} whole games")
+            raise CheckpointError(f"{path} is not a replay chunk of {ref.count} whole games")
         return games
 
     def salvage(self, first: int) -> Iterator[tuple[ChunkRef, list[bytes], int]]:

@@ -50,7 +50,7 @@ class RunScore:
 
     @property
     def human_normalised(self) -> float | None:
-        """None if this is no Atari game, or one without figures of a human."""
+        """None if this is not an Atari game, or if no human figures are known for it."""
         is_atari = self.protocol["environment"]["kind"] == "atari"
         return human_normalised(self.task, self.score) if is_atari else None
 
@@ -180,7 +180,7 @@ def compare(scores: Sequence[RunScore]) -> list[Aggregate]:
 def check_comparable(scores: Sequence[RunScore], *, over_tasks: bool = False) -> None:
     """ConfigError that names the first difference of protocols. over_tasks: which game it is may differ.
 
-    A precision that nobody knows any more is no difference, see `unknown_precision`. Of two that are known it is one.
+    An unknown precision does not count as a difference, see `unknown_precision`. Two known ones that differ do.
     """
     protocols = [_flat(score.protocol) for score in scores]
     for name in sorted(set().union(*protocols)):

@@ -39,7 +39,7 @@ Job = Callable[[Any, Any], None]
 class MetricsWriter:
     """Writes rows to `run_dir/metrics.jsonl` and, unless disabled, to W&B under `run_dir/wandb`.
 
-    A row is in the file when `write` returns; a value that is not finite is written as null, since NaN is no JSON.
+    A row is in the file when `write` returns; a value that is not finite is written as null, since NaN is not JSON.
     W&B gets rows later, at most one per `ROW_INTERVAL`, without null values. Whatever W&B does, callers neither wait
     nor fail: one warning, and the file goes on. `dropped` counts what W&B did not get.
 

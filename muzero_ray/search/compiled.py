@@ -107,8 +107,8 @@ def _keep_scalar(_typing: Any) -> Any:
 
 
 keep_scalar: Any = intrinsic(_keep_scalar)
-"""Stands in a loop over the few visited children of a node, and is no instruction. Else LLVM prepares that loop for 32
-children at a time, which never come, and what it lays aside for them slows down everything around."""
+"""Stands in a loop over the few visited children of a node, and is not an instruction. Without it LLVM prepares that
+loop for 32 children at a time, which never come, and the registers it saves for them slow down everything around."""
 
 
 def _prefetch(_typing: Any, _address: Any) -> Any:

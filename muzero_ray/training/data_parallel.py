@@ -88,7 +88,7 @@ class DataParallelGroup:
         """PeerLost if `number` (below 2^53) is not the same on all ranks."""
         largest, minus_smallest = self.largest(number, -number)
         if largest != -minus_smallest:
-            raise PeerLost(f"{what} differ between the learner's workers, which are to compute the same")
+            raise PeerLost(f"{what} differ between the learner's workers, which should compute the same")
 
 
 @contextlib.contextmanager

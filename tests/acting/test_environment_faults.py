@@ -96,7 +96,7 @@ def test_a_game_that_breaks_is_lost_and_no_other() -> None:
 
 @pytest.mark.parametrize("move", [0, 3])
 def test_one_that_always_breaks_ends_it_at_the_sixth(move: int) -> None:
-    with pytest.raises(EnvironmentFault, match=rf"move {move}\. It was the fault number {MAX_FAULTS + 1} in a row"):
+    with pytest.raises(EnvironmentFault, match=rf"move {move}\. That was fault number {MAX_FAULTS + 1} in a row"):
         play([move], num_envs=1, transitions=100)
 
 

@@ -9,7 +9,7 @@ import pytest
 from chaos.environments import FAULTS, RAISED, SLOW_LEAK, install, judge, run_with
 
 PLACE = "environment chaos_envs:Fault-v0 (seed 5, step 3)"
-LAST = f"error: {PLACE}: reward is not finite: expected a finite number, got nan. It was the fault number 6 in a row"
+LAST = f"error: {PLACE}: reward is not finite: expected a finite number, got nan. That was fault number 6 in a row"
 
 
 @pytest.mark.parametrize(

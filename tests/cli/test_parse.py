@@ -105,7 +105,7 @@ def test_game_mistakes() -> None:
     assert "Breakout" in refused("train", "--game", "Brekout")
     message = refused("train", "cartpole", "--game", "Alien")
     assert message.startswith(
-        "--game: cartpole is no Atari configuration (got Alien with env.kind=gymnasium). Use breakout"
+        "--game: cartpole is not an Atari configuration (got Alien with env.kind=gymnasium). Use breakout"
     )
     assert "cannot be used with --env.id" in refused("train", "--game", "Alien", "--env.id", "Pong")
 

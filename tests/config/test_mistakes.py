@@ -24,7 +24,7 @@ MISTAKES = {
     "openings of no board game": (
         "env:\n  opening_moves: 4\n",
         "2",
-        "env.opening_moves=4 is for board games, and env.kind=gymnasium is none",
+        "env.opening_moves=4 is for board games, and env.kind=gymnasium has none",
         "Leave it at 0",
     ),
     "dashes": (
@@ -182,7 +182,7 @@ MISTAKES = {
     "learners on one device": (
         "learner:\n  workers: 2\n  device: cuda:1\n",
         "3",
-        "learner.device=cuda:1 is a single one, for learner.workers=2",
+        "learner.device=cuda:1 names one device only, for learner.workers=2",
         "Use auto, cuda or cpu",
     ),
     "learners in one process": (

@@ -82,7 +82,7 @@ def test_one_that_breaks_is_replaced_until_it_is_too_often_in_a_row() -> None:
     assert len(made) == 1 + 2 * MAX_FAULTS
     for _ in range(MAX_FAULTS):
         environment.replace(fault)
-    with pytest.raises(EnvironmentFault, match=r"^environment X \(seed 1, step 2\): no\. It was the fault number 6"):
+    with pytest.raises(EnvironmentFault, match=r"^environment X \(seed 1, step 2\): no\. That was fault number 6"):
         environment.replace(fault)
 
 

@@ -153,7 +153,7 @@ def test_ranks_compare_numbers(ranks: list[dict[str, Any]]) -> None:
     for left in ranks:
         assert left["largest"] == [SIZE - 1, 0, 0.1]
         assert left["equal"] is None
-        assert left["unequal"] == "numbers differ between the learner's workers, which are to compute the same"
+        assert left["unequal"] == "numbers differ between the learner's workers, which should compute the same"
 
 
 LOST = 1
