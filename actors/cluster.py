@@ -50,7 +50,7 @@ M_ARENA_MAX = -8
 """The name of a setting in glibc's malloc.h."""
 
 LEAST_STORE_BYTES = 80 << 20
-"""Of Ray's object store; with less it does not start."""
+"""Least size of Ray's object store; with less it does not start."""
 
 
 _folders: list[PrivateFolder] = []

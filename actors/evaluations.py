@@ -9,7 +9,7 @@ from muzero_ray.evaluation.episodes import EpisodesProgress
 from muzero_ray.runs.output import RunOutput
 
 SLICE_SECONDS = 5.0
-"""How long one call plays."""
+"""Seconds that one call plays."""
 
 
 class Evaluations:
@@ -20,7 +20,7 @@ class Evaluations:
         self._output = output
         self._title = ""
         self.method: str | None = None
-        """What began the evaluation in play; None if there is none."""
+        """What began the evaluation in play; None without one."""
 
     @property
     def in_play(self) -> bool:
@@ -45,7 +45,7 @@ class Evaluations:
         return method, answer
 
     def drop(self) -> None:
-        """Its process is gone, or its result is not wanted any more; to be called while no call is in flight."""
+        """Forget the evaluation: its process is gone, or nobody wants its result. No call may be in flight."""
         if self.method is not None:
             self.method = None
             self._output.evaluating(None)

@@ -28,20 +28,20 @@ ENTRYPOINT = ("python", "launch.py", "train", "--config", CONFIG_FILE, "--resume
 """Its configuration says where the cluster is: `run.address` is `auto`."""
 
 RUN_KEY = "muzero_run"
-"""Under which a job's metadata name its run's folder."""
+"""Key in the metadata of a job: the folder of its run."""
 
 REACH_SECONDS = 5.0
 
 START_SECONDS = 120.0
-"""For a job to say that its workers are starting. Nodes may take longer to come; then it is followed no further."""
+"""Seconds for a job to say that its workers are starting. If nodes take longer to come, it is not followed further."""
 
 STARTED = "starting workers"
-"""What a run says once all that can be wrong with the cluster's Python, the settings and Ray was found right."""
+"""What a run prints once the Python of the cluster, the settings and Ray have turned out to be right."""
 
 POLL_SECONDS = 0.5
 
 LAST_LINES = 12
-"""Of the log of a job that did not start, which are shown."""
+"""Last lines shown of the log of a job that did not start."""
 
 
 def submit(command: SubmitCommand) -> str:
@@ -119,7 +119,7 @@ def package(folder: Path, command: SubmitCommand) -> Path:
 
 
 def _reach(address: str) -> None:
-    """ConfigError within seconds, where Ray would try for minutes."""
+    """Raise ConfigError within seconds if nothing answers; Ray would try for minutes."""
     try:
         parts = urlsplit(address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -134,7 +134,7 @@ def _reach(address: str) -> None:
 
 
 def _refuse_second(client: JobSubmissionClient, command: SubmitCommand) -> None:
-    """Two drivers would write to one folder."""
+    """Raise MuZeroRayError if a job trains this run already: two drivers would write to one folder."""
     for job in client.list_jobs():
         if (job.metadata or {}).get(RUN_KEY) == str(command.folder) and not job.status.is_terminal():
             raise MuZeroRayError(

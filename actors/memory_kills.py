@@ -20,7 +20,7 @@ class MemoryKills:
         self._seen = kills()
 
     def newly(self) -> bool:
-        """Whether there were more since the last question."""
+        """Whether there were more since the last call."""
         before, self._seen = self._seen, kills()
         return self._seen > before
 

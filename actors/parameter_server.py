@@ -1,4 +1,4 @@
-"""Where weights are published: the newest, by name, for whoever asks."""
+"""Where weights are published: it answers with the newest, by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WeightsName = Literal["online", "target"]
 class ParameterServer:
     """Holds one `Weights` per name. Objects die with the process that put them, so it puts what it hands out.
 
-    Ray restarts it, empty, under the same handle; `identity` tells. Whoever has no weights yet waits in `latest`.
+    Ray restarts it, empty, under the same handle; `identity` tells. A caller without weights waits in `latest`.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class ParameterServer:
         self._published = {name: asyncio.Event() for name in ("online", "target")}
 
     async def identity(self) -> str:
-        """Another one after each restart."""
+        """Differs after each restart."""
         return self._identity
 
     async def publish(self, newest: dict[WeightsName, Weights]) -> None:

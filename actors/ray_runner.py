@@ -15,7 +15,7 @@ from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.output import RunOutput
 
 MAX_LOSSES = 5
-"""Times that a run survives the loss of its Ray without getting further in between: one more ends it."""
+"""A run survives this many losses of its Ray without progress in between; the next one ends it."""
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,7 @@ class RayRunner:
         self._recover = False
         self._losses = 0
         self._lost_at = -1
-        """Learner step of the last loss."""
+        """Learner step at which Ray was last lost."""
         self._stop_requested = False
 
     def request_stop(self) -> None:

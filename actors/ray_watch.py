@@ -1,4 +1,4 @@
-"""Whether Ray still has the processes without which it does nothing."""
+"""Whether the processes that Ray needs are still there."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from muzero_ray.actors.worker_handle import is_gone
 from muzero_ray.errors import ConfigError, in_one_line
 
 ESSENTIAL = ("gcs_server", "raylet")
-"""Processes of a private Ray whose death ends it; when one of its agents dies, the raylet follows at once. A run needs
-none of the others (log monitor, autoscaler's monitor, dashboard)."""
+"""Processes of a private Ray whose death ends it; when one of its agents dies, the raylet dies at once. A run does not
+need the others (log monitor, autoscaler's monitor, dashboard)."""
 
 LOOK_SECONDS = 5.0
-"""Between two looks at a cluster."""
+"""Seconds between two looks at a cluster."""
 
 SILENT_SECONDS = 30.0
-"""For so long may a cluster's head not answer. After 60 s Ray ends the program, and no one learns how to go on."""
+"""Seconds for which the head of a cluster may be silent. After 60 s Ray would end the program without a hint."""
 
 CONNECT_SECONDS = 2.0
 
 GONE_SECONDS = 30.0
-"""For a killed process to be gone."""
+"""Seconds to wait until a killed process is gone."""
 
 
 class RayLost(Exception):
-    """Ray has lost a process without which nothing goes on."""
+    """Ray has lost a process that it needs."""
 
 
 class RayWatch:
@@ -79,7 +79,7 @@ def left_cluster() -> str | None:
 
 
 def loss() -> str | None:
-    """What of Ray is lost, if anything is."""
+    """What Ray has lost, in words, or None."""
     if not ray.is_initialized():
         return None
     return dead_processes() or left_cluster()
@@ -95,7 +95,7 @@ def answers(address: str) -> bool:
 
 
 def refuse_unreachable(address: str) -> None:
-    """ConfigError within seconds if no cluster is there, where Ray would try for minutes.
+    """Raises ConfigError within seconds if there is no cluster; Ray would try for minutes.
 
     A cluster that is gone leaves its address behind, in RAY_ADDRESS or in a file that `auto` reads.
     """
@@ -118,8 +118,8 @@ def refuse_unreachable(address: str) -> None:
 def shut_down(folders: Sequence[Path]) -> None:
     """`ray.shutdown` of a Ray that may have lost processes, or is not complete: in the end none of them runs any more.
 
-    Without their raylet workers live on for a while, and what they still wrote would be in nobody's books. An agent
-    would make the folder anew that was removed behind it. folders: in which a private Ray of this process works.
+    Without their raylet workers live on for a while, and what they still wrote would not be counted. An agent
+    would recreate the folder that was removed. folders: in which a private Ray of this process works.
     """
     node = ray._private.worker._global_node
     known: list[int] = [info.process.pid for info in node.all_processes.get("raylet", [])] if node is not None else []
@@ -154,7 +154,7 @@ def processes_in(folders: Sequence[Path]) -> list[psutil.Process]:
 
 @contextlib.contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Leave SIGTERM to who handles it now: `ray.init` takes it twice, at its beginning and inside its C++."""
+    """Leave SIGTERM to its present handler: `ray.init` takes it twice, at its beginning and inside its C++."""
     utils: Any = ray._private.utils
     kept = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda _: None
@@ -166,7 +166,7 @@ def own_sigterm() -> Iterator[None]:
 
 
 def retake_sigterm() -> None:
-    """Give SIGTERM back to who handles it in Python: Ray's C++ takes it in `ray.init`, and resets it at the end."""
+    """Give SIGTERM back to its handler in Python: Ray's C++ takes it in `ray.init`, and resets it at the end."""
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)

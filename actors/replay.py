@@ -36,7 +36,7 @@ class ReplayWorker:
             self.recover()
 
     def identity(self) -> str:
-        """Another one after each restart."""
+        """Differs after each restart."""
         return self._identity
 
     def add(self, encoded: bytes) -> bool:

@@ -20,7 +20,7 @@ INTERVAL = 1.0
 """Seconds between two looks at the parameter server: the learner publishes once in this time."""
 
 SHARE = 0.015
-"""Of an actor's time that preparing new weights may cost its thread: what takes 0.15 s is looked for every 10 s.
+"""Share of an actor's time its thread may spend preparing weights: what takes 0.15 s is looked for every 10 s.
 
 The threads of a compiler that it starts come on top: 2 % in all, measured with OpenVINO."""
 

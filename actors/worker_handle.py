@@ -30,11 +30,11 @@ LOST = (RayActorError, ObjectLostError, GetTimeoutError, OutOfMemoryError, NodeD
 
 
 class ProcessLost(Exception):
-    """The process that was asked is gone or hangs, or is of no more use without another."""
+    """The process that was asked is gone or hangs, or cannot work without another that is."""
 
 
 class OtherLost(Exception):
-    """The process that was asked lives; another, which it needs, did not answer it."""
+    """The process that was asked lives, but another one that it needs did not answer."""
 
 
 def answer(ref: ray.ObjectRef[Any], timeout: float) -> Any:
@@ -76,7 +76,7 @@ class WorkerHandle:
     in_environment: int = 0
     """Of those deaths, how many were an environment's doing: its process was in a call into one, or held too much."""
     blocked: int = 0
-    """Calls since then that failed through another's death."""
+    """Calls since then that failed because another process died."""
     retry_at: float = 0.0
     """Monotonic time before which it gets no work."""
     answered: float | None = None
@@ -138,7 +138,7 @@ class WorkerHandle:
         self.call, self.reserved = None, 0
 
     def forgive(self) -> None:
-        """It did what it is there for: whatever happened before is over."""
+        """It did useful work: earlier failures no longer count."""
         self.failures = self.in_environment = self.blocked = 0
         self.rolled_back = False
 

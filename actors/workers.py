@@ -25,7 +25,7 @@ from muzero_ray.runs.output import RunOutput
 SERVICES = ("replay", "params")
 
 MAX_FAILURES = 5
-"""Deaths of one process, without a useful answer in between, that a run survives: one more ends it."""
+"""A run survives this many deaths of one process without a useful answer in between; the next one ends it."""
 
 MAX_BLOCKED = 20
 """Calls in a row that may fail because another process did not answer."""
@@ -121,9 +121,9 @@ class Workers:
         return (result,)
 
     def failed(self, worker: WorkerHandle, reason: str) -> ProcessLost:
-        """Put a new process in the place of one that died or hangs; it gets no work before the backoff is over.
+        """Start a new process in place of one that died or hangs; it gets no work before the backoff is over.
 
-        Machines come and go: that one took its processes with it is held against none of them. Raises RayLost.
+        Machines come and go: the deaths of processes whose node left do not count as failures. Raises RayLost.
         """
         self.watch.check()
         if is_gone(worker.node):
@@ -140,7 +140,7 @@ class Workers:
         return self._replace(worker, reason)
 
     def memory_exceeded(self, worker: WorkerHandle, reason: str) -> None:
-        """Replace one that holds too much memory, as if it had died of that."""
+        """Replace a worker that holds too much memory, as if it had died of that."""
         worker.in_environment += 1
         self.count_failure(worker, reason)
         self._replace(worker, reason)
@@ -166,14 +166,14 @@ class Workers:
         return self.failed(worker, str(error))
 
     def count_failure(self, worker: WorkerHandle, reason: str) -> None:
-        """One more death in a row; MuZeroRayError if it is one too many."""
+        """Count one more death in a row. MuZeroRayError if there were too many."""
         worker.failures += 1
         if worker.failures > MAX_FAILURES:
             kind = EnvironmentFault if worker.in_environment == worker.failures else MuZeroRayError
             raise self._given_up(f"{worker.name} failed {worker.failures} times in a row, last: {reason}", kind)
 
     def _blocked(self, worker: WorkerHandle, error: OtherLost) -> OtherLost:
-        """Its call failed through another's death: it lives, and tries again."""
+        """Its call failed because another process died. It lives, and tries again."""
         worker.release()
         worker.blocked += 1
         if worker.blocked > MAX_BLOCKED:
@@ -190,7 +190,7 @@ class Workers:
         return kind(f"{reason}.\n{table}\n{self._output.resume_hint}")
 
     def _show_placement(self, now: float) -> None:
-        """Say it when workers wait for a place, and when that changes. MuZeroRayError if they wait in vain."""
+        """Tell when workers wait for CPUs, and when that changes. MuZeroRayError if they will never start."""
         waiting = [
             worker for worker in self.handles if worker.ready is not None and now - worker.started > PLACING_SECONDS
         ]

@@ -22,7 +22,7 @@ class ActorsConfig(FrozenConfig):
     """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or
     torch where OpenVINO is not installed."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
-    """Precision of convolutional networks that act. `auto`: bf16 on CPUs with instructions for it (AVX512-BF16, AMX)."""
+    """Precision of convolutional networks that act. `auto`: bf16 on CPUs that have AVX512-BF16 or AMX."""
     num_cpus: Cpus = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
     memory_limit: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
