@@ -88,6 +88,6 @@ def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | No
     converted = read_config(folder / "config.yaml").changes
     output = RunOutput.reopen(config, folder, checkpoint, lock)
     if converted:
-        output.message(f"config.yaml was written by an older version; in the new one {', '.join(converted)}")
+        output.message(f"config.yaml was converted from an older version: {', '.join(converted)}")
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
     return RunStart(config, task, output, checkpoint)

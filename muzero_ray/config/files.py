@@ -11,7 +11,7 @@ from typing import Any
 
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import KeyPath, leaf_paths, nearest, shown, validate
-from muzero_ray.config.versions import KEY, VERSION, convert
+from muzero_ray.config.versions import KEY, VERSION, NewerVersion, convert
 from muzero_ray.config.yaml_file import Loaded, dump_yaml, read_yaml
 from muzero_ray.errors import ConfigError
 
@@ -89,6 +89,8 @@ def load_run_config(folder: Path) -> Config:
     try:
         data, where, _ = convert(read_yaml(folder / "config.yaml"))
         config = validate(Config, data, where)
+    except NewerVersion:
+        raise  # so are the copies
     except ConfigError as error:
         raise ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error)) from None
     if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":

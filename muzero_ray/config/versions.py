@@ -18,14 +18,18 @@ KEY = "version"
 """The key of a config file that says its version."""
 
 
+class NewerVersion(ConfigError):
+    """A newer program wrote the file."""
+
+
 def convert(loaded: Loaded) -> Loaded:
     """The same settings as this version writes them, without `version`; `changes` lists what was converted.
 
-    Raises ConfigError for a version that this program does not know, and for a setting given under two names.
+    Raises NewerVersion, and ConfigError for a version that is not one or a setting that is given under two names.
     """
     version, place = _version(loaded), loaded.where.get((KEY,), "")
     if version > VERSION:
-        raise ConfigError(
+        raise NewerVersion(
             f"{place}: {KEY}: the file was written by a newer muzero_ray (got version {version}; this one reads up to "
             f"{VERSION}). Update muzero_ray"
         )

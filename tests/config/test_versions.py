@@ -104,3 +104,12 @@ def test_every_name_of_today_exists_and_no_old_one_does() -> None:
     settings = set(leaf_paths(Config))
     assert set(RENAMED.values()) <= settings
     assert not settings & set(RENAMED)
+
+
+def test_a_newer_run_is_refused_without_the_hint_at_a_copy_which_is_newer_too(tmp_path: Path) -> None:
+    write(tmp_path, "version: 3\n")
+    copy = tmp_path / "checkpoints" / "10" / "run_config.yaml"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("version: 3\n")
+    with pytest.raises(ConfigError, match=r"written by a newer muzero_ray .* Update muzero_ray$"):
+        load_run_config(tmp_path)
