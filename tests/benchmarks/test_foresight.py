@@ -40,7 +40,7 @@ class Corridor:
 
 
 def test_the_true_game_is_gone_on_with_from_each_position(player: Player) -> None:
-    found = collect(player.config, player.shape, player.engine, 12)
+    found = collect(player.config, player.task, player.engine, 12)
     places = np.rint(found.observations[:, 0] * LENGTH).astype(int)
     discount = player.config.learner.discount
     assert found.over[:, 0].all()  # to the left: the end
@@ -56,7 +56,7 @@ def test_the_true_game_is_gone_on_with_from_each_position(player: Player) -> Non
 def test_a_right_model_agrees_and_one_with_the_actions_changed_round_does_not(
     player: Player, right: int, agreement: float
 ) -> None:
-    positions = collect(player.config, player.shape, player.engine, 12)
+    positions = collect(player.config, player.task, player.engine, 12)
     for found in foresight(player.config, Corridor(1.0, moves_right=right), positions):  # type: ignore[arg-type]
         assert found.agreement == pytest.approx(agreement)
         assert found.most == pytest.approx(1.0)
@@ -65,7 +65,7 @@ def test_a_right_model_agrees_and_one_with_the_actions_changed_round_does_not(
 
 def test_a_network_that_knows_nothing_tells_no_actions_apart(player: Player) -> None:
     """Fresh weights: every value is 0, so that only the rewards of the true game differ."""
-    positions = collect(player.config, player.shape, player.engine, 12)
+    positions = collect(player.config, player.task, player.engine, 12)
     found = list(foresight(player.config, player.engine, positions))
     assert [line.moves for line in found] == list(MOVES)
     assert all(line.spread == pytest.approx(0.0, abs=1e-6) for line in found)
