@@ -146,7 +146,7 @@ def test_any_config_survives_dump_and_load(tmp_path_factory: pytest.TempPathFact
     file.write_text(text, encoding="utf-8", newline="")
     assert config_file.load_config(file) == config
     # Other YAML readers, which follow the older rules, read the same.
-    assert yaml.safe_load(text) == config.to_dict()
+    assert yaml.safe_load(text) == {"version": 2, **config.to_dict()}
 
 
 def test_every_setting_is_dumped() -> None:
