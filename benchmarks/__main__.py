@@ -1,7 +1,8 @@
 """How fast is it, against what the machine allows? `python -m benchmarks [PART ...] [--quick] [--json FILE]`
 
 docs/performance.md says what each part measures, against which limit, and how to read the table.
-Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
+Two checkouts of the code are compared by `python -m benchmarks sameness PATH` (do runs stay as they were). Commands of
+their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
 `python -m benchmarks.board_exact RUN` (how exact is a board agent), `python -m benchmarks.ablation PRESET` (which parts
 of the recipe pay), `python -m benchmarks.diagnose RUN` (does looking ahead help), `python -m benchmarks.offline RUN`
 (what other settings learn from the same games), `python -m benchmarks.learning PRESET` (does it still learn as well),
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import coordination, engine_quality, learner, replay, search, self_play, system, weights
+from benchmarks import coordination, engine_quality, learner, replay, sameness, search, self_play, system, weights
 from benchmarks.bars import judge
 from benchmarks.measure import FULL, QUICK, Effort, Row, headline, load_rows, machine, report, table
 
@@ -39,14 +40,21 @@ PARTS: dict[str, Part] = {
 }
 
 
+COMPARISONS: dict[str, Callable[[list[str]], int]] = {"sameness": sameness.main}
+"""With another checkout of the code; each takes the rest of the command line and returns the exit code."""
+
+
 def main(arguments: list[str] | None = None) -> None:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in COMPARISONS:
+        sys.exit(COMPARISONS[words[0]](words[1:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' '.join(PARTS)} (default: all)")
     parser.add_argument("--runs", nargs="+", type=Path, default=[], help="trained runs, for the quality of the engines")
     parser.add_argument("--quick", action="store_true", help="a few short repeats, to see that everything works")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), help="default: %(default)s")
     parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, print the table of such a file")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(words)
     if chosen.table is not None:
         result = json.loads(chosen.table.read_text())
         print(headline(result))
