@@ -1,8 +1,9 @@
 """How fast is it, against what the machine allows? `python -m benchmarks [PART ...] [--quick] [--json FILE]`
 
 docs/performance.md says what each part measures, against which limit, and how to read the table.
-Two checkouts of the code are compared by `python -m benchmarks sameness PATH` (do runs stay as they were). Commands of
-their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
+Two checkouts of the code are compared by `python -m benchmarks against PATH` (is this one as fast) and
+`python -m benchmarks sameness PATH` (do runs stay as they were).
+Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
 `python -m benchmarks.board_exact RUN` (how exact is a board agent), `python -m benchmarks.ablation PRESET` (which parts
 of the recipe pay), `python -m benchmarks.diagnose RUN` (does looking ahead help), `python -m benchmarks.offline RUN`
 (what other settings learn from the same games), `python -m benchmarks.learning PRESET` (does it still learn as well),
@@ -22,7 +23,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import coordination, engine_quality, learner, replay, sameness, search, self_play, system, weights
+from benchmarks import (
+    against,
+    coordination,
+    engine_quality,
+    learner,
+    replay,
+    sameness,
+    search,
+    self_play,
+    system,
+    weights,
+)
 from benchmarks.bars import judge
 from benchmarks.measure import FULL, QUICK, Effort, Row, headline, load_rows, machine, report, table
 
@@ -39,8 +51,7 @@ PARTS: dict[str, Part] = {
     "coordination": coordination.coordination,
 }
 
-
-COMPARISONS: dict[str, Callable[[list[str]], int]] = {"sameness": sameness.main}
+COMPARISONS: dict[str, Callable[[list[str]], int]] = {"against": against.main, "sameness": sameness.main}
 """With another checkout of the code; each takes the rest of the command line and returns the exit code."""
 
 

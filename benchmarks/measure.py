@@ -208,8 +208,13 @@ def table(rows: Sequence[Row]) -> str:
         baseline = row.baseline or "(a baseline)"
         figure = number(row.figure)
         cells.append((row.name, figure, f"{spread:.0f} %", row.unit, ratio, span, baseline, row.bar or "", met))
+    return padded(cells, right=(1, 2, 4, 5))
+
+
+def padded(cells: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """A Markdown table whose columns line up. cells: lines of equal length, the header first. right: columns aligned
+    to the right."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    right = (1, 2, 4, 5)
     lines = [
         "| "
         + " | ".join(
