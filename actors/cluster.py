@@ -83,8 +83,7 @@ def connect(address: str | None, namespace: str) -> str | None:
         use_token(token)
     limit_malloc_arenas()
     # Only now: Ray reads these variables once, when it is first imported.
-    from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
-
+    from muzero_ray.actors.ray_internals import asks_for_token
     from muzero_ray.actors.ray_watch import own_sigterm
 
     warning = None
@@ -93,7 +92,7 @@ def connect(address: str | None, namespace: str) -> str | None:
             warning = start_private(namespace)
         else:
             _join(address, namespace)
-    if get_authentication_mode() == AuthenticationMode.TOKEN:
+    if asks_for_token():
         return warning
     if address is None:
         disconnect()

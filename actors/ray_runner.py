@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from muzero_ray.actors.cluster import disconnect
-from muzero_ray.actors.ray_watch import RayLost, is_private, loss
+from muzero_ray.actors.ray_internals import is_private
+from muzero_ray.actors.ray_watch import RayLost, loss
 from muzero_ray.actors.supervisor import Supervisor
 from muzero_ray.actors.worker_handle import backoff
 from muzero_ray.control.run_state import RunState

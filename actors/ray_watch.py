@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import ray
 
+from muzero_ray.actors import ray_internals
+from muzero_ray.actors.ray_internals import is_private
 from muzero_ray.actors.worker_handle import is_gone
 from muzero_ray.errors import ConfigError, in_one_line
 
@@ -60,16 +61,9 @@ class RayWatch:
             raise RayLost(f"the head of the cluster at {address} has not answered for {now - self._answered:.0f} s")
 
 
-def is_private() -> bool:
-    """Whether this process started the Ray that it uses."""
-    node = ray._private.worker._global_node
-    return node is not None and bool(node.all_processes)
-
-
 def dead_processes() -> str | None:
     """Which of the ESSENTIAL processes of a private Ray are dead, in words."""
-    node = ray._private.worker._global_node
-    dead: list[str] = [name for name, _ in node.dead_processes() if name in ESSENTIAL] if node is not None else []
+    dead = [name for name in ray_internals.dead_processes() if name in ESSENTIAL]
     return f"Ray's own {' and '.join(dead)} died" if dead else None
 
 
@@ -99,10 +93,8 @@ def refuse_unreachable(address: str) -> None:
 
     A cluster that is gone leaves its address behind, in RAY_ADDRESS or in a file that `auto` reads.
     """
-    from ray._private.services import canonicalize_bootstrap_address
-
     try:
-        where = canonicalize_bootstrap_address(address)
+        where = ray_internals.cluster_address(address)
     except (ConnectionError, OSError, ValueError) as error:
         reason = in_one_line(error)
     else:
@@ -121,12 +113,11 @@ def shut_down(folders: Sequence[Path]) -> None:
     Without their raylet workers live on for a while, and what they still wrote would not be counted. An agent
     would recreate the folder that was removed. folders: in which a private Ray of this process works.
     """
-    node = ray._private.worker._global_node
-    known: list[int] = [info.process.pid for info in node.all_processes.get("raylet", [])] if node is not None else []
+    known = ray_internals.raylet_pids()
     started = processes_in(folders)  # `ray.shutdown` does not know those of a `ray.init` that a signal ended
-    if node is not None and dead_processes():
+    if dead_processes():
         # Or `ray.shutdown` would do so only after it has put SIGTERM back to what ends the program.
-        node.kill_all_processes(check_alive=False)
+        ray_internals.kill_processes()
     ray.shutdown()
     retake_sigterm()
     _kill(started)
@@ -155,13 +146,10 @@ def processes_in(folders: Sequence[Path]) -> list[psutil.Process]:
 @contextlib.contextmanager
 def own_sigterm() -> Iterator[None]:
     """Leave SIGTERM to its present handler: `ray.init` takes it twice, at its beginning and inside its C++."""
-    utils: Any = ray._private.utils
-    kept = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda _: None
     try:
-        yield
+        with ray_internals.without_sigterm_handler():
+            yield
     finally:
-        utils.set_sigterm_handler = kept
         retake_sigterm()
 
 

@@ -8,9 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import ray
-
-from muzero_ray.actors.ray_watch import is_private
+from muzero_ray.actors.ray_internals import is_private, logs_folder
 from muzero_ray.actors.worker_handle import WorkerHandle
 
 START_SECONDS = 600.0
@@ -56,19 +54,13 @@ def stuck(handles: Sequence[WorkerHandle], now: float) -> str | None:
 
 def last_words() -> str | None:
     """The last line that a process of a private Ray wrote before it died at its start, or else Ray's own last error."""
-    logs = _logs()
-    if logs is None:
+    logs = logs_folder()
+    if logs is None or not is_private():
         return None
     lines = [line for line in _end(logs / "raylet.err").splitlines() if line.strip()]
     theirs = [line for line in lines if not _BY_RAY.match(line)]
     said = theirs[-1] if theirs else _BY_RAY.sub(r"\1", lines[-1]) if lines else None
     return said.strip()[:SAID_LENGTH] if said else None
-
-
-def _logs() -> Path | None:
-    """Folder of the logs of a private Ray."""
-    node = ray._private.worker._global_node
-    return Path(node.get_logs_dir_path()) if node is not None and is_private() else None
 
 
 def _end(path: Path) -> str:

@@ -18,10 +18,9 @@ import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
+from muzero_ray.inference.openvino_internals import convert
 from muzero_ray.networks.flat import check_flat, flatten_state, num_parameters
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.supports import Support, h_inverse
@@ -248,10 +247,7 @@ def _trace(function: Callable[..., Tensors], network: MuZeroNetwork, examples: S
         # Of deprecation (it is what OpenVINO reads), and of sizes that become constants (but for the rows, they are).
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(run, (*rows, *tensors.values()), check_trace=False)  # type: ignore[no-untyped-call]
-    # Without `ov.convert_model`, which takes ten times as long and reports its use over the network.
-    decoder = TorchScriptPythonDecoder(traced, shared_memory=False)  # must outlive the conversion
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    graph: Any = frontend.convert(frontend.load(decoder))
+    graph: Any = convert(traced)
     for parameter, example in zip(graph.get_parameters(), examples, strict=False):
         parameter.set_element_type(_OV_TYPES[example.dtype.name])
         parameter.set_partial_shape(ov.PartialShape([-1, *example.shape[1:]]))

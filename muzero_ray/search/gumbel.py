@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.search.compiled import INF, ONE, ZERO, fast_exp, helper, keep_scalar, step
+from muzero_ray.search.compiled import INF, ONE, ZERO, fast_exp, helper, step
+from muzero_ray.search.numba_internals import keep_scalar
 from muzero_ray.search.tree import (
     Exchange,
     Tree,

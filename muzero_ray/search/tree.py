@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from muzero_ray.search import workspace
-from muzero_ray.search.compiled import INF, ONE, ZERO, array_at, fast_exp, helper, prefetch, step
+from muzero_ray.search.compiled import INF, ONE, ZERO, fast_exp, helper, step
+from muzero_ray.search.numba_internals import array_at, prefetch
 from muzero_ray.search.workspace import EDGE, NODE, ROW
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, LongArray
 

@@ -24,7 +24,7 @@ def worker(name: str, *, started: float | None = None) -> Any:
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the processes of a private Ray write before they have a log of their own."""
     monkeypatch.setattr(start_up, "is_private", lambda: True)
-    monkeypatch.setattr(start_up, "_logs", lambda: tmp_path)
+    monkeypatch.setattr(start_up, "logs_folder", lambda: tmp_path)
     return tmp_path / "raylet.err"
 
 
