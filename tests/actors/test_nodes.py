@@ -17,7 +17,8 @@ import ray
 
 from muzero_ray.actors.worker_handle import ProcessLost, WorkerHandle
 from muzero_ray.actors.workers import Workers
-from tests.actors.test_workers import WAIT, Output, Worker
+from tests.actors.small_worker import Worker
+from tests.actors.test_workers import WAIT, Output
 from tests.patience import PATIENCE, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

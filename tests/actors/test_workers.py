@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,42 +16,13 @@ import muzero_ray.actors.workers
 from muzero_ray.actors.worker_handle import OtherLost, ProcessLost, WorkerHandle, answer, backoff
 from muzero_ray.actors.workers import MAX_BLOCKED, MAX_FAILURES, Workers
 from muzero_ray.envs.crash_note import CrashNote
-from muzero_ray.errors import CheckpointError, EnvironmentFault, MuZeroRayError, NumericsError, PeerLost
+from muzero_ray.errors import CheckpointError, EnvironmentFault, MuZeroRayError, NumericsError
+from tests.actors.small_worker import Worker
 from tests.patience import PATIENCE, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 WAIT = 0.2
-
-
-class Worker:
-    """Does as it is told."""
-
-    def __init__(self, incarnation: int = 0, broken: bool = False) -> None:
-        if broken:
-            raise KeyError("no such game")
-        self.incarnation = incarnation
-
-    def work(self) -> int:
-        return self.incarnation
-
-    def die(self) -> None:
-        os._exit(1)
-
-    def hang(self) -> None:
-        time.sleep(600)
-
-    def diverge(self) -> None:
-        raise NumericsError("the weights are not finite")
-
-    def lose_peer(self) -> None:
-        raise PeerLost("a worker of the learner is gone")
-
-    def refuse(self) -> None:
-        raise CheckpointError("the disk is full")
-
-    def ask(self, other: Any, method: str) -> Any:
-        return ray.get(getattr(other, method).remote(), timeout=1 if method == "hang" else PATIENCE)
 
 
 class Output:
