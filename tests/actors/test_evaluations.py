@@ -29,7 +29,7 @@ def test_an_evaluation_in_slices_shows_how_far_it_is_and_survives_a_kill(
 ) -> None:
     """Each call plays one round only. The evaluator is killed in the middle of the final evaluation."""
     monkeypatch.setattr(muzero_ray.actors.evaluations, "SLICE_SECONDS", 0.0)
-    config = ray_config(run={"learner_steps": 10})
+    config = ray_config(run={"learner_steps": 10}, reanalyze={"ratio": 0.0})
     folder = tmp_path / "run"
     with running(config, folder) as (supervisor, workers, _, output):
         shown: list[str] = []
@@ -63,6 +63,7 @@ def test_the_end_of_the_time_ends_an_evaluation_on_the_way(tmp_path: Path, monke
     config = ray_config(
         env={"id": "tests.odd_environments:Endless-v0", "max_moves": None},
         run={"learner_steps": 10**6, "minutes": 1_000.0},
+        reanalyze={"ratio": 0.0},
         evaluation={"interval_steps": 10},
     )
     with running(config, tmp_path / "run") as (supervisor, workers, _, output):

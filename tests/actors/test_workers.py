@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 WAIT = 0.2
 
+FAILURES = 2
+"""In place of MAX_FAILURES: each of them costs the start of a process."""
+
 
 class Output:
     """What the truth table needs of a run's."""
@@ -46,6 +49,7 @@ def spawn(kind: Any, index: int, restarts: int) -> Any:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     """One evaluator and one self-play actor; who failed may work again at once."""
     monkeypatch.setattr(muzero_ray.actors.workers, "backoff", lambda _: 0.0)
+    monkeypatch.setattr(muzero_ray.actors.workers, "MAX_FAILURES", FAILURES)
     monkeypatch.setattr(muzero_ray.actors.workers, "PLACING_SECONDS", PATIENCE)  # nothing is said of slow starts
     result = Workers(
         [
@@ -104,33 +108,33 @@ def test_who_dies_is_replaced_by_its_next_incarnation(workers: Workers) -> None:
 def test_a_new_process_that_is_ready_has_proved_nothing(workers: Workers) -> None:
     """Else a worker that dies of each call would be replaced for ever."""
     worker = workers.one("self_play")
-    for _ in range(MAX_FAILURES):
+    for _ in range(FAILURES):
         placed(workers)
         assert isinstance(call(workers, worker, "die"), ProcessLost)
     placed(workers)
-    with pytest.raises(MuZeroRayError, match=rf"self_play 0 failed {MAX_FAILURES + 1} times in a row") as caught:
+    with pytest.raises(MuZeroRayError, match=rf"self_play 0 failed {FAILURES + 1} times in a row") as caught:
         call(workers, worker, "die")
-    assert worker.restarts == MAX_FAILURES
+    assert worker.restarts == FAILURES
     lines = str(caught.value).splitlines()
     assert lines[-1] == "Go on with: resume"
     # The worst first, each with its line of the table.
     assert lines[1].split()[:2] == ["self_play", "0"]
-    assert f"restarts {MAX_FAILURES}, failures {MAX_FAILURES + 1}" in lines[1]
+    assert f"restarts {FAILURES}, failures {FAILURES + 1}" in lines[1]
     assert lines[2].split()[0] == "evaluator"
 
 
-@pytest.mark.parametrize("noted", [MAX_FAILURES + 1, MAX_FAILURES])
+@pytest.mark.parametrize("noted", [FAILURES + 1, FAILURES])
 def test_deaths_in_an_environment_are_its_fault_if_all_are(workers: Workers, noted: int) -> None:
     worker = workers.one("self_play")
     with tempfile.TemporaryDirectory() as folder:
         workers._notes = SimpleNamespace(path=Path(folder))  # type: ignore[assignment]
-        for death in range(MAX_FAILURES + 1):
+        for death in range(FAILURES + 1):
             placed(workers)
             if death < noted:
                 CrashNote(Path(folder, worker.note), "Lights-v0").enter("step", 17, death)
-            if death < MAX_FAILURES:
+            if death < FAILURES:
                 call(workers, worker, "die")
-        kind = EnvironmentFault if noted > MAX_FAILURES else MuZeroRayError
+        kind = EnvironmentFault if noted > FAILURES else MuZeroRayError
         with pytest.raises(MuZeroRayError) as caught:
             call(workers, worker, "die")
     assert type(caught.value) is kind
@@ -141,11 +145,11 @@ def test_deaths_in_an_environment_are_its_fault_if_all_are(workers: Workers, not
 
 def test_one_that_holds_too_much_is_replaced_and_not_for_ever(workers: Workers) -> None:
     worker = workers.one("self_play")
-    for _ in range(MAX_FAILURES):
+    for _ in range(FAILURES):
         placed(workers)
         assert isinstance(call(workers, worker, "work"), int)
         workers.memory_exceeded(worker, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
-    assert worker.restarts == MAX_FAILURES
+    assert worker.restarts == FAILURES
     placed(workers)
     with pytest.raises(EnvironmentFault, match=r"last: environment Lights-v0 \(seed 1, step 2\)"):
         workers.memory_exceeded(worker, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
