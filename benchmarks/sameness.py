@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from benchmarks.checkouts import HERE, checkout, run_python
+from muzero_ray.config import renamed
 from muzero_ray.errors import ConfigError
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.metrics import MACHINE_METRICS
@@ -29,8 +30,8 @@ from muzero_ray.types import Array, GameHistory
 
 PRESETS = ("cartpole", "tictactoe", "breakout")
 
-RENAMED: Mapping[str, str] = {"run.training_steps": "run.learner_steps"}
-"""Old name -> new name of settings and metrics. Under either, a run means the same."""
+RENAMED: Mapping[str, str] = {".".join(old): ".".join(new) for old, new in renamed.RENAMED.items()}
+"""Old name -> new name of settings; metrics that get another name belong here, too."""
 
 OPTIONS = {
     "run.wandb": "disabled",
