@@ -177,15 +177,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of each run (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     found: list[str] = []
+    work = Path(tempfile.mkdtemp(prefix="sameness-"))
     try:
         there = checkout(chosen.path)
-        work = Path(tempfile.mkdtemp(prefix="sameness-"))
         for preset in chosen.presets:
             summary, lines = compare(preset, there, work, chosen.learner_steps, chosen.seed)
             print(summary, *lines, sep="\n  ", flush=True)
             found += lines
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        shutil.rmtree(work)
         return 2
     if found:
         print(f"The runs are in {work}.")

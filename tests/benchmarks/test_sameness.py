@@ -163,3 +163,4 @@ def test_a_failed_run_says_what_the_program_said(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert sameness.main([str(tmp_path)]) == 2
     assert "error: the disk is full" in capsys.readouterr().err
+    assert list(tmp_path.glob("sameness-*")) == []
