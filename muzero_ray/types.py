@@ -7,7 +7,7 @@ never an emulator frame. Values and rewards are in env units everywhere outside 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -18,6 +18,9 @@ IntArray = NDArray[np.int32]
 LongArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Array = NDArray[Any]
+
+MetricKind = Literal["mean", "last", "sum", "rate", "max"]
+"""What a row of metrics holds of the values since the last row; rate: their sum per second."""
 
 
 @dataclass(frozen=True)

@@ -112,28 +112,13 @@ class RunState:
         self.episodes += len(stats.episodes)
         self._recent.extend(episode.score for episode in stats.episodes)
         for episode in stats.episodes:
-            self.metrics.add("train/return_mean", episode.score)
-            self.metrics.add("train/length_mean", episode.length)
-        self.metrics.update(
-            {
-                "search/sims_per_s": stats.simulations,
-                "search/depth": stats.depth,
-                "search/root_entropy": stats.root_entropy,
-                "search/kl_prior": stats.kl_prior,
-                "actors/env_steps_per_s": stats.transitions,
-                "actors/environment_faults": len(stats.faults),
-                # The learner publishes before it reports: its newest weights may be ahead of the counters.
-                "actors/weights_lag": max(self.learner_steps - stats.version.step, 0),
-            }
-        )
+            self.metrics.update(episode.metrics())
+        self.metrics.update(stats.metrics(self.learner_steps))
 
     def trained(self, stats: TrainStats) -> None:
         self.learner_steps = stats.weights_step
         self.limiter.samples(stats.steps)
-        self.metrics.update(stats.losses)
-        self.metrics.update(stats.validation)
-        self.metrics.add("learner/steps_per_s", stats.steps)
-        self.metrics.add("learner/skipped", stats.skipped)
+        self.metrics.update(stats.metrics())
 
     def learner_at(self, step: int) -> None:
         """The learner says that it is at `step`: back at a checkpoint, or ahead of reports that were lost.

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from muzero_ray.evaluation.protocol import EvaluationProtocol
-from muzero_ray.types import FloatArray, IntArray
+from muzero_ray.types import FloatArray, IntArray, MetricKind
+
+METRICS: Final[Mapping[str, MetricKind]] = {
+    "eval/return_mean": "last",
+    "eval/return_std": "last",
+    "eval/length_mean": "last",
+    "eval/episodes": "last",
+    "eval/simulations": "last",
+}
+"""Of the newest evaluation."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from muzero_ray.replay.buffer import ReplayBuffer
+from muzero_ray.types import MetricKind
+
+METRICS: Final[Mapping[str, MetricKind]] = {
+    "replay/size": "last",
+    "replay/bytes": "last",
+    "replay/games": "last",
+    "replay/samples_per_insert": "last",
+    "replay/target_age": "last",
+    "replay/priority_max": "last",
+}
+"""All of replay; `samples_per_insert` is counted by the rate limiter."""
 
 
 def replay_metrics(buffer: ReplayBuffer, learner_step: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Every metric a run may log: its name and how values between two rows are combined. The single source of names.
+"""Every metric a run may log, and how rows are made. Names are declared in `METRICS` beside what measures them.
 
 A row is one line of metrics.jsonl and one step in W&B; its axis is `env_steps`.
 """
@@ -8,65 +8,47 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
-Kind = Literal["mean", "last", "sum", "rate", "max"]
+from muzero_ray.acting import rollout_stats
+from muzero_ray.evaluation import result
+from muzero_ray.replay import metrics as replay
+from muzero_ray.training import clamping, losses, results, validation_metrics
+from muzero_ray.types import MetricKind
 
 AXES: Final = ("env_steps", "learner_steps", "episodes", "wall_s")
 """In every row. Counters since the run began (a resumed run goes on counting); wall_s in seconds, those that count
 towards `run.minutes`."""
 
-METRICS: Final[Mapping[str, Kind]] = {
-    "eval/return_mean": "last",
-    "eval/return_std": "last",
-    "eval/length_mean": "last",
-    "eval/episodes": "last",
-    "eval/simulations": "last",
-    "train/return_mean": "mean",
-    "train/length_mean": "mean",
-    "loss/total": "mean",
-    "loss/policy": "mean",
-    "loss/value": "mean",
-    "loss/reward": "mean",
-    "loss/consistency": "mean",
-    "learner/steps_per_s": "rate",
-    "learner/grad_norm": "mean",
-    "learner/lr": "last",
-    "learner/skipped": "sum",
-    "learner/reward_clamped": "mean",
-    "learner/reward_largest": "max",
-    "learner/value_clamped": "mean",
-    "learner/value_largest": "max",
-    "replay/size": "last",
-    "replay/bytes": "last",
-    "replay/games": "last",
-    "replay/samples_per_insert": "last",
-    "replay/target_age": "last",
-    "replay/priority_max": "last",
-    "model/value_error_first": "mean",
-    "model/value_error_last": "mean",
-    "model/value_explained_first": "mean",
-    "model/value_explained_last": "mean",
-    "model/value_bias": "mean",
-    "model/reward_error_first": "mean",
-    "model/reward_error_last": "mean",
-    "model/reward_explained_first": "mean",
-    "model/reward_explained_last": "mean",
-    "model/policy_kl": "mean",
-    "model/policy_entropy": "mean",
-    "search/sims_per_s": "rate",
-    "search/depth": "mean",
-    "search/root_entropy": "mean",
-    "search/kl_prior": "mean",
+GROUPS: Final = ("eval", "train", "loss", "learner", "replay", "model", "search", "actors", "system")
+"""What stands before the slash, in the order of a row."""
+
+PROGRAM: Final[Mapping[str, MetricKind]] = {
     "actors/alive": "last",
     "actors/restarts": "last",
-    "actors/environment_faults": "sum",
-    "actors/env_steps_per_s": "rate",
-    "actors/weights_lag": "mean",
     "system/rss_mb": "last",
     "system/object_store_mb": "last",
 }
-"""name -> what a row holds of the values since the last row: "mean", "last", "sum", "max", "rate" (sum per second)."""
+"""Of the run's processes, measured by what supervises them."""
+
+
+def _in_order(*declared: Mapping[str, MetricKind]) -> dict[str, MetricKind]:
+    names = [name for metrics in declared for name in metrics]
+    kinds = {name: kind for metrics in declared for name, kind in metrics.items()}
+    return {name: kinds[name] for name in sorted(names, key=lambda name: GROUPS.index(name.partition("/")[0]))}
+
+
+METRICS: Final[Mapping[str, MetricKind]] = _in_order(
+    PROGRAM,
+    result.METRICS,
+    rollout_stats.METRICS,
+    losses.METRICS,
+    results.METRICS,
+    clamping.METRICS,
+    replay.METRICS,
+    validation_metrics.METRICS,
+)
+"""Every name, in the order of a row."""
 
 MACHINE_METRICS: Final = frozenset(
     {"wall_s", "system/rss_mb", "system/object_store_mb"} | {name for name, kind in METRICS.items() if kind == "rate"}
@@ -79,7 +61,9 @@ def check_name(name: str) -> None:
     if name not in METRICS:
         near = difflib.get_close_matches(name, METRICS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"metric {name!r} is not a known name.{hint} New names are added to METRICS in metrics.py")
+        raise ValueError(
+            f"metric {name!r} is not a known name.{hint} Declare a new name in METRICS of the module that measures it"
+        )
 
 
 def make_row(

@@ -16,6 +16,7 @@ from muzero_ray.networks.precision import use_bf16
 from muzero_ray.training.augmentation import augment
 from muzero_ray.training.data_parallel import DataParallelGroup
 from muzero_ray.training.learner import Learner
+from muzero_ray.training.losses import loss_terms
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch
 
@@ -104,9 +105,7 @@ def make_learner(
         ),
         device=device,
         bf16=use_bf16(settings.precision, device, "learner.precision"),
-        value_weight=settings.value_weight,
-        reward_weight=settings.reward_weight,
-        consistency_weight=settings.consistency_weight,
+        terms=loss_terms(settings),
         max_grad_norm=settings.max_grad_norm,
         ema_decay=settings.ema_decay,
         max_skipped=settings.max_skipped,

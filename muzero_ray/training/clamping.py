@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import numpy as np
 
 from muzero_ray.networks.supports import Support
-from muzero_ray.types import Batch, FloatArray
+from muzero_ray.types import Batch, FloatArray, MetricKind
 
 ROUNDING = 1e-4
 """A target that is this share beyond a support is one at its end, read back."""
+
+
+METRICS: Final[Mapping[str, MetricKind]] = {
+    "learner/reward_clamped": "mean",
+    "learner/reward_largest": "max",
+    "learner/value_clamped": "mean",
+    "learner/value_largest": "max",
+}
+"""See `clamped_targets`."""
 
 
 def clamped_targets(batch: Batch, *, value_support: Support, reward_support: Support) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.norm import batch_norms
 from muzero_ray.training.clamping import clamped_targets
 from muzero_ray.training.data_parallel import DataParallelGroup
-from muzero_ray.training.losses import Targets, consistency_loss, muzero_loss, project_unrolled, unroll
+from muzero_ray.training.losses import LossInput, LossTerm, Targets, UnrolledOutput, total_loss, unroll
 from muzero_ray.training.results import TrainResult
 from muzero_ray.training.validation_metrics import validation_metrics
 from muzero_ray.types import Batch, FloatArray
@@ -45,9 +45,7 @@ class Learner:
         *,
         device: torch.device,
         bf16: bool,
-        value_weight: float,
-        reward_weight: float,
-        consistency_weight: float,
+        terms: Mapping[str, LossTerm],
         max_grad_norm: float,
         ema_decay: float,
         max_skipped: int,
@@ -56,7 +54,7 @@ class Learner:
     ) -> None:
         """network: on `device` already, its parameters in `optimizer`. schedule: learning rate of learner step `step`.
 
-        augment: `(batch, step)` to what is trained on in its place.
+        terms: of the loss, by name. augment: `(batch, step)` to what is trained on in its place.
         """
         self.step = 0
         self._skipped_in_row = 0
@@ -65,9 +63,7 @@ class Learner:
         self._schedule = schedule
         self._device = device
         self._bf16 = bf16
-        self._value_weight = value_weight
-        self._reward_weight = reward_weight
-        self._consistency_weight = consistency_weight
+        self._terms = terms
         self._max_grad_norm = max_grad_norm
         self._ema_decay = ema_decay
         self._max_skipped = max_skipped
@@ -80,17 +76,17 @@ class Learner:
     def train_step(self, batch: Batch) -> TrainResult:
         """One learner step on `batch`. NumericsError after `max_skipped` in a row had to be skipped."""
         self._optimizer.zero_grad(set_to_none=True)
-        total, terms, errors = self._loss(batch if self._augment is None else self._augment(batch, self.step))
+        total, losses, errors = self._loss(batch if self._augment is None else self._augment(batch, self.step))
         total.backward()  # type: ignore[no-untyped-call]
         mean = self._network.mean_of(batch.observations)
         if self._group is not None:
             inputs = [] if mean is None else [mean]
             statistics = [tensor for norm in self._norms for tensor in norm.batch_statistics()]
-            self._join_parts(self._group, [total.detach(), *terms, *inputs, *statistics], errors)
+            self._join_parts(self._group, [total.detach(), *losses, *inputs, *statistics], errors)
         grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
         # The only wait for the device: everything the host needs, in one transfer.
-        packed = torch.cat((torch.stack([total.detach(), grad_norm, *terms]), errors)).cpu().numpy()
-        numbers, errors_np = packed[: 2 + len(terms)], packed[2 + len(terms) :]
+        packed = torch.cat((torch.stack([total.detach(), grad_norm, *losses]), errors)).cpu().numpy()
+        numbers, errors_np = packed[: 2 + len(losses)], packed[2 + len(losses) :]
         finite = np.isfinite(errors_np)
         priorities = np.where(finite, errors_np, np.float32(0.0))
         if not (np.isfinite(numbers).all() and finite.all()):
@@ -107,12 +103,12 @@ class Learner:
         )
         self.step += 1
         self._skipped_in_row = 0
-        names = ["loss/total", "learner/grad_norm", "loss/policy", "loss/value", "loss/reward", "loss/consistency"]
-        losses = dict(zip(names, numbers.tolist(), strict=False))
+        names = ["loss/total", "learner/grad_norm", *(f"loss/{name}" for name in self._terms)]
         clamped = clamped_targets(
             batch, value_support=self._network.value_support, reward_support=self._network.reward_support
         )
-        return TrainResult({**losses, "learner/lr": lr}, priorities, skipped=False, clamped=clamped)
+        logged = dict(zip(names, numbers.tolist(), strict=True)) | {"learner/lr": lr}
+        return TrainResult(logged, priorities, skipped=False, clamped=clamped)
 
     def _join_parts(self, group: DataParallelGroup, means: list[torch.Tensor], errors: torch.Tensor) -> None:
         """Turn, in place, the gradients and `means` (the loss first) of this rank's part into those of the whole batch.
@@ -123,34 +119,24 @@ class Learner:
         group.average([*(p.grad for p in self._parameters.values() if p.grad is not None), *means])
 
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-        """(scalar loss, its parts for the log, |value error| `[B]`)."""
-        targets = self._targets(batch)
-        network = self._network
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            out = unroll(network, self._tensor(batch.observations), self._tensor(batch.actions))
-            projections = None
-            if self._consistency_weight > 0:
-                if batch.next_observations is None:
-                    raise ValueError("the consistency loss is on, but the batch has no next_observations")
-                projections = project_unrolled(network, out, self._tensor(batch.next_observations))
-        loss = muzero_loss(
-            out,
-            targets,
-            value_support=network.value_support,
-            reward_support=network.reward_support,
-            value_weight=self._value_weight,
-            reward_weight=self._reward_weight,
-        )
-        per_sample, terms = loss.total, [loss.policy, loss.value, loss.reward]
-        if projections is not None:
-            consistency = consistency_loss(*projections, self._tensor(batch.observation_mask))
-            per_sample = per_sample + self._consistency_weight * consistency
-            terms.append(consistency)
+        """(scalar loss, the mean of each term for the log, |value error| `[B]`)."""
+        targets, network = self._targets(batch), self._network
+        out = self._unrolled(batch)
+        later = None if batch.next_observations is None else self._tensor(batch.next_observations)
+        mask = self._tensor(batch.observation_mask)
+        per_sample, losses = total_loss(self._terms, LossInput(network, out, targets, later, mask, self._autocast))
         weights = self._tensor(batch.weights)
         with torch.no_grad():
             errors = (network.value_support.decode(out.value_logits[:, 0]) - targets.value[:, 0]).abs()
-            means = [(term * weights).mean() for term in terms]
+            means = [(loss * weights).mean() for loss in losses.values()]
         return (per_sample * weights).mean(), means, errors
+
+    def _unrolled(self, batch: Batch) -> UnrolledOutput:
+        with self._autocast():
+            return unroll(self._network, self._tensor(batch.observations), self._tensor(batch.actions))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
 
     def _targets(self, batch: Batch) -> Targets:
         return Targets(
@@ -165,8 +151,8 @@ class Learner:
         """The `model/` metrics of the newest weights on `batch`, which should not have been trained on."""
         network = self._network
         network.eval()  # as search sees it
-        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            out = unroll(network, self._tensor(batch.observations), self._tensor(batch.actions))
+        with torch.no_grad():
+            out = self._unrolled(batch)
         network.train()
         return validation_metrics(
             out,

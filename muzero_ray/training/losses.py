@@ -1,14 +1,19 @@
-"""The MuZero loss over K unrolled steps, and the consistency loss of EfficientZero."""
+"""The terms of the loss: those of MuZero over K unrolled steps, and the consistency loss of EfficientZero."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from muzero_ray.config.learning import LearnerConfig
 from muzero_ray.networks.model import MuZeroNetwork
-from muzero_ray.networks.supports import Support
+from muzero_ray.types import MetricKind
 
 
 class UnrolledOutput(NamedTuple):
@@ -34,15 +39,6 @@ class Targets(NamedTuple):
     value_mask: torch.Tensor
 
 
-class MuZeroLoss(NamedTuple):
-    """Each `[B]`, no mean: the caller applies importance weights. total = policy + weighted value and reward."""
-
-    total: torch.Tensor
-    policy: torch.Tensor
-    value: torch.Tensor
-    reward: torch.Tensor
-
-
 def halve_gradient(x: torch.Tensor) -> torch.Tensor:
     """x itself, but the gradient that flows back through it is halved."""
     return torch.lerp(x.detach(), x, 0.5)  # the difference is 0, so x stays exact
@@ -66,30 +62,95 @@ def unroll(network: MuZeroNetwork, observations: torch.Tensor, actions: torch.Te
     return UnrolledOutput(policy, value, torch.stack(rewards, dim=1), joined[len(observations) :])
 
 
-def muzero_loss(
-    out: UnrolledOutput,
-    targets: Targets,
-    *,
-    value_support: Support,
-    reward_support: Support,
-    value_weight: float,
-    reward_weight: float,
-) -> MuZeroLoss:
-    """Cross-entropies of policy, value and reward (MuZero, eq. 1), `[B]` each.
+@dataclass(frozen=True)
+class LossInput:
+    """What loss terms are computed from: a batch on the learner's device, and what the network says of it.
 
-    The K unrolled steps share the weight of one, so the gradient does not grow with K. There is no reward at the
-    root. value_mask covers value and reward, policy_mask the policy.
+    next_observations: `[B, K, ...]`, or None if the batch has none. observation_mask: `[B, K]`, 0 where nothing was
+    observed. autocast: the context in which forward passes run.
     """
-    policy = -(targets.policy * F.log_softmax(out.policy_logits.float(), dim=-1)).sum(-1) * targets.policy_mask
-    value = value_support.cross_entropy(out.value_logits, targets.value) * targets.value_mask
-    reward = reward_support.cross_entropy(out.reward_logits, targets.reward[:, 1:]) * targets.value_mask[:, 1:]
-    policy = policy[:, 0] + policy[:, 1:].mean(1)
-    value = value[:, 0] + value[:, 1:].mean(1)
-    reward = reward.mean(1)
-    return MuZeroLoss(policy + value_weight * value + reward_weight * reward, policy, value, reward)
+
+    network: MuZeroNetwork
+    out: UnrolledOutput
+    targets: Targets
+    next_observations: torch.Tensor | None
+    observation_mask: torch.Tensor
+    autocast: Callable[[], AbstractContextManager[Any]]
 
 
-def consistency_loss(online: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+class LossTerm(NamedTuple):
+    """function: from what a term is computed to `[B]`, no mean: the learner applies importance weights."""
+
+    weight: float
+    function: Callable[[LossInput], torch.Tensor]
+
+
+METRICS: Final[Mapping[str, MetricKind]] = {
+    "loss/total": "mean",
+    "loss/policy": "mean",
+    "loss/value": "mean",
+    "loss/reward": "mean",
+    "loss/consistency": "mean",
+}
+"""The weighted sum, and each term by its name, without its weight."""
+
+
+def loss_terms(settings: LearnerConfig) -> dict[str, LossTerm]:
+    """The terms of the loss by name, in the order in which they are added (MuZero, eq. 1; EfficientZero, section 4.1).
+
+    A new term is a function, a line here and a line in METRICS.
+    """
+    terms = {
+        "policy": LossTerm(1.0, policy_loss),
+        "value": LossTerm(settings.value_weight, value_loss),
+        "reward": LossTerm(settings.reward_weight, reward_loss),
+    }
+    if settings.consistency_weight > 0:
+        terms["consistency"] = LossTerm(settings.consistency_weight, consistency_loss)
+    return terms
+
+
+def total_loss(terms: Mapping[str, LossTerm], batch: LossInput) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """(the weighted sum `[B]`, each term `[B]` by name, without its weight)."""
+    losses = {name: term.function(batch) for name, term in terms.items()}
+    weighted = [term.weight * losses[name] for name, term in terms.items()]
+    return functools.reduce(torch.add, weighted), losses
+
+
+def policy_loss(batch: LossInput) -> torch.Tensor:
+    """Cross-entropy of the policy, `[B]`, masked by policy_mask.
+
+    As in the other terms, the K unrolled steps share the weight of one, so the gradient does not grow with K.
+    """
+    targets, log_p = batch.targets, F.log_softmax(batch.out.policy_logits.float(), dim=-1)
+    policy = -(targets.policy * log_p).sum(-1) * targets.policy_mask
+    return policy[:, 0] + policy[:, 1:].mean(1)
+
+
+def value_loss(batch: LossInput) -> torch.Tensor:
+    """Cross-entropy of the value, `[B]`, masked by value_mask."""
+    targets = batch.targets
+    value = batch.network.value_support.cross_entropy(batch.out.value_logits, targets.value) * targets.value_mask
+    return value[:, 0] + value[:, 1:].mean(1)
+
+
+def reward_loss(batch: LossInput) -> torch.Tensor:
+    """Cross-entropy of the reward, `[B]`, masked by value_mask. There is no reward at the root."""
+    targets, support = batch.targets, batch.network.reward_support
+    reward = support.cross_entropy(batch.out.reward_logits, targets.reward[:, 1:]) * targets.value_mask[:, 1:]
+    return reward.mean(1)
+
+
+def consistency_loss(batch: LossInput) -> torch.Tensor:
+    """How far the projections of predicted latents are from those of observed ones: `negative_similarity`, `[B]`."""
+    if batch.next_observations is None:
+        raise ValueError("the consistency loss is on, but the batch has no next_observations")
+    with batch.autocast():
+        projections = project_unrolled(batch.network, batch.out, batch.next_observations)
+    return negative_similarity(*projections, batch.observation_mask)
+
+
+def negative_similarity(online: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Negative cosine similarity of predicted and observed projections (SimSiam, 2011.10566, eq. 1), `[B]` in [-1, 1].
 
     online (through the predictor) and target (the gradient stops here): `[B, K, width]`. mask: `[B, K]`, 0 where

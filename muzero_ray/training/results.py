@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from muzero_ray.types import FloatArray
+from muzero_ray.types import FloatArray, MetricKind
+
+METRICS: Final[Mapping[str, MetricKind]] = {
+    "learner/steps_per_s": "rate",
+    "learner/grad_norm": "mean",
+    "learner/lr": "last",
+    "learner/skipped": "sum",
+}
+"""Of learner steps; the terms of the loss are in `losses`."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """One learner step.
 
-    losses: `loss/{total,policy,value,reward,consistency}` (batch means under importance weights; consistency only when
-    trained), `learner/grad_norm` (before clipping), `learner/lr`. Empty when skipped. In a group, of the whole batch.
+    losses: `loss/total` and `loss/NAME` of each term (batch means under importance weights), `learner/grad_norm`
+    (before clipping), `learner/lr`. Empty when skipped. In a group, of the whole batch.
     priorities: `[B]`, |predicted root value - n-step target|, env units; 0 where that is not finite, so that a broken
     item is not drawn again.
     skipped: the loss or gradient was not finite and nothing changed.
@@ -39,6 +48,11 @@ class TrainStats:
     """Learner step after the call."""
     validation: dict[str, float]
     """The `model/` metrics, if a row of metrics is due after the call and replay holds games out."""
+
+    def metrics(self) -> dict[str, float]:
+        """What a row of metrics gets of the call."""
+        counts = {"learner/steps_per_s": self.steps, "learner/skipped": self.skipped}
+        return {**self.losses, **self.validation, **counts}
 
 
 LearnerState = tuple[dict[str, FloatArray], dict[str, Any]]

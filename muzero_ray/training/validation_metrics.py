@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 
 from muzero_ray.networks.supports import Support
 from muzero_ray.training.losses import Targets, UnrolledOutput
+from muzero_ray.types import MetricKind
+
+METRICS: Final[Mapping[str, MetricKind]] = {
+    "model/value_error_first": "mean",
+    "model/value_error_last": "mean",
+    "model/value_explained_first": "mean",
+    "model/value_explained_last": "mean",
+    "model/value_bias": "mean",
+    "model/reward_error_first": "mean",
+    "model/reward_error_last": "mean",
+    "model/reward_explained_first": "mean",
+    "model/reward_explained_last": "mean",
+    "model/policy_kl": "mean",
+    "model/policy_entropy": "mean",
+}
+"""See `validation_metrics`."""
 
 
 def validation_metrics(

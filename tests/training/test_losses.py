@@ -1,19 +1,25 @@
 """The losses against slow numpy formulas and closed forms."""
 
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from muzero_ray.config.learning import LearnerConfig
 from muzero_ray.networks.flat import load_flat
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.supports import Support
 from muzero_ray.training.losses import (
-    MuZeroLoss,
+    LossInput,
     Targets,
     UnrolledOutput,
-    consistency_loss,
-    muzero_loss,
+    loss_terms,
+    negative_similarity,
     project_unrolled,
+    total_loss,
     unroll,
 )
 from tests.inference.test_flat_engine import KINDS, some_observations, trained_like
@@ -38,8 +44,11 @@ def random_case(steps: int = K, seed: int = 0) -> tuple[UnrolledOutput, Targets]
     return out, Targets(10 * normal(B, steps + 1), normal(B, steps + 1), policy, mask(), mask())
 
 
-def loss_of(out: UnrolledOutput, targets: Targets) -> MuZeroLoss:
-    return muzero_loss(out, targets, value_support=VALUE, reward_support=REWARD, value_weight=0.25, reward_weight=1.5)
+def loss_of(out: UnrolledOutput, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The total `[B]`, and the terms."""
+    network: Any = SimpleNamespace(value_support=VALUE, reward_support=REWARD)
+    terms = loss_terms(LearnerConfig(value_weight=0.25, reward_weight=1.5))
+    return total_loss(terms, LossInput(network, out, targets, None, torch.zeros(0), contextlib.nullcontext))
 
 
 def slow_cross_entropy(target: list[float], logits: torch.Tensor) -> float:
@@ -50,7 +59,8 @@ def slow_cross_entropy(target: list[float], logits: torch.Tensor) -> float:
 
 def test_muzero_loss_equals_the_slow_formula() -> None:
     out, targets = random_case()
-    loss = loss_of(out, targets)
+    total, terms = loss_of(out, targets)
+    assert list(terms) == ["policy", "value", "reward"]
     for b in range(B):
         policy = value = reward = 0.0
         for k in range(K + 1):
@@ -63,7 +73,7 @@ def test_muzero_loss_equals_the_slow_formula() -> None:
                 if k > 0:
                     two_hot = slow_two_hot(float(targets.reward[b, k]), 2.0, 5, False)
                     reward += share * slow_cross_entropy(two_hot, out.reward_logits[b, k - 1])
-        ours = [float(term[b]) for term in loss]
+        ours = [float(term[b]) for term in (total, *terms.values())]
         assert ours == pytest.approx([policy + 0.25 * value + 1.5 * reward, policy, value, reward], rel=1e-4)
 
 
@@ -71,7 +81,7 @@ def test_the_root_reward_is_not_trained() -> None:
     out, targets = random_case()
     reward = targets.reward.clone()
     reward[:, 0] = 1e6
-    assert torch.equal(loss_of(out, targets).total, loss_of(out, targets._replace(reward=reward)).total)
+    assert torch.equal(loss_of(out, targets)[0], loss_of(out, targets._replace(reward=reward))[0])
 
 
 def test_loss_and_gradient_do_not_grow_with_the_number_of_unrolled_steps() -> None:
@@ -87,7 +97,7 @@ def test_loss_and_gradient_do_not_grow_with_the_number_of_unrolled_steps() -> No
     for times in (1, 7):
         logits = [t.clone().requires_grad_() for t in out[:3]]
         longer = UnrolledOutput(*(stretched(t, times) for t in logits), out.hidden)
-        total = loss_of(longer, Targets(*(stretched(t, times) for t in targets))).total
+        total = loss_of(longer, Targets(*(stretched(t, times) for t in targets)))[0]
         total.sum().backward()
         totals.append(total.detach())
         sizes.append([t.grad for t in logits])
@@ -142,7 +152,7 @@ def test_consistency_loss_closed_form() -> None:
     target = torch.tensor([[[5.0, 0.0], [-1.0, 0.0], north], [north, north, east]])
     mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
     expected = [-(1 - 1 + 0) / 3, -(0 + 0.5**0.5) / 3]
-    torch.testing.assert_close(consistency_loss(online, target, mask), torch.tensor(expected))
+    torch.testing.assert_close(negative_similarity(online, target, mask), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -156,7 +166,7 @@ def test_consistency_trains_the_online_branch_only(cfg, shape, bf16: bool) -> No
     actions = torch.zeros(4, 2, dtype=torch.int32)
 
     def gradient(online: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        loss = consistency_loss(online, target, torch.ones(4, 2)).sum()
+        loss = negative_similarity(online, target, torch.ones(4, 2)).sum()
         grads = torch.autograd.grad(loss, [p for p in net.parameters() if p.requires_grad], allow_unused=True)
         return torch.cat([g.flatten() for g in grads if g is not None])
 
@@ -181,7 +191,7 @@ def test_replacing_masked_targets_changes_nothing() -> None:
     noise = torch.rand(B, K + 1)
     changed = replace_masked(targets, noise)
     assert not torch.equal(changed.value, targets.value)
-    torch.testing.assert_close(loss_of(out, changed).total, loss_of(out, targets).total, rtol=0.0, atol=0.0)
+    torch.testing.assert_close(loss_of(out, changed)[0], loss_of(out, targets)[0], rtol=0.0, atol=0.0)
 
 
 def replace_masked(targets: Targets, noise: torch.Tensor) -> Targets:
