@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.engines import CONV_ENGINES, MLP_ENGINES, Engines
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
-from muzero_ray.config.schema import NetworkConfig, SearchConfig, SupportConfig
+from muzero_ray.config.schema import GumbelConfig, MlpConfig, NetworkConfig, PuctConfig, ResnetConfig, SupportConfig
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.model import MuZeroNetwork
@@ -30,8 +30,8 @@ TREE_BATCHES, TREE_ACTIONS = (1, 64), (4, 18)
 SIMULATIONS = (16, 50)
 
 _SUPPORT = SupportConfig(max=10.0, bins=21, transform=False)
-MLP = NetworkConfig(kind="mlp", hidden=64, layers=(64, 64), head_layers=(), value=_SUPPORT, reward=_SUPPORT)
-CONV = NetworkConfig(kind="resnet", channels=64, blocks=1, downsample=16)  # 96x96 to 6x6; 601 bins are the default
+MLP = MlpConfig(hidden=64, layers=(64, 64), head_layers=(), value=_SUPPORT, reward=_SUPPORT)
+CONV = ResnetConfig(channels=64, blocks=1, downsample=16)  # 96x96 to 6x6; 601 bins are the default
 
 
 def tree(effort: Effort) -> Iterator[Row]:
@@ -123,7 +123,7 @@ class _Clock:
 
 
 def _search(kind: str, simulations: int) -> SearchFunction:
-    config = SearchConfig.model_validate({"kind": kind, "simulations": simulations})
+    config = PuctConfig(simulations=simulations) if kind == "puct" else GumbelConfig(simulations=simulations)
     return make_search(config, discount=0.997, num_players=1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import re
 import shutil
@@ -12,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from muzero_ray import caches, launch
+from muzero_ray.config.kinds import fields_of, kinds_of
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import leaf_paths
 from muzero_ray.errors import ConfigError
@@ -225,17 +226,27 @@ def test_another_cache_is_private_and_goes_at_the_end(tmp_path: Path, monkeypatc
 
 # --- numbers -------------------------------------------------------------------------------------------------------
 
-WHOLE = [
-    path
-    for path in leaf_paths(Config)
-    if type(functools.reduce(getattr, path, Config())) is int or path[-1] in ("layers", "head_layers")
-]
+
+def default(path: tuple[str, ...]) -> Any:
+    section: Any = Config
+    for key in path[:-1]:
+        section = fields_of(section)[key].annotation
+    return fields_of(section)[path[-1]].default
+
+
+def its_kind(path: tuple[str, ...]) -> list[str]:
+    """The option that chooses a kind of search or network that has this setting."""
+    kinds = kinds_of(Config.model_fields[path[0]].annotation)
+    return [] if kinds is None else [f"--{path[0]}.kind", kinds.owners(path[1])[0]]
+
+
+WHOLE = [path for path in leaf_paths(Config) if type(default(path)) is int or path[-1] in ("layers", "head_layers")]
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=".".join)
 def test_every_whole_number_has_a_limit(path: tuple[str, ...]) -> None:
     option = f"--{'.'.join(path)}".replace("_", "-")
-    message = refused("train", "cartpole", option, str(10**30))
+    message = refused("train", "cartpole", option, str(10**30), *its_kind(path))
     assert message.startswith(f"{option}: ")
     assert "(got 1000000000000000000000000000000)" in message
 

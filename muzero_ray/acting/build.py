@@ -47,6 +47,6 @@ def build_self_play(
         segment_length=config.replay.segment_length,
         overlap=config.learner.unroll_steps + config.learner.td_steps,
         simulations=config.search.simulations,
-        temperature_moves=config.search.temperature_moves,
+        temperature_moves=config.search.greedy_from,
         make_environment=make,
     )

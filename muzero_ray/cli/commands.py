@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -193,4 +192,8 @@ Command = TrainCommand | ResumeCommand | SubmitCommand | PresetsCommand | Inspec
 
 
 def _value(config: Config, path: Sequence[str]) -> Any:
-    return functools.reduce(getattr, path, config)
+    """None where the kind of a section does not have that setting."""
+    value: Any = config
+    for name in path:
+        value = getattr(value, name, None)
+    return value

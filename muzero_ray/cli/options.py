@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from muzero_ray.config.kinds import fields_of
 from muzero_ray.config.renamed import RENAMED, renaming
 from muzero_ray.config.validation import KeyPath, raise_all
 from muzero_ray.config.yaml_file import Scalar, parse_scalar, parse_value
@@ -64,13 +66,19 @@ def with_current_names(argv: Sequence[str]) -> list[str]:
 def setting_options(model: type[BaseModel], base: BaseModel, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
     """tyro's view of a model: every setting may be given, none has to; `base` holds the defaults that help shows."""
     options: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        path, value = (*prefix, name), getattr(base, name)
+    for name, field in fields_of(model).items():
+        # A setting of another kind than that of `base` is shown with its own default.
+        path, value = (*prefix, name), getattr(base, name, field.default)
         if isinstance(value, BaseModel):
-            options[name] = _typed_dict(name, setting_options(type(value), value, path), type(value).__doc__)
+            options[name] = _typed_dict(name, setting_options(type(value), value, path), _section_doc(field))
         else:
             options[name] = one_option(field.annotation, field.description or "", value, short=SHORT_FORMS.get(path))
     return options
+
+
+def _section_doc(field: FieldInfo) -> str | None:
+    """What help says of a section: of one with kinds, that of all of them."""
+    return getattr(field.annotation, "__doc__", None)
 
 
 def _typed_dict(name: str, options: dict[str, Any], doc: str | None) -> Any:

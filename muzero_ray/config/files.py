@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muzero_ray.config.kinds import Kinds, kinds_of
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import KeyPath, leaf_paths, nearest, shown, validate
 from muzero_ray.config.versions import KEY, VERSION, NewerVersion, convert
@@ -17,6 +18,12 @@ from muzero_ray.errors import ConfigError
 
 BASE = "base"
 """The key of a config file that names the preset it builds on."""
+
+WRITTEN_TOGETHER = {
+    "search": {"kind", "pb_c_base", "pb_c_init", "considered_actions", "c_visit", "c_scale"},
+    "network": {"kind", "hidden", "layers", "channels", "blocks", "head_channels"},
+}
+"""Settings of several kinds that are all in each `config.yaml` of a run from before each kind had its own."""
 
 CONFIG_COPY = "run_config.yaml"
 """In each checkpoint: the `config.yaml` of its run."""
@@ -47,6 +54,7 @@ def read_config(path: Path) -> Loaded:
 def _read_on_base(path: Path, above: tuple[str, ...]) -> Loaded:
     """above: presets that build on this file, one on the other."""
     own, where, changes = convert(read_yaml(path))
+    own = without_unread(own)
     if BASE not in own:
         return Loaded(own, where, changes)
     name, place = own.pop(BASE), where.pop((BASE,))
@@ -62,11 +70,41 @@ def _read_on_base(path: Path, above: tuple[str, ...]) -> Loaded:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged; a value of the same name, `env.kwargs` included, is replaced."""
+    """Sections are merged; a value of the same name, `env.kwargs` included, is replaced.
+
+    Where a section changes its kind, settings that `base` has for its own kind alone are left out.
+    """
     result = dict(base)
     for key, value in changes.items():
-        section = isinstance(value, dict) and key != "kwargs"
-        result[key] = merged(result.get(key, {}), value) if section else value
+        if isinstance(value, dict) and key != "kwargs":
+            below = result.get(key, {})
+            section = Config.model_fields.get(key)
+            if section is not None and (kinds := kinds_of(section.annotation)) is not None and "kind" in value:
+                below = without_other_kinds(kinds, below, value["kind"])
+            result[key] = merged(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def without_other_kinds(kinds: Kinds[Any], section: Mapping[str, Any], kind: object) -> dict[str, Any]:
+    """A section without the settings that other kinds have, and `kind` does not."""
+
+    def is_of_another(name: str) -> bool:
+        owners = kinds.owners(name)
+        return bool(owners) and kind not in owners
+
+    return {name: value for name, value in section.items() if not is_of_another(name)}
+
+
+def without_unread(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file without those that its kinds of search and network do not have, if the program wrote it
+    when a section held the settings of all kinds."""
+    result = dict(data)
+    for name, written in WRITTEN_TOGETHER.items():
+        section, kinds = data.get(name), kinds_of(Config.model_fields[name].annotation)
+        if kinds is not None and isinstance(section, dict) and written <= section.keys():
+            result[name] = without_other_kinds(kinds, section, section.get("kind", kinds.default))
     return result
 
 
@@ -88,7 +126,7 @@ def load_run_config(folder: Path) -> Config:
     """
     try:
         data, where, _ = convert(read_yaml(folder / "config.yaml"))
-        config = validate(Config, data, where)
+        config = validate(Config, without_unread(data), where)
     except NewerVersion:
         raise  # so are the copies
     except ConfigError as error:

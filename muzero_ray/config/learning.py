@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from muzero_ray.config.base import Cpus, Fraction, FrozenConfig, KwargValue, Simulations, Threads, Width
+from muzero_ray.config.base import Cpus, Fraction, FrozenConfig, KwargValue, Simulations, Threads
 
 
 class AtariConfig(FrozenConfig):
@@ -58,92 +58,6 @@ class EnvConfig(FrozenConfig):
     """Games of self-play begin after up to this many random moves, so that they differ (openspiel)."""
     atari: AtariConfig = AtariConfig()
     """Preprocessing, for `atari` only."""
-
-
-class SupportConfig(FrozenConfig):
-    """Categorical support of a scalar head: `bins` equidistant points over [-max, max], in h-space if `transform`."""
-
-    max: PositiveFloat = 300.0
-    """Largest representable scalar, after the h-transform where it is used."""
-    bins: Annotated[int, Field(ge=3, le=4001)] = 601
-    """Number of bins; odd, so that zero is one of them."""
-    transform: bool = True
-    """h(x) = sign(x)(sqrt(|x|+1)-1)+0.001x before the two-hot encoding."""
-
-    @model_validator(mode="after")
-    def _odd(self) -> SupportConfig:
-        if self.bins % 2 == 0:
-            raise ValueError(f"bins={self.bins} is even: zero would fall between two bins. Use an odd number")
-        return self
-
-
-class NetworkConfig(FrozenConfig):
-    """Representation h, dynamics g and prediction f."""
-
-    kind: Literal["mlp", "resnet"] = "mlp"
-    """`mlp` for vector observations, `resnet` for images and boards."""
-    hidden: Width = 64
-    """Latent size (mlp)."""
-    layers: tuple[Width, ...] = (64, 64)
-    """Hidden layer widths of h and g (mlp)."""
-    channels: Width = 64
-    """Feature planes of the latent (resnet)."""
-    blocks: Annotated[int, Field(gt=0, le=1024)] = 1
-    """Residual blocks in h and in g (resnet)."""
-    downsample: Literal[1, 4, 16] = 16
-    """How much smaller the latent image is than the observation (resnet): 96 -> 6 at 16, 24 at 4; 1 for boards."""
-    norm: Literal["group", "batch"] = "group"
-    """Normalisation (resnet). `group`: of each image by itself, and latents are scaled to [0, 1]. `batch`: of each
-    channel over the batch, and latents are not scaled; for boards."""
-    head_layers: tuple[Width, ...] = (64,)
-    """Hidden layers of the policy, value and reward heads; empty for linear heads."""
-    head_channels: Width = 16
-    """Planes of the 1x1 convolution in front of each head (resnet)."""
-    value: SupportConfig = SupportConfig()
-    """Support of the value head."""
-    reward: SupportConfig = SupportConfig()
-    """Support of the reward head."""
-    projection: Width = 256
-    """Width of the projection used by the consistency loss."""
-
-
-class SearchConfig(FrozenConfig):
-    """Monte-Carlo tree search."""
-
-    kind: Literal["puct", "gumbel"] = "gumbel"
-    """`gumbel` improves the policy even at few simulations; `puct` is the original MuZero search."""
-    simulations: Simulations = 16
-    """Network evaluations per move."""
-    pb_c_base: PositiveFloat = 19652.0
-    """Exploration grows with log((N + base + 1) / base) of the parent's visits N (puct)."""
-    pb_c_init: PositiveFloat = 1.25
-    """Weight of prior against Q while visits are few (puct)."""
-    dirichlet_alpha: PositiveFloat = 0.3
-    """Root exploration noise (puct), over legal actions."""
-    noise_fraction: Fraction = 0.25
-    """Share of the noise in the root prior (puct)."""
-    unvisited: Literal["zero", "parent", "completed"] = "parent"
-    """Q of unvisited children (puct): 0, the parent's value, or the mixed value of visited siblings and the parent."""
-    considered_actions: Annotated[int, Field(ge=2)] = 16
-    """Gumbel-top-m root actions that sequential halving starts from (gumbel)."""
-    c_visit: NonNegativeFloat = 50.0
-    """Offset of the visits in sigma (gumbel), see c_scale: what Q counts for before any visit."""
-    c_scale: PositiveFloat = 1.0
-    """sigma(q) = (c_visit + max visits) * c_scale * q (gumbel): 1.0 for boards, 0.1 for Atari."""
-    value_bounds: tuple[float, float] | None = None
-    """Known range of returns (boards: [-1, 1]); otherwise min-max of each tree."""
-    min_value_range: NonNegativeFloat = 0.0
-    """A range of Q below this (env units) is not stretched to [0, 1]: noise does not look like an advantage."""
-    temperature: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 0.5, 0.25)
-    """Action sampling temperature (puct) before 50 %, before 75 % and after 75 % of training."""
-    temperature_moves: PositiveInt | None = None
-    """Play greedily (puct) from this move of a game on (boards)."""
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> SearchConfig:
-        if self.value_bounds is not None and self.value_bounds[0] >= self.value_bounds[1]:
-            raise ValueError(f"value_bounds={self.value_bounds}: the lower bound must be below the upper. Swap them")
-        return self
 
 
 class ReplayConfig(FrozenConfig):

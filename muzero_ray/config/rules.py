@@ -7,12 +7,12 @@ from typing import Protocol
 from muzero_ray.config.learning import (
     EnvConfig,
     LearnerConfig,
-    NetworkConfig,
     ReanalyzeConfig,
     ReplayConfig,
-    SearchConfig,
 )
+from muzero_ray.config.network import NetworkConfig, ResnetConfig
 from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
+from muzero_ray.config.search import SearchConfig
 
 
 class Sections(Protocol):
@@ -52,7 +52,7 @@ def check_across(config: Sections) -> None:
         )
     if config.env.kind == "atari" and config.network.kind == "mlp":
         raise ValueError("network.kind=mlp cannot read the images of env.kind=atari. Use network.kind=resnet")
-    if config.env.kind == "atari" and config.network.kind == "resnet":
+    if config.env.kind == "atari" and isinstance(config.network, ResnetConfig):
         size, factor = config.env.atari.image_size, config.network.downsample
         if size % factor:
             raise ValueError(

@@ -6,9 +6,9 @@ Other modules import them from here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import SerializeAsAny, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from muzero_ray.config.base import (
     OPPONENT,
@@ -22,14 +22,13 @@ from muzero_ray.config.learning import (
     AtariConfig,
     EnvConfig,
     LearnerConfig,
-    NetworkConfig,
     ReanalyzeConfig,
     ReplayConfig,
-    SearchConfig,
-    SupportConfig,
 )
+from muzero_ray.config.network import MlpConfig, NetworkConfig, ResnetConfig, SupportConfig
 from muzero_ray.config.rules import check_across
 from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
+from muzero_ray.config.search import GumbelConfig, PuctConfig, SearchConfig
 
 __all__ = [
     "OPPONENT",
@@ -40,12 +39,16 @@ __all__ = [
     "EvaluationConfig",
     "FrozenConfig",
     "Games",
+    "GumbelConfig",
     "KwargValue",
     "LearnerConfig",
+    "MlpConfig",
     "NetworkConfig",
     "OpponentName",
+    "PuctConfig",
     "ReanalyzeConfig",
     "ReplayConfig",
+    "ResnetConfig",
     "RunConfig",
     "SearchConfig",
     "Simulations",
@@ -53,13 +56,21 @@ __all__ = [
 ]
 
 
+def _search(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    return SearchConfig.kinds.validate(value, handler, info.context)
+
+
+def _network(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    return NetworkConfig.kinds.validate(value, handler, info.context)
+
+
 class Config(FrozenConfig):
     """Everything a run needs; `config.yaml` of a run holds it in full."""
 
     run: RunConfig = RunConfig()
     env: EnvConfig = EnvConfig()
-    network: NetworkConfig = NetworkConfig()
-    search: SearchConfig = SearchConfig()
+    network: Annotated[SerializeAsAny[NetworkConfig], WrapValidator(_network)] = MlpConfig()
+    search: Annotated[SerializeAsAny[SearchConfig], WrapValidator(_search)] = GumbelConfig()
     replay: ReplayConfig = ReplayConfig()
     learner: LearnerConfig = LearnerConfig()
     reanalyze: ReanalyzeConfig = ReanalyzeConfig()

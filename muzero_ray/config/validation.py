@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from muzero_ray.config.kinds import fields_of, kinds_of
 from muzero_ray.config.renamed import RENAMED
 from muzero_ray.errors import ConfigError
 
@@ -63,7 +64,7 @@ def validate(model: type[Model], data: Mapping[str, Any], where: Mapping[KeyPath
     where: place of each key (`file:line`, or the option on the command line); keys without one hold defaults.
     """
     try:
-        return model.model_validate(data, strict=True)
+        return model.model_validate(data, strict=True, context={"strict": True})
     except ValidationError as error:
         found = error.errors(include_url=False)
     whole = [e for e in found if e["type"] == "int_type" and isinstance(e["input"], float) and e["input"].is_integer()]
@@ -78,16 +79,18 @@ def validate(model: type[Model], data: Mapping[str, Any], where: Mapping[KeyPath
             messages[text] = text
         else:
             path = _reachable(e["loc"], data, e["type"])
-            messages.setdefault(path, _message(model, path, e, where))
+            messages.setdefault(path, _message(model, path, e, where, data))
     raise_all(list(messages.values()))
     raise AssertionError("pydantic refused the settings without an error")
 
 
-def _message(model: type[BaseModel], path: KeyPath, e: Any, where: Mapping[KeyPath, str]) -> str:
+def _message(
+    model: type[BaseModel], path: KeyPath, e: Any, where: Mapping[KeyPath, str], data: Mapping[str, Any]
+) -> str:
     kind, ctx, value, name = e["type"], e.get("ctx", {}), e["input"], dotted(path)
     limit = next((key for key in _LIMITS if key in ctx), None)
     if kind == "extra_forbidden":
-        reason, remedy = "unknown key", _nearest_key(model, path)
+        reason, remedy = _unknown_key(model, path, data)
     elif len(path) < len(e["loc"]) and kind != "missing":  # a union: one error per member
         reason, remedy = (
             "holds a value of a type that is not supported",
@@ -100,7 +103,7 @@ def _message(model: type[BaseModel], path: KeyPath, e: Any, where: Mapping[KeyPa
         choices = ctx["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         reason, remedy = f"must be one of {', '.join(choices)}", nearest(str(value), choices)
     elif kind in ("missing", "too_long", "too_short") and isinstance(value, tuple):
-        count = _arity(_section(model, path[:-1]).model_fields[str(path[-1])].annotation)
+        count = _arity(fields_of(_section(model, path[:-1]))[str(path[-1])].annotation)
         reason, remedy = f"must hold {count} values", f"Write {count} of them"
     elif kind == "string_pattern_mismatch":
         reason, remedy = "is not of the expected form", f"Use {_FORMS.get(name, ctx['pattern'])}"
@@ -116,7 +119,7 @@ def _message(model: type[BaseModel], path: KeyPath, e: Any, where: Mapping[KeyPa
 
 def _across(model: type[BaseModel], text: str, loc: KeyPath, where: Mapping[KeyPath, str]) -> str:
     """A cross-field message, with whole dotted keys, at the place of the key it names that the user set."""
-    fields = _section(model, loc).model_fields
+    fields = fields_of(_section(model, loc))
     text = re.sub(r"(?<![\w.])(\w+)=", lambda m: f"{dotted((*loc, m[1]))}=" if m[1] in fields else m[0], text)
     named = [tuple(key.split(".")) for key in re.findall(r"([a-z_]+(?:\.[a-z_]+)*)=", text)]
     # What was typed on the command line is newer than what a file says: blame that first.
@@ -130,11 +133,27 @@ def _arity(annotation: Any) -> int:
     return len(members) if get_origin(annotation) is tuple else _arity(members[0])
 
 
-def _nearest_key(model: type[BaseModel], path: KeyPath) -> str:
-    """The name that replaced an old one, the sibling that was probably meant, or the same name in another section."""
+def _unknown_key(model: type[BaseModel], path: KeyPath, data: Mapping[str, Any]) -> tuple[str, str]:
+    """Reason and remedy for a setting that its section does not have, or only in another kind of it."""
+    section = _section(model, path[:-1])
+    if (kinds := kinds_of(section)) is None:
+        return "unknown key", _nearest_key(model, path, section)
+    for key in path[:-1]:
+        data = data[str(key)]
+    named = dotted((*path[:-1], "kind"))
+    name = data.get("kind", kinds.default)
+    if owners := kinds.owners(str(path[-1])):
+        reason = f"is a setting of {named}={owners[0]}, and {named} is {name}"
+        return reason, f"Leave it out, or use {named}={owners[0]}"
+    kind = kinds.find(name)
+    return "unknown key", _nearest_key(model, path, section if kind is None else kind.settings)
+
+
+def _nearest_key(model: type[BaseModel], path: KeyPath, section: type[BaseModel]) -> str:
+    """The name that replaced an old one, the sibling in `section` that was probably meant, or the same name in another
+    section."""
     if path in RENAMED:
         return f"It is now called {dotted(RENAMED[path])}"  # type: ignore[index]
-    section = _section(model, path[:-1])
     word = str(path[-1]).replace("-", "_").lower()
     if close := difflib.get_close_matches(word, section.model_fields, n=1, cutoff=0.6):
         return f"Did you mean {dotted((*path[:-1], close[0]))}?"
@@ -146,14 +165,14 @@ def _nearest_key(model: type[BaseModel], path: KeyPath) -> str:
 
 def _section(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for key in path:
-        model = model.model_fields[str(key)].annotation  # type: ignore[assignment]
+        model = fields_of(model)[str(key)].annotation  # type: ignore[assignment]
     return model
 
 
 def leaf_paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Path of each setting below `model`, sections left out."""
     paths: list[tuple[str, ...]] = []
-    for name, field in model.model_fields.items():
+    for name, field in fields_of(model).items():
         section = is_section(field.annotation)
         paths += leaf_paths(field.annotation, (*prefix, name)) if section else [(*prefix, name)]  # type: ignore[arg-type]
     return paths

@@ -58,9 +58,8 @@ class RunState:
 
     @property
     def temperature(self) -> float:
-        """Of action sampling: the configured three levels, changed at 50 % and 75 % of training."""
-        first, second, third = self._config.search.temperature
-        return first if self.progress < 0.5 else second if self.progress < 0.75 else third
+        """Of action sampling, now."""
+        return self._config.search.temperature_at(self.progress)
 
     @property
     def beta(self) -> float:

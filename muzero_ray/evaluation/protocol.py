@@ -22,15 +22,6 @@ MOVE_LIMIT = 27_000
 NOT_OF_THE_GAME = ("opening_moves", "channels", "scaling", "instances")
 """Settings of the environment that do not change the game that is scored: for training, and for how it is read."""
 
-NOISE_SETTINGS = ("dirichlet_alpha", "noise_fraction", "temperature", "temperature_moves")
-"""Settings of the search that an evaluation does not use: it adds no noise, and takes the best action."""
-
-OTHER_KINDS_SETTINGS = {
-    "gumbel": ("pb_c_base", "pb_c_init", "unvisited"),
-    "puct": ("considered_actions", "c_visit", "c_scale"),
-}
-"""Settings that a search of this kind does not read. Every other one counts: a new setting does until it is named."""
-
 UNKNOWN = "unknown"
 """In place of a setting that nothing says any more."""
 
@@ -101,8 +92,9 @@ def evaluation_search(config: Config) -> SearchConfig:
 
 def search_settings(search: SearchConfig) -> dict[str, Any]:
     """Every setting that a noise-free search of this kind reads, `kind` and `simulations` apart. JSON-able."""
-    unread = {"kind", "simulations", *NOISE_SETTINGS, *OTHER_KINDS_SETTINGS.get(search.kind, ())}
-    return search.model_dump(mode="json", exclude=unread)
+    settings = search.model_dump(mode="json", exclude={"kind", "simulations", *search.exploration})
+    # Those of all kinds come last, as in scores that were written before.
+    return dict(sorted(settings.items(), key=lambda item: item[0] in SearchConfig.model_fields))
 
 
 def evaluation_protocol(config: Config, spec: EnvSpec, *, precision: str | None = None) -> EvaluationProtocol:
@@ -143,8 +135,8 @@ def completed(entries: Mapping[str, Any], config: Config) -> dict[str, Any]:
     said = {"search": search.kind, "simulations": search.simulations}
     if any(entries.get(name, value) != value for name, value in said.items()):
         parts = dict.fromkeys(parts, UNKNOWN)
-        its = search.model_copy(update={"kind": entries.get("search")})
-        settings = dict.fromkeys(search_settings(its), UNKNOWN)
+        its = SearchConfig.kinds.find(entries.get("search"))
+        settings = dict.fromkeys(search_settings(its.settings.model_validate({})) if its else {}, UNKNOWN)
     recorded = entries.get("search_settings")
     if isinstance(recorded, Mapping):
         settings |= recorded

@@ -1,11 +1,17 @@
-"""Parts of the `mlp` network: vector (or small flattened board) observations, vector latents."""
+"""The `mlp` network and its parts: vector (or small flattened board) observations, vector latents."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+
+from muzero_ray.config.network import MlpConfig
+from muzero_ray.errors import ConfigError
+from muzero_ray.networks.model import MuZeroNetwork, Projection
+from muzero_ray.networks.supports import Support
 
 
 def mlp(inputs: int, layers: Sequence[int], outputs: int, *, zero_last: bool = False) -> nn.Sequential:
@@ -64,3 +70,27 @@ class VectorDynamics(nn.Module):
         x = torch.relu(self.norm(self.state(hidden) + self.action(actions)))
         out: torch.Tensor = hidden + self.body(x)
         return out
+
+
+def build_mlp(cfg: MlpConfig, observation_shape: tuple[int, ...], num_actions: int, consistency: bool) -> MuZeroNetwork:
+    """See `build.make_network`."""
+    if not cfg.layers:
+        raise ConfigError("network.layers is empty: h and g need a hidden layer. Give at least one width, such as 64")
+
+    def head(outputs: int) -> nn.Module:
+        return mlp(cfg.hidden, cfg.head_layers, outputs, zero_last=True)
+
+    return MuZeroNetwork(
+        representation=VectorRepresentation(math.prod(observation_shape), cfg.layers, cfg.hidden),
+        dynamics=VectorDynamics(cfg.hidden, cfg.layers, num_actions),
+        policy=head(num_actions),
+        value=head(cfg.value.bins),
+        reward=head(cfg.reward.bins),
+        projection=Projection((cfg.hidden,), cfg.projection) if consistency else None,
+        mean_shape=None,
+        unit_latents=True,
+        hidden_shape=(cfg.hidden,),
+        num_actions=num_actions,
+        value_support=Support.of(cfg.value),
+        reward_support=Support.of(cfg.reward),
+    )

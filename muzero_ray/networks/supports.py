@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 
+from muzero_ray.config.network import SupportConfig
 from muzero_ray.types import Array
 
 EPSILON = 0.001
@@ -41,6 +42,11 @@ def h_inverse(y: Scalars) -> Scalars:
 
 class Support:
     """`bins` equidistant points over [-max, max], in h-space if `transform`, else in env units."""
+
+    @classmethod
+    def of(cls, settings: SupportConfig) -> Support:
+        """The support that a head is configured with."""
+        return cls(settings.max, settings.bins, settings.transform)
 
     def __init__(self, max: float, bins: int, transform: bool) -> None:
         if bins < 3 or bins % 2 == 0 or max <= 0:

@@ -1,28 +1,20 @@
-"""`make_search`: the search a configuration asks for, as one function of a root and a model."""
+"""From settings to a search: one function of a root and a model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from muzero_ray.config.schema import Config, SearchConfig
+from muzero_ray.config.schema import Config, GumbelConfig, PuctConfig, SearchConfig
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.search.search import RecurrentFunction, gumbel_search, puct_search
 from muzero_ray.search.workspace import WorkspaceCache
 from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult
 
 
-@dataclass(frozen=True)
-class SearchFunction:
-    """A configured search. It keeps its trees' memory from call to call: use one per thread.
-
-    discount: signed, negative for two players.
-    """
-
-    config: SearchConfig
-    discount: float
-    _workspaces: WorkspaceCache = field(default_factory=WorkspaceCache, repr=False, compare=False)
+class SearchFunction(Protocol):
+    """A configured search, as a builder returns it. It may keep memory from call to call: use one per thread."""
 
     def __call__(
         self,
@@ -34,48 +26,76 @@ class SearchFunction:
         explore: bool,
         temperature: FloatArray,
     ) -> SearchResult:
-        """Searches `B` roots. explore: self-play noise; False is deterministic. temperature: `[B]`, PUCT only."""
-        cfg = self.config
-        if cfg.kind == "gumbel":
-            return gumbel_search(
-                root,
-                recurrent_fn,
-                legal=legal,
-                simulations=cfg.simulations,
-                discount=self.discount,
-                rng=rng,
-                noise=explore,
-                considered_actions=cfg.considered_actions,
-                c_visit=cfg.c_visit,
-                c_scale=cfg.c_scale,
-                value_bounds=cfg.value_bounds,
-                min_value_range=cfg.min_value_range,
-                workspaces=self._workspaces,
-            )
+        """Searches `B` roots. legal: `[B, A]`. explore: self-play noise; False is deterministic. temperature: `[B]`, of
+        searches that sample their action."""
+        ...
+
+
+def build_puct(settings: PuctConfig, discount: float) -> SearchFunction:
+    """discount: signed, negative for two players; so for all builders."""
+    workspaces = WorkspaceCache()
+
+    def search(
+        root: NetworkOutput,
+        recurrent_fn: RecurrentFunction,
+        legal: BoolArray,
+        rng: np.random.Generator,
+        *,
+        explore: bool,
+        temperature: FloatArray,
+    ) -> SearchResult:
         return puct_search(
             root,
             recurrent_fn,
+            settings,
             legal=legal,
-            simulations=cfg.simulations,
-            discount=self.discount,
+            discount=discount,
             rng=rng,
             noise=explore,
-            dirichlet_alpha=cfg.dirichlet_alpha,
-            noise_fraction=cfg.noise_fraction,
-            pb_c_base=cfg.pb_c_base,
-            pb_c_init=cfg.pb_c_init,
-            unvisited=cfg.unvisited,
-            value_bounds=cfg.value_bounds,
-            min_value_range=cfg.min_value_range,
             temperature=temperature,
-            workspaces=self._workspaces,
+            workspaces=workspaces,
         )
 
+    return search
 
-def make_search(cfg: SearchConfig, *, discount: float, num_players: int) -> SearchFunction:
+
+def build_gumbel(settings: GumbelConfig, discount: float) -> SearchFunction:
+    """Its action is that of sequential halving, at any temperature."""
+    workspaces = WorkspaceCache()
+
+    def search(
+        root: NetworkOutput,
+        recurrent_fn: RecurrentFunction,
+        legal: BoolArray,
+        rng: np.random.Generator,
+        *,
+        explore: bool,
+        temperature: FloatArray,  # noqa: ARG001
+    ) -> SearchResult:
+        return gumbel_search(
+            root,
+            recurrent_fn,
+            settings,
+            legal=legal,
+            discount=discount,
+            rng=rng,
+            noise=explore,
+            workspaces=workspaces,
+        )
+
+    return search
+
+
+def signed_discount(discount: float, num_players: int) -> float:
+    """The value of a child is its opponent's where two play."""
+    return -discount if num_players == 2 else discount
+
+
+def make_search(settings: SearchConfig, *, discount: float, num_players: int) -> SearchFunction:
     """discount: gamma per agent step, positive: the sign follows `num_players`."""
-    signed = -discount if num_players == 2 else discount
-    return SearchFunction(cfg, signed)
+    build = SearchConfig.kinds.builder(settings.kind)
+    search: SearchFunction = build(settings, signed_discount(discount, num_players))
+    return search
 
 
 def build_search(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from muzero_ray.config.search import GumbelConfig, PuctConfig, SearchConfig
 from muzero_ray.errors import NumericsError
 from muzero_ray.search import tree as kernels
 from muzero_ray.search.gumbel import gumbel_result, gumbel_root_scores, gumbel_step
@@ -35,19 +36,12 @@ _BROKEN_INSIDE = "The network returned NaN or infinity inside a search: its weig
 def puct_search(
     root: NetworkOutput,
     recurrent_fn: RecurrentFunction,
+    settings: PuctConfig,
     *,
     legal: BoolArray,
-    simulations: int,
     discount: float,
     rng: np.random.Generator,
     noise: bool,
-    dirichlet_alpha: float,
-    noise_fraction: float,
-    pb_c_base: float,
-    pb_c_init: float,
-    unvisited: Literal["zero", "parent", "completed"],
-    value_bounds: tuple[float, float] | None,
-    min_value_range: float,
     temperature: FloatArray,
     workspaces: WorkspaceCache | None = None,
 ) -> SearchResult:
@@ -65,21 +59,21 @@ def puct_search(
     does: with PUCT they are few, and follow the prior and Q like the play they stand for.
     Raises ValueError for malformed input, NumericsError when the network returned NaN or infinity.
     """
-    _check_root(root, legal, simulations)
-    workspace = _workspace(workspaces, root, simulations)
+    _check_root(root, legal)
+    workspace = _workspace(workspaces, root, settings.simulations)
     shape = root.policy_logits.shape
     # Gamma draws, normalised over the legal actions of each row, are a draw from the Dirichlet distribution.
     if noise:
-        gammas, draws = rng.standard_gamma(dirichlet_alpha, shape), rng.random(len(legal))
+        gammas, draws = rng.standard_gamma(settings.dirichlet_alpha, shape), rng.random(len(legal))
         heat = _own(temperature, np.float32)
     else:
         gammas, draws, heat = np.zeros(shape), np.zeros(len(legal)), np.zeros(len(legal), np.float32)
     # Not after the simulations: what Python runs then comes slowly, out of memory that the network has used since.
     result = _empty_result(*shape)
-    _init_roots(workspace, root, legal, gammas, noise_fraction if noise else 0.0, value_bounds, min_value_range)
-    pb_c = _pb_c_table(simulations + 1, pb_c_base, pb_c_init)
-    step_settings = (discount, pb_c, value_bounds is None, _UNVISITED[unvisited])
-    _simulate(workspace, recurrent_fn, simulations, puct_step, step_settings)
+    _init_roots(workspace, root, legal, gammas, settings.noise_fraction if noise else 0.0, settings)
+    pb_c = _pb_c_table(settings.simulations + 1, settings.pb_c_base, settings.pb_c_init)
+    step_settings = (discount, pb_c, settings.value_bounds is None, _UNVISITED[settings.unvisited])
+    _simulate(workspace, recurrent_fn, settings.simulations, puct_step, step_settings)
     if not puct_result(workspace.pointers, heat, draws, *result):
         raise NumericsError(_BROKEN_INSIDE)
     return result
@@ -88,17 +82,12 @@ def puct_search(
 def gumbel_search(
     root: NetworkOutput,
     recurrent_fn: RecurrentFunction,
+    settings: GumbelConfig,
     *,
     legal: BoolArray,
-    simulations: int,
     discount: float,
     rng: np.random.Generator,
     noise: bool,
-    considered_actions: int,
-    c_visit: float,
-    c_scale: float,
-    value_bounds: tuple[float, float] | None,
-    min_value_range: float,
     workspaces: WorkspaceCache | None = None,
 ) -> SearchResult:
     """Gumbel MuZero search (Danihelka et al., ICLR 2022): policy target = softmax(logits + sigma(completed Q)).
@@ -109,14 +98,15 @@ def gumbel_search(
     their priors. The mean of all backups would weight them by sequential halving instead, which spends half of its
     visits on actions it then discards; a target bootstrapped from it would be biased towards random play.
     """
-    _check_root(root, legal, simulations)
-    workspace = _workspace(workspaces, root, simulations)
-    _init_roots(workspace, root, legal, np.zeros(legal.shape), 0.0, value_bounds, min_value_range)
+    _check_root(root, legal)
+    workspace = _workspace(workspaces, root, settings.simulations)
+    _init_roots(workspace, root, legal, np.zeros(legal.shape), 0.0, settings)
     noises = rng.gumbel(size=legal.shape) if noise else np.zeros(legal.shape)
-    gumbel_root_scores(workspace.pointers, _own(legal, np.bool_), noises, considered_actions)
+    considered, c_visit, c_scale = settings.considered_actions, settings.c_visit, settings.c_scale
+    gumbel_root_scores(workspace.pointers, _own(legal, np.bool_), noises, considered)
     logits, result = _own(root.policy_logits, np.float32), _empty_result(*legal.shape)
-    step_settings = (discount, _considered_visits(considered_actions, simulations), c_visit, c_scale)
-    _simulate(workspace, recurrent_fn, simulations, gumbel_step, step_settings)
+    step_settings = (discount, _considered_visits(considered, settings.simulations), c_visit, c_scale)
+    _simulate(workspace, recurrent_fn, settings.simulations, gumbel_step, step_settings)
     if not gumbel_result(workspace.pointers, logits, c_visit, c_scale, *result):
         raise NumericsError(_BROKEN_INSIDE)
     return result
@@ -137,9 +127,7 @@ def _simulate(
         step(leaf, pointers, *settings)
 
 
-def _check_root(root: NetworkOutput, legal: BoolArray, simulations: int) -> None:
-    if simulations < 1:
-        raise ValueError(f"simulations={simulations}: a search needs at least one")
+def _check_root(root: NetworkOutput, legal: BoolArray) -> None:
     logits = root.policy_logits
     if logits.ndim != 2 or legal.shape != logits.shape or legal.dtype != np.bool_:
         raise ValueError(
@@ -165,13 +153,12 @@ def _init_roots(
     legal: BoolArray,
     noise: Array,
     fraction: float,
-    value_bounds: tuple[float, float] | None,
-    min_value_range: float,
+    settings: SearchConfig,
 ) -> None:
-    low, high = value_bounds or (0.0, 0.0)
+    (low, high), narrowest = settings.value_bounds or (0.0, 0.0), settings.min_value_range
     own = workspace.answers[0]
     own.hidden[...], own.value[...], own.policy_logits[...] = root.hidden, root.value, root.policy_logits
-    if not kernels.init_roots(workspace.pointers, _own(legal, np.bool_), noise, fraction, low, high, min_value_range):
+    if not kernels.init_roots(workspace.pointers, _own(legal, np.bool_), noise, fraction, low, high, narrowest):
         rows = np.flatnonzero(~legal.any(axis=1))
         if len(rows):
             raise ValueError(

@@ -23,13 +23,18 @@ ROOT = Path(__file__).resolve().parents[2]
 # --- train --------------------------------------------------------------------------------------------------------
 
 
+ABSENT = object()
+
+
 def as_words(config: Config) -> list[str]:
     """The command line that spells out a whole config."""
     argv = []
     for path in leaf_paths(Config):
         value: Any = config
         for key in path:
-            value = getattr(value, key)
+            value = getattr(value, key, ABSENT)
+        if value is ABSENT:  # of another kind of search or network
+            continue
         if isinstance(value, dict):
             words = [f"{key}={item}" for key, item in value.items()]
         else:

@@ -88,8 +88,8 @@ MISTAKES = {
         "Did you mean gumbel?",
     ),
     "wrong number of a few": (
-        "network:\n  downsample: 8\n",
-        "2: network.downsample",
+        "network:\n  kind: resnet\n  downsample: 8\n",
+        "3: network.downsample",
         "must be one of 1, 4, 16 (got 8)",
         "Choose",
     ),
@@ -118,8 +118,8 @@ MISTAKES = {
         "Write 2 of them",
     ),
     "list too long": (
-        "search:\n  temperature: [1, 1, 1, 1]\n",
-        "2: search.temperature",
+        "search:\n  kind: puct\n  temperature: [1, 1, 1, 1]\n",
+        "3: search.temperature",
         "must hold 3 values (got [1, 1, 1, 1])",
         "Write 3 of them",
     ),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muzero_ray.config import files as config_file
+from muzero_ray.config.kinds import fields_of
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import leaf_paths
 from muzero_ray.errors import ConfigError
@@ -130,6 +131,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         },
         "network": {"layers": tuple(draw(st.lists(st.integers(1, 65_536)))), "value": {"max": draw(positive)}},
         "search": {
+            "kind": "puct",
             "value_bounds": draw(st.none() | st.just((-1.0, 1e-7))),
             "temperature": tuple(draw(st.tuples(fractions, fractions, positive))),
         },
@@ -150,16 +152,25 @@ def test_any_config_survives_dump_and_load(tmp_path_factory: pytest.TempPathFact
 
 
 def test_every_setting_is_dumped() -> None:
-    dumped = yaml.safe_load(config_file.dump_config(Config()))
-    for path in leaf_paths(Config):
-        value = dumped
-        for key in path:
-            value = value[key]
+    """By one kind of search and network or by the other."""
+    found = set()
+    for data in ({}, {"search": {"kind": "puct"}, "network": {"kind": "resnet"}}):
+        dumped = yaml.safe_load(config_file.dump_config(Config.model_validate(data)))
+        found |= {path for path in leaf_paths(Config) if _has(dumped, path)}
+    assert found == set(leaf_paths(Config))
+
+
+def _has(value: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if key not in value:
+            return False
+        value = value[key]
+    return True
 
 
 def test_every_setting_says_what_it_is() -> None:
     for path in leaf_paths(Config):
         section: Any = Config
         for key in path[:-1]:
-            section = section.model_fields[key].annotation
-        assert section.model_fields[path[-1]].description, path
+            section = fields_of(section)[key].annotation
+        assert fields_of(section)[path[-1]].description, path

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from muzero_ray.config.schema import NetworkConfig, SearchConfig
+from muzero_ray.config.schema import NetworkConfig, PuctConfig
 from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.inference.build import make_engine
 from muzero_ray.inference.engine import InferenceEngine
@@ -224,7 +224,7 @@ def test_searches_with_bf16_visit_as_those_with_float32() -> None:
 
 
 def _visits(root: NetworkOutput, engine: InferenceEngine) -> FloatArray:
-    search = make_search(SearchConfig(kind="puct", simulations=50), discount=0.99, num_players=1)
+    search = make_search(PuctConfig(simulations=50), discount=0.99, num_players=1)
     legal, temperature = np.ones(root.policy_logits.shape, np.bool_), np.zeros(len(root.value), np.float32)
     rng = np.random.default_rng(0)
     return search(root, engine.recurrent, legal, rng, explore=False, temperature=temperature).policy_target

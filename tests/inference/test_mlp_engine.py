@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from muzero_ray.config.schema import NetworkConfig, SearchConfig, SupportConfig
+from muzero_ray.config.schema import GumbelConfig, MlpConfig, PuctConfig, SupportConfig
 from muzero_ray.errors import CheckpointError, NumericsError
 from muzero_ray.inference.mlp_engine import CompiledMlpEngine
 from muzero_ray.inference.torch_engine import TorchEngine
@@ -20,6 +20,7 @@ from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.search.policies import make_search
 from muzero_ray.types import Array, FloatArray, NetworkOutput
 from tests.children import child_of
+from tests.networks.test_model import RESNET, build
 
 LINEAR = SupportConfig(max=5.0, bins=21, transform=False)
 SQUASHED = SupportConfig(max=30.0, bins=61)
@@ -27,7 +28,7 @@ SQUASHED = SupportConfig(max=30.0, bins=61)
 
 def make(actions: int = 3, shape: tuple[int, ...] = (6,), seed: int = 0, **settings: Any) -> MuZeroNetwork:
     """A network all of whose parameters are random: fresh ones are 0 or 1 in places."""
-    config = NetworkConfig.model_validate({"value": SQUASHED, "reward": LINEAR} | settings)
+    config = MlpConfig.model_validate({"value": SQUASHED, "reward": LINEAR} | settings)
     net = make_network(config, observation_shape=shape, num_actions=actions, consistency=seed == 0, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -203,7 +204,7 @@ def test_broken_weights_show(value: float) -> None:
             dict(broken.named_parameters())[name].fill_(value)
         output = child_of(CompiledMlpEngine(broken), root, actions)
         assert not all(np.isfinite(array).all() for array in output), name
-    search = make_search(SearchConfig(kind="puct", simulations=8), discount=0.99, num_players=1)
+    search = make_search(PuctConfig(simulations=8), discount=0.99, num_players=1)
     with pytest.raises(NumericsError):
         search(
             root,
@@ -222,7 +223,7 @@ def test_searches_find_what_they_find_with_torch(kind: str) -> None:
     found = []
     for engine in (CompiledMlpEngine(net), TorchEngine(net)):
         search = make_search(
-            SearchConfig.model_validate({"kind": kind, "simulations": 30}), discount=0.99, num_players=1
+            PuctConfig(simulations=30) if kind == "puct" else GumbelConfig(simulations=30), discount=0.99, num_players=1
         )
         found.append(
             search(
@@ -240,7 +241,7 @@ def test_searches_find_what_they_find_with_torch(kind: str) -> None:
 
 
 def test_only_for_networks_of_kind_mlp() -> None:
-    net = make(kind="resnet", channels=4, blocks=1, downsample=1, shape=(2, 3, 3))
+    net = build(RESNET, (2, 32, 32))
     with pytest.raises(ValueError, match="kind mlp"):
         CompiledMlpEngine(net)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from muzero_ray.config.schema import NetworkConfig, SupportConfig
+from muzero_ray.config.schema import MlpConfig, NetworkConfig, ResnetConfig, SupportConfig
 from muzero_ray.errors import ConfigError
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.flat import flatten_state
@@ -11,8 +11,8 @@ from muzero_ray.networks.model import MuZeroNetwork, scale_to_unit
 from muzero_ray.networks.resnet import ImageDynamics
 
 SMALL = SupportConfig(max=10, bins=21)
-MLP = NetworkConfig(hidden=8, layers=(16, 16), head_layers=(16,), value=SMALL, reward=SMALL, projection=16)
-RESNET = NetworkConfig(kind="resnet", channels=8, head_channels=2, value=SMALL, reward=SMALL, projection=16)
+MLP = MlpConfig(hidden=8, layers=(16, 16), head_layers=(16,), value=SMALL, reward=SMALL, projection=16)
+RESNET = ResnetConfig(channels=8, head_channels=2, value=SMALL, reward=SMALL, projection=16)
 
 CASES = [
     pytest.param(MLP, (4,), torch.float32, (8,), id="vector"),
@@ -82,7 +82,7 @@ def test_rows_are_independent_and_actions_matter(
 
 
 def test_atari_preset_has_the_shapes_of_the_overview() -> None:
-    cfg = NetworkConfig(kind="resnet", channels=256, downsample=4, blocks=1)
+    cfg = ResnetConfig(channels=256, downsample=4, blocks=1)
     net = make_network(cfg, observation_shape=(3, 96, 96), num_actions=18, consistency=False, seed=0)
     with torch.inference_mode():
         hidden = net.represent(torch.zeros(1, 3, 96, 96, dtype=torch.uint8))

@@ -7,29 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from muzero_ray.config.schema import GumbelConfig, PuctConfig
 from muzero_ray.search.search import gumbel_search, puct_search
 from muzero_ray.types import Array, NetworkOutput, SearchResult
-
-PUCT: dict[str, Any] = {
-    "discount": 0.97,
-    "noise": False,
-    "dirichlet_alpha": 0.3,
-    "noise_fraction": 0.25,
-    "pb_c_base": 19652.0,
-    "pb_c_init": 1.25,
-    "unvisited": "parent",
-    "value_bounds": None,
-    "min_value_range": 0.0,
-}
-GUMBEL: dict[str, Any] = {
-    "discount": 0.97,
-    "noise": False,
-    "considered_actions": 16,
-    "c_visit": 50.0,
-    "c_scale": 0.1,
-    "value_bounds": None,
-    "min_value_range": 0.0,
-}
 
 
 @dataclass
@@ -60,12 +40,17 @@ class Table:
     def search(self, kind: str, states: Array, simulations: int, *, seed: int = 0, **settings: Any) -> SearchResult:
         """`kind`: puct or gumbel. Without noise and with every action legal, unless `settings` say otherwise."""
         root = self.initial(states)
-        settings.setdefault("legal", np.ones(root.policy_logits.shape, dtype=bool))
-        common = {"simulations": simulations, "rng": np.random.default_rng(seed)}
-        if kind == "gumbel":
-            return gumbel_search(root, self.recurrent, **(GUMBEL | common | settings))
-        settings.setdefault("temperature", np.ones(len(states), np.float32))
-        return puct_search(root, self.recurrent, **(PUCT | common | settings))
+        own = PuctConfig if kind == "puct" else GumbelConfig
+        names = settings.keys() & own.model_fields.keys() - {"temperature"}  # that is one for each root here
+        given = {name: settings.pop(name) for name in names}
+        defaults = {} if kind == "puct" else {"c_scale": 0.1}
+        config = own.model_validate({**defaults, **given, "simulations": simulations})
+        legal = np.ones(root.policy_logits.shape, dtype=bool)
+        common = {"legal": legal, "discount": 0.97, "noise": False, "rng": np.random.default_rng(seed)}
+        if isinstance(config, GumbelConfig):
+            return gumbel_search(root, self.recurrent, config, **(common | settings))
+        common["temperature"] = np.ones(len(states), np.float32)
+        return puct_search(root, self.recurrent, config, **(common | settings))
 
 
 def random_table(seed: int, states: int, actions: int) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from muzero_ray.config.schema import NetworkConfig, SupportConfig
+from muzero_ray.config.schema import MlpConfig, NetworkConfig, SupportConfig
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.networks.supports import Support
 from muzero_ray.runs.metrics import MetricsAccumulator
@@ -86,7 +86,7 @@ def test_shares_are_averaged_and_the_largest_is_kept() -> None:
 
 
 def network(**supports: Any) -> NetworkConfig:
-    return NetworkConfig(**{name: SupportConfig(**values) for name, values in supports.items()})
+    return MlpConfig(**{name: SupportConfig(**values) for name, values in supports.items()})
 
 
 def row(kind: str, share: float, largest: float) -> dict[str, float]:

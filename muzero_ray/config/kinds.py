@@ -1,0 +1,121 @@
+"""Sections whose `kind` says which settings they have: a registry of kinds, each with a class and a builder."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails
+
+from muzero_ray.config.base import FrozenConfig
+
+Section = TypeVar("Section", bound="KindConfig")
+
+
+class Kind(NamedTuple, Generic[Section]):
+    """settings: their class. builder: makes from them what the kind stands for; as "module:function" it is imported
+    when it is first needed, so that settings can be read without it.
+    """
+
+    settings: type[Section]
+    builder: Callable[..., Any] | str
+
+
+class Kinds(Generic[Section]):
+    """The kinds of one section, by name."""
+
+    def __init__(self, section: str, default: str) -> None:
+        """default: the kind of a section that names none."""
+        self.section = section
+        self.default = default
+        self._kinds: dict[str, Kind[Section]] = {}
+
+    def add(self, settings: type[Section], builder: Callable[..., Any] | str, *names: str) -> None:
+        """names: of the kinds that these settings are for; without any, the default of their field `kind`."""
+        for name in names or (settings.model_fields["kind"].default,):
+            self._kinds[name] = Kind(settings, builder)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._kinds)
+
+    def find(self, name: object) -> Kind[Section] | None:
+        """None if there is no kind of that name."""
+        return self._kinds.get(name) if isinstance(name, str) else None
+
+    def builder(self, name: str) -> Callable[..., Any]:
+        """What makes the kind from its settings."""
+        builder = self._kinds[name].builder
+        if isinstance(builder, str):
+            module, _, function = builder.partition(":")
+            builder = getattr(importlib.import_module(module), function)
+        found: Callable[..., Any] = builder
+        return found
+
+    def owners(self, setting: str) -> list[str]:
+        """The kinds that have a setting of this name."""
+        return [name for name, kind in self._kinds.items() if setting in kind.settings.model_fields]
+
+    def fields(self) -> dict[str, FieldInfo]:
+        """The settings of all kinds by name, those that they share first."""
+        classes = [kind.settings for kind in self._kinds.values()]
+        shared = [name for name in classes[0].model_fields if all(name in one.model_fields for one in classes)]
+        fields = {name: classes[0].model_fields[name] for name in shared}
+        for one in classes:
+            fields |= {name: field for name, field in one.model_fields.items() if name not in fields}
+        return fields | {"kind": self._choice(fields["kind"])}
+
+    def _choice(self, field: FieldInfo) -> FieldInfo:
+        """`kind` itself, as a choice of the names."""
+        choice: Any = Literal[self.names]
+        return FieldInfo(annotation=choice, default=self.default, description=field.description)
+
+    def validate(self, value: Any, handler: ValidatorFunctionWrapHandler, context: Mapping[str, Any] | None) -> Any:
+        """A section from plain data: by the class of its kind. See `validation.validate` for context."""
+        if not isinstance(value, Mapping):
+            return handler(value)
+        name = value.get("kind", self.default)
+        kind = self.find(name)
+        if kind is None:
+            raise ValidationError.from_exception_data(self.section, [self._unknown(name)])
+        return kind.settings.model_validate(value, strict=(context or {}).get("strict"), context=context)
+
+    def _unknown(self, name: object) -> InitErrorDetails:
+        expected = " or ".join(repr(one) for one in self.names)
+        return InitErrorDetails(type="literal_error", loc=("kind",), input=name, ctx={"expected": expected})
+
+
+class KindConfig(FrozenConfig):
+    """A section with a `kind`. Its own settings are those that all kinds share; each kind adds its own in a subclass,
+    whose field `kind` has the name of the kind as type and default.
+    """
+
+    kinds: ClassVar[Kinds[Any]]
+
+    kind: str
+
+    @model_validator(mode="after")
+    def _is_of_its_kind(self) -> KindConfig:
+        known = self.kinds.find(self.kind)
+        if known is None or known.settings is not type(self):
+            raise ValueError(
+                f"kind={self.kind} does not have settings of the class {type(self).__name__}. Use the class of a kind "
+                f"that is registered ({', '.join(self.kinds.names)})"
+            )
+        return self
+
+
+def kinds_of(section: Any) -> Kinds[Any] | None:
+    """None for a section without kinds, and for what is not a section."""
+    return section.kinds if isinstance(section, type) and issubclass(section, KindConfig) else None
+
+
+def fields_of(section: Any) -> Mapping[str, FieldInfo]:
+    """The settings of a section by name; of one with kinds, those of all of them."""
+    if (kinds := kinds_of(section)) is not None:
+        return kinds.fields()
+    fields: Mapping[str, FieldInfo] = section.model_fields
+    return fields
