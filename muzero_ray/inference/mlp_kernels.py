@@ -140,7 +140,7 @@ def _exp(x: np.float32) -> np.float32:
 
 @njit(forceinline=True, fastmath=_FAST)
 def _expect(logits: FloatArray, points: FloatArray, transform: int) -> np.float32:
-    """`Support.decode` of one row."""
+    """`Support.decode` of one row, with `h_inverse` written for numba, whose `**` is a slow one."""
     high = -_INF
     for j in range(len(logits)):
         high = max(high, logits[j])

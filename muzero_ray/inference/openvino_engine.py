@@ -23,7 +23,7 @@ from torch import nn
 from muzero_ray.inference.openvino_internals import convert
 from muzero_ray.networks.flat import check_flat, flatten_state, num_parameters
 from muzero_ray.networks.model import MuZeroNetwork
-from muzero_ray.networks.supports import Support, h_inverse
+from muzero_ray.networks.supports import Support
 from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
 
 Tensors = tuple[torch.Tensor, ...]
@@ -215,8 +215,7 @@ def _recurrent(latents: torch.dtype, net: MuZeroNetwork, hidden: torch.Tensor, a
 def _decode(support: Support, logits: torch.Tensor) -> torch.Tensor:
     """`Support.decode` without its matrix product: OpenVINO keeps float32 from the last product to the outputs, so this
     way no probability is rounded to bf16 (errors are 2-3 times smaller, and it is a little faster)."""
-    expected = (torch.softmax(logits, dim=-1) * support.points()).sum(-1)
-    return h_inverse(expected) if support.transform else expected
+    return support.scalars((torch.softmax(logits, dim=-1) * support.points()).sum(-1))
 
 
 def _trace(function: Callable[..., Tensors], network: MuZeroNetwork, examples: Sequence[Array]) -> ov.Model:

@@ -10,7 +10,7 @@ import torch
 
 from muzero_ray.networks.flat import load_flat, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
-from muzero_ray.networks.supports import Support, h_inverse
+from muzero_ray.networks.supports import Support
 from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
 
 
@@ -18,12 +18,12 @@ class _Decoder:
     """Logits on a device to env-unit numpy scalars: one softmax, one matrix-vector product, h^-1 on `[B]` numbers."""
 
     def __init__(self, support: Support, device: torch.device) -> None:
+        self._support = support
         self._points = support.points(device)
-        self._transform = support.transform
 
     def __call__(self, logits: torch.Tensor) -> FloatArray:
-        expected: FloatArray = torch.mv(torch.softmax(logits.float(), dim=-1), self._points).cpu().numpy()
-        return h_inverse(expected) if self._transform else expected
+        expected: FloatArray = self._support.expected(logits, self._points).cpu().numpy()
+        return self._support.scalars(expected)
 
 
 class TorchEngine:

@@ -56,7 +56,7 @@ class Support:
         self.transform = transform
         self.half = (bins - 1) // 2
         self.delta = max / self.half
-        self.limit: float = h_inverse(max) if transform else max
+        self.limit: float = self.scalars(max)
         """The largest scalar, in env units, that is not clamped."""
 
     def points(self, device: torch.device | None = None) -> torch.Tensor:
@@ -83,7 +83,14 @@ class Support:
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Env-unit scalars `[...]` float32 that logits `[..., bins]` stand for: h^-1 of the expected bin."""
-        expected = torch.softmax(logits.float(), dim=-1) @ self.points(logits.device)
+        return self.scalars(self.expected(logits, self.points(logits.device)))
+
+    def expected(self, logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """The expected bin `[...]` of logits `[..., bins]`; points: as `points` gives them."""
+        return torch.softmax(logits.float(), dim=-1) @ points
+
+    def scalars(self, expected: Scalars) -> Scalars:
+        """Env-unit scalars of expected bins, for numbers, numpy arrays and tensors."""
         return h_inverse(expected) if self.transform else expected
 
     def cross_entropy(self, logits: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
