@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from muzero_ray.cli.tables import table
 from muzero_ray.config import files as config_file
 from muzero_ray.config.base import LARGEST_SEED
 from muzero_ray.config.files import merged, without_items
+from muzero_ray.config.plugins import import_installed, import_plugins
 from muzero_ray.config.schema import OPPONENT, Config
 from muzero_ray.config.validation import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
@@ -38,6 +40,8 @@ from muzero_ray.standard_streams import print_error, print_result
 from muzero_ray.user_paths import check_run_name, reading
 
 DEFAULT_ATARI_PRESET = "breakout"
+
+PLUGINS = "--run.plugins"
 
 POSITIONAL = {
     "run": ("RUN", "the folder of a run. Give one such as runs/NAME"),
@@ -92,6 +96,7 @@ def presets_table() -> str:
 
 def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     argv = with_current_names(argv)
+    _import_named(argv)
     options = {
         "preset": one_option(
             str, f"Name of a preset; `{launch_line('presets')}` lists them.", None, positional="PRESET"
@@ -251,6 +256,18 @@ def _guess_base(argv: list[str]) -> Config:
             return config_file.load_preset(DEFAULT_ATARI_PRESET)
         return config_file.load_preset(words[0])
     return Config()
+
+
+def _import_named(argv: list[str]) -> None:
+    """The plugins whose settings may be among the words: installed ones, those of the file, those of the words."""
+    import_installed()
+    words = [word for token in argv for word in token.split("=", 1)]
+    if PLUGINS in words:
+        rest = words[words.index(PLUGINS) + 1 :]
+        import_plugins(itertools.takewhile(lambda word: not word.startswith("-"), rest))
+    if "--config" in words[:-1]:
+        with contextlib.suppress(ConfigError):  # said when the file is read
+            config_file.read_config(Path(words[words.index("--config") + 1]))
 
 
 def _label(path: Path) -> str:

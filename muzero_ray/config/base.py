@@ -18,6 +18,8 @@ Count = Annotated[int, Field(gt=0, le=10_000)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
 Cpus = Annotated[float, Field(gt=0.0, le=1024.0)]
 
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+
 OPPONENT = re.compile(r"random|minimax|mcts:[1-9][0-9]{0,6}")
 """Whoever plays board games without being trained."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from muzero_ray.config.kinds import Kinds, kinds_of
+from muzero_ray.config.plugins import import_plugins, named_plugins
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import KeyPath, leaf_paths, nearest, shown, validate
 from muzero_ray.config.versions import KEY, VERSION, NewerVersion, convert
@@ -54,6 +55,7 @@ def read_config(path: Path) -> Loaded:
 def _read_on_base(path: Path, above: tuple[str, ...]) -> Loaded:
     """above: presets that build on this file, one on the other."""
     own, where, changes = convert(read_yaml(path))
+    import_plugins(named_plugins(own))
     own = without_unread(own)
     if BASE not in own:
         return Loaded(own, where, changes)
@@ -119,21 +121,31 @@ def load_config(path: Path) -> Config:
     return validate(Config, data, where)
 
 
-def load_run_config(folder: Path) -> Config:
+def load_run_config(folder: Path, *, plugins: bool = True) -> Config:
     """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it.
 
+    plugins: import those that it names; otherwise nothing is, and settings of theirs are left out.
     Where it cannot be used, the ConfigError names the newest copy of it.
     """
     try:
         data, where, _ = convert(read_yaml(folder / "config.yaml"))
-        config = validate(Config, without_unread(data), where)
     except NewerVersion:
         raise  # so are the copies
     except ConfigError as error:
-        raise ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error)) from None
+        raise _with_copy_hint(error, folder) from None
+    if plugins:
+        import_plugins(named_plugins(data))
+    try:
+        config = validate(Config, without_unread(data), where, foreign=not plugins)
+    except ConfigError as error:
+        raise _with_copy_hint(error, folder) from None
     if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":
         return config
     return config.overridden(env=config.env.overridden(scaling="bytes"))
+
+
+def _with_copy_hint(error: ConfigError, folder: Path) -> ConfigError:
+    return ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error))
 
 
 def copy_hint(folder: Path) -> str:

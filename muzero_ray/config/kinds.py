@@ -6,11 +6,20 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails
 
 from muzero_ray.config.base import FrozenConfig
+from muzero_ray.config.plugins import import_installed
+from muzero_ray.errors import ConfigError
 
 Section = TypeVar("Section", bound="KindConfig")
 
@@ -42,13 +51,22 @@ class Kinds(Generic[Section]):
     def names(self) -> tuple[str, ...]:
         return tuple(self._kinds)
 
-    def find(self, name: object) -> Kind[Section] | None:
-        """None if there is no kind of that name."""
-        return self._kinds.get(name) if isinstance(name, str) else None
+    def find(self, name: object, *, installed: bool = True) -> Kind[Section] | None:
+        """None if there is no kind of that name. installed: installed plugins are looked for one that is not known."""
+        if not isinstance(name, str):
+            return None
+        if name not in self._kinds and installed:
+            import_installed()
+        return self._kinds.get(name)
 
     def builder(self, name: str) -> Callable[..., Any]:
-        """What makes the kind from its settings."""
-        builder = self._kinds[name].builder
+        """What makes the kind from its settings. Raises ConfigError if this process does not know the kind."""
+        kind = self.find(name)
+        if kind is None:
+            raise ConfigError(
+                f"{self.section}.kind={name}: no imported package registers it. Name its package in run.plugins"
+            )
+        builder = kind.builder
         if isinstance(builder, str):
             module, _, function = builder.partition(":")
             builder = getattr(importlib.import_module(module), function)
@@ -71,21 +89,23 @@ class Kinds(Generic[Section]):
     def _choice(self, field: FieldInfo) -> FieldInfo:
         """`kind` itself, as a choice of the names."""
         choice: Any = Literal[self.names]
-        return FieldInfo(annotation=choice, default=self.default, description=field.description)
+        added = [f"`{name}`: {_title(kind.settings)}" for name, kind in self._kinds.items() if _is_plugin(kind)]
+        text = " ".join([field.description or "", *added])
+        return FieldInfo(annotation=choice, default=self.default, description=text)
 
-    def validate(self, value: Any, handler: ValidatorFunctionWrapHandler, context: Mapping[str, Any] | None) -> Any:
-        """A section from plain data: by the class of its kind. See `validation.validate` for context."""
-        if not isinstance(value, Mapping):
-            return handler(value)
-        name = value.get("kind", self.default)
-        kind = self.find(name)
-        if kind is None:
-            raise ValidationError.from_exception_data(self.section, [self._unknown(name)])
-        return kind.settings.model_validate(value, strict=(context or {}).get("strict"), context=context)
-
-    def _unknown(self, name: object) -> InitErrorDetails:
+    def unknown(self, name: object) -> ValidationError:
+        """What is raised for a kind that nobody registered."""
         expected = " or ".join(repr(one) for one in self.names)
-        return InitErrorDetails(type="literal_error", loc=("kind",), input=name, ctx={"expected": expected})
+        details = InitErrorDetails(type="literal_error", loc=("kind",), input=name, ctx={"expected": expected})
+        return ValidationError.from_exception_data(self.section, [details])
+
+
+def _is_plugin(kind: Kind[Any]) -> bool:
+    return not kind.settings.__module__.startswith("muzero_ray.")
+
+
+def _title(settings: type[BaseModel]) -> str:
+    return (settings.__doc__ or "").strip().partition("\n")[0]
 
 
 class KindConfig(FrozenConfig):
@@ -106,6 +126,28 @@ class KindConfig(FrozenConfig):
                 f"that is registered ({', '.join(self.kinds.names)})"
             )
         return self
+
+
+def of_any_kind(section: type[KindConfig]) -> WrapValidator:
+    """Has a field of `section` read from plain data by the class of its kind.
+
+    Validation's context: strict, as pydantic's; foreign: a kind that is not known is not looked for in plugins, and
+    the settings that all kinds share are taken as they are.
+    """
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return handler(value)
+        context: Mapping[str, Any] = info.context or {}
+        name, foreign = value.get("kind", section.kinds.default), context.get("foreign", False)
+        kind = section.kinds.find(name, installed=not foreign)
+        if kind is not None:
+            return kind.settings.model_validate(value, strict=context.get("strict"), context=info.context)
+        if foreign and isinstance(name, str):
+            return section.model_construct(**value)
+        raise section.kinds.unknown(name)
+
+    return WrapValidator(validate)
 
 
 def kinds_of(section: Any) -> Kinds[Any] | None:

@@ -6,11 +6,12 @@ Every field's docstring is its help text on the command line. Only literals, num
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from muzero_ray.config.base import Cpus, Fraction, FrozenConfig, KwargValue, Simulations, Threads
+from muzero_ray.config.kinds import KindConfig, Kinds
 
 
 class AtariConfig(FrozenConfig):
@@ -32,10 +33,12 @@ class AtariConfig(FrozenConfig):
     """In training only, end a game's targets at each lost life; the game itself goes on."""
 
 
-class EnvConfig(FrozenConfig):
+class EnvConfig(KindConfig):
     """Which environment, and how it is seen."""
 
-    kind: Literal["gymnasium", "atari", "openspiel"] = "gymnasium"
+    kinds: ClassVar[Kinds[EnvConfig]] = Kinds("env", default="gymnasium")
+
+    kind: str = "gymnasium"
     """Adapter. `gymnasium` takes any id, `my_pkg:MyEnv-v0` included; `atari` an ALE game; `openspiel` a board game."""
     id: Annotated[str, Field(min_length=1)] = "CartPole-v1"
     """Gymnasium id, ALE game name (Breakout), or OpenSpiel game string (tic_tac_toe)."""
@@ -58,6 +61,10 @@ class EnvConfig(FrozenConfig):
     """Games of self-play begin after up to this many random moves, so that they differ (openspiel)."""
     atari: AtariConfig = AtariConfig()
     """Preprocessing, for `atari` only."""
+
+
+for _kind in ("gymnasium", "atari", "openspiel"):
+    EnvConfig.kinds.add(EnvConfig, f"muzero_ray.envs.registry:build_{_kind}", _kind)
 
 
 class ReplayConfig(FrozenConfig):

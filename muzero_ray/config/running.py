@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from muzero_ray.config.base import Count, Cpus, FrozenConfig, Games, Minutes, OpponentName, Simulations, Threads
+from muzero_ray.config.base import (
+    Count,
+    Cpus,
+    FrozenConfig,
+    Games,
+    Minutes,
+    ModuleName,
+    OpponentName,
+    Simulations,
+    Threads,
+)
 
 
 class ActorsConfig(FrozenConfig):
@@ -68,6 +78,9 @@ class RunConfig(FrozenConfig):
     minutes: Minutes | None = None
     """Stop after this much wall clock, counted from the first move of self-play: evaluations on the way count, start-up
     and the final evaluation come on top."""
+    plugins: tuple[ModuleName, ...] = ()
+    """Packages to import that register networks, searches or environments of their own. Installed ones that name
+    themselves in the entry points `muzero_ray.plugins` need not be listed."""
     serial: bool = False
     """One process, no Ray: reproducible to the byte."""
     address: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import SerializeAsAny, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import SerializeAsAny, model_validator
 
 from muzero_ray.config.base import (
     OPPONENT,
@@ -18,6 +18,7 @@ from muzero_ray.config.base import (
     OpponentName,
     Simulations,
 )
+from muzero_ray.config.kinds import of_any_kind
 from muzero_ray.config.learning import (
     AtariConfig,
     EnvConfig,
@@ -26,6 +27,7 @@ from muzero_ray.config.learning import (
     ReplayConfig,
 )
 from muzero_ray.config.network import MlpConfig, NetworkConfig, ResnetConfig, SupportConfig
+from muzero_ray.config.plugins import import_plugins
 from muzero_ray.config.rules import check_across
 from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
 from muzero_ray.config.search import GumbelConfig, PuctConfig, SearchConfig
@@ -56,21 +58,13 @@ __all__ = [
 ]
 
 
-def _search(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    return SearchConfig.kinds.validate(value, handler, info.context)
-
-
-def _network(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    return NetworkConfig.kinds.validate(value, handler, info.context)
-
-
 class Config(FrozenConfig):
     """Everything a run needs; `config.yaml` of a run holds it in full."""
 
     run: RunConfig = RunConfig()
-    env: EnvConfig = EnvConfig()
-    network: Annotated[SerializeAsAny[NetworkConfig], WrapValidator(_network)] = MlpConfig()
-    search: Annotated[SerializeAsAny[SearchConfig], WrapValidator(_search)] = GumbelConfig()
+    env: Annotated[SerializeAsAny[EnvConfig], of_any_kind(EnvConfig)] = EnvConfig()
+    network: Annotated[SerializeAsAny[NetworkConfig], of_any_kind(NetworkConfig)] = MlpConfig()
+    search: Annotated[SerializeAsAny[SearchConfig], of_any_kind(SearchConfig)] = GumbelConfig()
     replay: ReplayConfig = ReplayConfig()
     learner: LearnerConfig = LearnerConfig()
     reanalyze: ReanalyzeConfig = ReanalyzeConfig()
@@ -81,6 +75,11 @@ class Config(FrozenConfig):
     def _consistent(self) -> Config:
         check_across(self)
         return self
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """In each process that is sent a config: what it names can be built there."""
+        super().__setstate__(state)
+        import_plugins(self.run.plugins)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON/YAML types, every field written out."""

@@ -35,6 +35,7 @@ _REASONS = {
 }
 _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _FORMS = {
+    "run.plugins": "names of packages, such as my_pkg or my_pkg.networks",
     "learner.device": "auto, cpu, cuda, cuda:0 (or another number) or mps",
     "opponent": "random, minimax or mcts:N, such as mcts:100",
     "evaluation.opponent": "random, minimax or mcts:N, such as mcts:100",
@@ -57,21 +58,24 @@ def raise_all(messages: list[str]) -> None:
         raise ConfigError(messages[0])
 
 
-def validate(model: type[Model], data: Mapping[str, Any], where: Mapping[KeyPath, str]) -> Model:
+def validate(
+    model: type[Model], data: Mapping[str, Any], where: Mapping[KeyPath, str], *, foreign: bool = False
+) -> Model:
     """Builds `model` from plain data. Raises ConfigError with every mistake and its place.
 
     Types are strict (text is not a number, 1 is not a boolean), except that 1e6 and 3.0 do for whole numbers.
     where: place of each key (`file:line`, or the option on the command line); keys without one hold defaults.
+    foreign: kinds of plugins that were not imported are taken as they are, see `kinds.of_any_kind`.
     """
     try:
-        return model.model_validate(data, strict=True, context={"strict": True})
+        return model.model_validate(data, strict=True, context={"strict": True, "foreign": foreign})
     except ValidationError as error:
         found = error.errors(include_url=False)
     whole = [e for e in found if e["type"] == "int_type" and isinstance(e["input"], float) and e["input"].is_integer()]
     if whole:
         for e in whole:
             data = _with(data, e["loc"], int(e["input"]))
-        return validate(model, data, where)
+        return validate(model, data, where, foreign=foreign)
     messages: dict[KeyPath | str, str] = {}
     for e in found:
         if e["type"] == "value_error":
@@ -106,7 +110,8 @@ def _message(
         count = _arity(fields_of(_section(model, path[:-1]))[str(path[-1])].annotation)
         reason, remedy = f"must hold {count} values", f"Write {count} of them"
     elif kind == "string_pattern_mismatch":
-        reason, remedy = "is not of the expected form", f"Use {_FORMS.get(name, ctx['pattern'])}"
+        form = _FORMS.get(name.partition("[")[0], ctx["pattern"])
+        reason, remedy = "is not of the expected form", f"Use {form}"
     else:
         reason, remedy = _REASONS.get(kind, (e["msg"], "See --help for what it may be"))
     if isinstance(path[-1], int) and _place(path, where).startswith("--"):

@@ -15,7 +15,8 @@ def probe(config: Config, *, in_subprocess: bool = False) -> TaskSpec:
     in_subprocess: try the environment in a process of its own, as workers will have theirs.
     Raises ConfigError or EnvironmentFault for what cannot work, here and not in some worker.
     """
-    spec = spec_in_subprocess(config.env) if in_subprocess else spec_of(config.env)
+    env = config.env
+    spec = spec_in_subprocess(env, config.run.plugins) if in_subprocess else spec_of(env)
     channels, *rest = spec.observation_shape
     task = TaskSpec(spec, (channels * config.env.frame_stack, *rest))
     build_engine(config, task)

@@ -24,27 +24,40 @@ def make_environment(
     """
     if note is not None:
         note.enter("making it", None, 0)
-    adapter = _adapter(cfg, evaluation=evaluation, render=render)
+    build = EnvConfig.kinds.builder(cfg.kind)
+    adapter: Environment = build(cfg, evaluation=evaluation, render=render)
     if note is not None:
         note.leave()
     return CheckedEnvironment(adapter, max_moves=cfg.max_moves, note=note)
 
 
-def _adapter(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:
-    kwargs = {name: _own(value) for name, value in cfg.kwargs.items()}
-    if cfg.kind == "atari":
-        game = resolve_game(cfg.id)
-        from muzero_ray.envs.atari import AtariEnvironment
+def build_atari(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:  # noqa: ARG001 (it always can)
+    """The adapter of an ALE game."""
+    game = resolve_game(cfg.id)
+    from muzero_ray.envs.atari import AtariEnvironment
 
-        life_loss = cfg.atari.terminal_on_life_loss and not evaluation
-        return AtariEnvironment(game, cfg.atari, kwargs, life_loss=life_loss)
-    if cfg.kind == "openspiel":
-        from muzero_ray.envs.open_spiel import OpenSpielEnvironment
+    life_loss = cfg.atari.terminal_on_life_loss and not evaluation
+    return AtariEnvironment(game, cfg.atari, own_kwargs(cfg), life_loss=life_loss)
 
-        return OpenSpielEnvironment(cfg.id, kwargs, opening_moves=0 if evaluation else cfg.opening_moves)
+
+def build_openspiel(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:  # noqa: ARG001 (it never can)
+    """The adapter of a board game."""
+    from muzero_ray.envs.open_spiel import OpenSpielEnvironment
+
+    return OpenSpielEnvironment(cfg.id, own_kwargs(cfg), opening_moves=0 if evaluation else cfg.opening_moves)
+
+
+def build_gymnasium(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:  # noqa: ARG001 (no difference)
+    """The adapter of a gymnasium environment."""
     from muzero_ray.envs.gymnasium_env import GymnasiumEnvironment
 
+    kwargs = own_kwargs(cfg)
     return GymnasiumEnvironment(cfg.id, kwargs, render=render, channels=cfg.channels, scaling=cfg.scaling)
+
+
+def own_kwargs(cfg: EnvConfig) -> dict[str, Any]:
+    """`env.kwargs` for one environment, which may change them."""
+    return {name: _own(value) for name, value in cfg.kwargs.items()}
 
 
 def _own(value: KwargValue) -> Any:

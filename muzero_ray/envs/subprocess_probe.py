@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from multiprocessing.connection import Connection
 
+from muzero_ray.config.plugins import import_plugins
 from muzero_ray.config.schema import EnvConfig
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.envs.restarting import RestartingEnvironment
@@ -31,11 +32,11 @@ def spec_of(cfg: EnvConfig) -> EnvSpec:
         environment.current.close()
 
 
-def spec_in_subprocess(cfg: EnvConfig) -> EnvSpec:
-    """`spec_of`, by another process. EnvironmentFault, too, if that hangs or dies."""
+def spec_in_subprocess(cfg: EnvConfig, plugins: tuple[str, ...] = ()) -> EnvSpec:
+    """`spec_of`, by another process, which imports `plugins` first. EnvironmentFault, too, if it hangs or dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_spec, args=(cfg, sender), daemon=True)
+    process = context.Process(target=_send_spec, args=(cfg, plugins, sender), daemon=True)
     with not_for_children(signal.SIGINT, signal.SIGHUP):
         process.start()
     sender.close()
@@ -56,8 +57,9 @@ def spec_in_subprocess(cfg: EnvConfig) -> EnvSpec:
     raise EnvironmentFault(f"environment {cfg.id} (seed 0, step 0): making it and its first reset: {what}{code}")
 
 
-def _send_spec(cfg: EnvConfig, sender: Connection) -> None:
+def _send_spec(cfg: EnvConfig, plugins: tuple[str, ...], sender: Connection) -> None:
     try:
+        import_plugins(plugins)
         sender.send(spec_of(cfg))
     except MuZeroRayError as error:
         sender.send(error)

@@ -12,9 +12,11 @@ from muzero_ray.errors import ConfigError
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.build import build_network
+from muzero_ray.networks.mlp import is_mlp
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.notes import say_once
 from muzero_ray.networks.precision import use_bf16
+from muzero_ray.networks.resnet import is_resnet
 
 REMEDY = "pip install 'muzero-ray[openvino]'"
 
@@ -22,15 +24,24 @@ REMEDY = "pip install 'muzero-ray[openvino]'"
 def make_engine(
     network: MuZeroNetwork, *, engine: Literal["auto", "torch", "compiled"], bf16: bool, threads: int
 ) -> InferenceEngine:
-    """An engine with `network`'s weights. `auto`: the compiled one for its kind, or torch, saying why.
+    """An engine with `network`'s weights. `auto`: the compiled one that knows its parts, or torch, saying why.
 
     bf16: of convolutions, where the engine and the CPU can; networks without any are compiled in float32.
-    Raises ConfigError for `compiled` if what it needs is not installed.
+    Raises ConfigError for `compiled` if there is none, or if what it needs is not installed.
     """
     if engine == "torch":
         return TorchEngine(network, bf16=bf16)
+    if not (is_mlp(network) or is_resnet(network)):
+        parts = ", ".join(sorted({type(part).__name__ for part in network.children()}))
+        if engine == "compiled":
+            raise ConfigError(
+                f"actors.engine=compiled: no compiled engine knows all parts of this network ({parts}). Use "
+                "actors.engine=auto or torch"
+            )
+        say_once(f"actors.engine=auto: torch acts, since no compiled engine knows all parts of this network ({parts})")
+        return TorchEngine(network, bf16=bf16)
     # Imported where they are needed: one brings numba's compiler, the other OpenVINO.
-    if len(network.hidden_shape) == 1:
+    if is_mlp(network):
         from muzero_ray.inference.mlp_engine import CompiledMlpEngine
 
         return CompiledMlpEngine(network)

@@ -94,3 +94,22 @@ def build_mlp(cfg: MlpConfig, observation_shape: tuple[int, ...], num_actions: i
         value_support=Support.of(cfg.value),
         reward_support=Support.of(cfg.reward),
     )
+
+
+def is_mlp(network: MuZeroNetwork) -> bool:
+    """Whether a network computes exactly what one of kind `mlp` does, whoever put it together."""
+    heads = (network.policy_head, network.value_head, network.reward_head)
+    return (
+        type(network) is MuZeroNetwork
+        and type(network.representation_part) is VectorRepresentation
+        and type(network.dynamics_part) is VectorDynamics
+        and network.unit_latents
+        and network.input_mean is None
+        and all(_is_chain(head) for head in heads)
+    )
+
+
+def _is_chain(head: nn.Module) -> bool:
+    """Whether `head` is one that `mlp` makes."""
+    kinds = [type(part) for part in head.children()] if type(head) is nn.Sequential else []
+    return len(kinds) % 3 == 1 and kinds == [nn.Linear, nn.LayerNorm, nn.ReLU] * (len(kinds) // 3) + [nn.Linear]

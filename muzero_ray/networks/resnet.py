@@ -172,3 +172,14 @@ def build_resnet(
         value_support=Support.of(cfg.value),
         reward_support=Support.of(cfg.reward),
     )
+
+
+def is_resnet(network: MuZeroNetwork) -> bool:
+    """Whether a network is made of the parts of kind `resnet`, whoever put it together."""
+    heads = (network.policy_head, network.value_head, network.reward_head)
+    return (
+        type(network) is MuZeroNetwork
+        and type(network.representation_part) is ImageRepresentation
+        and type(network.dynamics_part) is ImageDynamics
+        and all(type(head) is ImageHead for head in heads)
+    )

@@ -73,7 +73,7 @@ def read_score(run: Path) -> RunScore:
 
     Raises ConfigError if there is none yet, or if a line of the file cannot be used: it may have been the newest.
     """
-    config = load_run_config(run)
+    config = load_run_config(run, plugins=False)
     file = SideFile(run / SCORES_FILE, _score_problem)
     try:
         newest = {line.entry["kind"]: line.entry for line in file}
