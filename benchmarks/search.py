@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -74,8 +74,8 @@ def _compare_engines(
     for label, choice in engines.items():
         engine = choice.make(network)
         root = engine.initial(observations)
-        search = _search("puct", simulations)
-        trials.append(partial(_whole_search, label, search, engine, root, effort.seconds))
+        search = partial(_run, _search("puct", simulations))
+        trials.append(partial(_whole_search, label, search, simulations, engine, root, effort.seconds))
         trials.append(partial(_network_alone, label, engine, root, effort.seconds))
     samples = take_turns(trials, effort.repeats)
     reference = next(iter(engines))
@@ -90,12 +90,16 @@ def _compare_engines(
 
 
 def _whole_search(
-    label: str, search: SearchFunction, engine: InferenceEngine, root: NetworkOutput, seconds: float
+    label: str,
+    search: Callable[..., SearchResult],
+    simulations: int,
+    engine: InferenceEngine,
+    root: NetworkOutput,
+    seconds: float,
 ) -> dict[str, float]:
     """Simulations/s, and per call of the network: all time, and time outside the network, in us."""
-    clock = _Clock(engine.recurrent)
-    batch, calls = len(root.value), search.config.simulations
-    per_second = rate(partial(_run, search, root, clock, np.random.default_rng(SEED)), batch * calls, seconds)
+    clock, batch = _Clock(engine.recurrent), len(root.value)
+    per_second = rate(partial(search, root, clock, np.random.default_rng(SEED)), batch * simulations, seconds)
     total = 1e6 * batch / per_second
     inside = 1e6 * clock.seconds / clock.calls
     return {label: per_second, f"{label} total": total, f"{label} outside": total - inside}
@@ -143,7 +147,7 @@ def _ones(shape: tuple[int, int]) -> tuple[BoolArray, FloatArray]:
 
 def _free_search(kind: str, search: SearchFunction, outputs: list[NetworkOutput], seconds: float) -> dict[str, float]:
     run = partial(_run, search, outputs[0], _free_model(outputs), np.random.default_rng(SEED))
-    per_second = rate(run, len(outputs[0].value) * search.config.simulations, seconds)
+    per_second = rate(run, len(outputs[0].value) * TREE_SIMULATIONS, seconds)
     return {kind: per_second, f"{kind} depth": float(run().depth.mean())}
 
 
