@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muzero_ray.config.kinds import Kinds, kinds_of
+from muzero_ray.config.kinds import kinds_of
 from muzero_ray.config.plugins import import_plugins, named_plugins
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import KeyPath, leaf_paths, nearest, shown, validate
@@ -82,21 +82,11 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
             below = result.get(key, {})
             section = Config.model_fields.get(key)
             if section is not None and (kinds := kinds_of(section.annotation)) is not None and "kind" in value:
-                below = without_other_kinds(kinds, below, value["kind"])
+                below = kinds.settings_for(value["kind"], below)
             result[key] = merged(below, value)
         else:
             result[key] = value
     return result
-
-
-def without_other_kinds(kinds: Kinds[Any], section: Mapping[str, Any], kind: object) -> dict[str, Any]:
-    """A section without the settings that other kinds have, and `kind` does not."""
-
-    def is_of_another(name: str) -> bool:
-        owners = kinds.owners(name)
-        return bool(owners) and kind not in owners
-
-    return {name: value for name, value in section.items() if not is_of_another(name)}
 
 
 def without_unread(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +96,7 @@ def without_unread(data: Mapping[str, Any]) -> dict[str, Any]:
     for name, written in WRITTEN_TOGETHER.items():
         section, kinds = data.get(name), kinds_of(Config.model_fields[name].annotation)
         if kinds is not None and isinstance(section, dict) and written <= section.keys():
-            result[name] = without_other_kinds(kinds, section, section.get("kind", kinds.default))
+            result[name] = kinds.settings_for(section.get("kind", kinds.default), section)
     return result
 
 

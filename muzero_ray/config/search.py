@@ -94,5 +94,5 @@ class GumbelConfig(SearchConfig):
     """sigma(q) = (c_visit + max visits) * c_scale * q (gumbel): 1.0 for boards, 0.1 for Atari."""
 
 
-SearchConfig.kinds.add(PuctConfig, "muzero_ray.search.policies:build_puct")
-SearchConfig.kinds.add(GumbelConfig, "muzero_ray.search.policies:build_gumbel")
+SearchConfig.kinds.add(PuctConfig, "muzero_ray.search.policies:PuctSearch")
+SearchConfig.kinds.add(GumbelConfig, "muzero_ray.search.policies:GumbelSearch")

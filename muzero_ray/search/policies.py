@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -31,11 +32,16 @@ class SearchFunction(Protocol):
         ...
 
 
-def build_puct(settings: PuctConfig, discount: float) -> SearchFunction:
-    """discount: signed, negative for two players; so for all builders."""
-    workspaces = WorkspaceCache()
+@dataclass(frozen=True)
+class PuctSearch:
+    """The builder of `puct`. It keeps the memory of its trees. discount: signed, negative for two players."""
 
-    def search(
+    settings: PuctConfig
+    discount: float
+    _workspaces: WorkspaceCache = field(default_factory=WorkspaceCache, repr=False, compare=False)
+
+    def __call__(
+        self,
         root: NetworkOutput,
         recurrent_fn: RecurrentFunction,
         legal: BoolArray,
@@ -44,46 +50,49 @@ def build_puct(settings: PuctConfig, discount: float) -> SearchFunction:
         explore: bool,
         temperature: FloatArray,
     ) -> SearchResult:
+        """See SearchFunction."""
         return puct_search(
             root,
             recurrent_fn,
-            settings,
+            self.settings,
             legal=legal,
-            discount=discount,
+            discount=self.discount,
             rng=rng,
             noise=explore,
             temperature=temperature,
-            workspaces=workspaces,
+            workspaces=self._workspaces,
         )
 
-    return search
 
+@dataclass(frozen=True)
+class GumbelSearch:
+    """The builder of `gumbel`, see PuctSearch. Its action is that of sequential halving, at any temperature."""
 
-def build_gumbel(settings: GumbelConfig, discount: float) -> SearchFunction:
-    """Its action is that of sequential halving, at any temperature."""
-    workspaces = WorkspaceCache()
+    settings: GumbelConfig
+    discount: float
+    _workspaces: WorkspaceCache = field(default_factory=WorkspaceCache, repr=False, compare=False)
 
-    def search(
+    def __call__(
+        self,
         root: NetworkOutput,
         recurrent_fn: RecurrentFunction,
         legal: BoolArray,
         rng: np.random.Generator,
         *,
         explore: bool,
-        temperature: FloatArray,  # noqa: ARG001
+        temperature: FloatArray,  # noqa: ARG002
     ) -> SearchResult:
+        """See SearchFunction."""
         return gumbel_search(
             root,
             recurrent_fn,
-            settings,
+            self.settings,
             legal=legal,
-            discount=discount,
+            discount=self.discount,
             rng=rng,
             noise=explore,
-            workspaces=workspaces,
+            workspaces=self._workspaces,
         )
-
-    return search
 
 
 def signed_discount(discount: float, num_players: int) -> float:
