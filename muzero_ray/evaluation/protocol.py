@@ -92,9 +92,14 @@ def evaluation_search(config: Config) -> SearchConfig:
 
 def search_settings(search: SearchConfig) -> dict[str, Any]:
     """Every setting that a noise-free search of this kind reads, `kind` and `simulations` apart. JSON-able."""
-    settings = search.model_dump(mode="json", exclude={"kind", "simulations", *search.exploration})
-    # Those of all kinds come last, as in scores that were written before.
-    return dict(sorted(settings.items(), key=lambda item: item[0] in SearchConfig.model_fields))
+    settings = search.model_dump(mode="json")
+    return {name: settings[name] for name in _read_by(type(search))}
+
+
+def _read_by(kind: type[SearchConfig]) -> list[str]:
+    """The names of `search_settings`; those of all kinds come last, as in scores that were written before."""
+    names = [name for name in kind.model_fields if name not in ("kind", "simulations", *kind.exploration)]
+    return sorted(names, key=lambda name: name in SearchConfig.model_fields)
 
 
 def evaluation_protocol(config: Config, spec: EnvSpec, *, precision: str | None = None) -> EvaluationProtocol:
@@ -135,8 +140,8 @@ def completed(entries: Mapping[str, Any], config: Config) -> dict[str, Any]:
     said = {"search": search.kind, "simulations": search.simulations}
     if any(entries.get(name, value) != value for name, value in said.items()):
         parts = dict.fromkeys(parts, UNKNOWN)
-        its = SearchConfig.kinds.find(entries.get("search"))
-        settings = dict.fromkeys(search_settings(its.settings.model_validate({})) if its else {}, UNKNOWN)
+        its = SearchConfig.kinds.find(entries.get("search"), installed=False)
+        settings = dict.fromkeys(_read_by(its.settings) if its else (), UNKNOWN)
     recorded = entries.get("search_settings")
     if isinstance(recorded, Mapping):
         settings |= recorded
