@@ -138,7 +138,7 @@ class Player:
             root = self.engine.initial(observations) if game is None else game.root(games, observations)
             model = self.engine if game is None else game
             zeros = np.zeros(len(legal), np.float32)
-            return search(root, model.recurrent, legal, rng, explore=False, temperature=zeros).action
+            return search(root, model, legal, rng, explore=False, temperature=zeros).action
 
         return choose
 

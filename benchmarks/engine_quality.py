@@ -110,7 +110,7 @@ def collect(config: Config, task: TaskSpec, engine: InferenceEngine, count: int)
         rounds += 1
         root = engine.initial(stacked)
         temperatures = np.full(len(stacked), temperature, np.float32)
-        return search(root, engine.recurrent, legal, rng, explore=True, temperature=temperatures).action
+        return search(root, engine, legal, rng, explore=True, temperature=temperatures).action
 
     players = task.spec.num_players
     for seed in range(count):
@@ -139,7 +139,7 @@ def root_policies(config: Config, task: TaskSpec, engine: InferenceEngine, posit
         root = engine.initial(positions.observations[begin : begin + size])
         zeros = np.zeros(len(legal), np.float32)
         rng = np.random.default_rng(SEED)  # breaks exact ties only
-        result = search(root, engine.recurrent, legal, rng, explore=False, temperature=zeros)
+        result = search(root, engine, legal, rng, explore=False, temperature=zeros)
         policies.append(result.policy_target.copy())
     return np.concatenate(policies)
 

@@ -17,12 +17,13 @@ from benchmarks.engines import CONV_ENGINES, MLP_ENGINES, Engines
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
 from muzero_ray.config.schema import GumbelConfig, MlpConfig, NetworkConfig, PuctConfig, ResnetConfig, SupportConfig
 from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.search.policies import SearchFunction, make_search
-from muzero_ray.search.search import RecurrentFunction
+from muzero_ray.search.search import Model
 from muzero_ray.search.workspace import Workspace
-from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput, SearchResult
+from muzero_ray.types import Array, BoolArray, EdgeAnswers, FloatArray, HostPool, IntArray, NetworkOutput, SearchResult
 
 SEED = 0
 TREE_SIMULATIONS = 50
@@ -98,7 +99,7 @@ def _whole_search(
     seconds: float,
 ) -> dict[str, float]:
     """Simulations/s, and per call of the network: all time, and time outside the network, in us."""
-    clock, batch = _Clock(engine.recurrent), len(root.value)
+    clock, batch = _Clock(engine), len(root.value)
     per_second = rate(partial(search, root, clock, np.random.default_rng(SEED)), batch * simulations, seconds)
     total = 1e6 * batch / per_second
     inside = 1e6 * clock.seconds / clock.calls
@@ -115,13 +116,16 @@ def _network_alone(label: str, engine: InferenceEngine, root: NetworkOutput, sec
 class _Clock:
     """A model that adds up the time spent in it."""
 
-    def __init__(self, model: RecurrentFunction) -> None:
+    def __init__(self, model: Model) -> None:
         self._model = model
         self.seconds, self.calls = 0.0, 0
 
-    def __call__(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
+    def pool(self, root: Array, nodes: int) -> HostPool | None:
+        return self._model.pool(root, nodes)
+
+    def expand(self, leaf: int, parents: IntArray, actions: IntArray, out: EdgeAnswers) -> None:
         begin = time.perf_counter()
-        self._model(hidden, actions, out)
+        self._model.expand(leaf, parents, actions, out)
         self.seconds += time.perf_counter() - begin
         self.calls += 1
 
@@ -131,9 +135,7 @@ def _search(kind: str, simulations: int) -> SearchFunction:
     return make_search(config, discount=0.997, num_players=1)
 
 
-def _run(
-    search: SearchFunction, root: NetworkOutput, model: RecurrentFunction, rng: np.random.Generator
-) -> SearchResult:
+def _run(search: SearchFunction, root: NetworkOutput, model: Model, rng: np.random.Generator) -> SearchResult:
     """One move: a search with noise at temperature 1."""
     legal, temperature = _ones(root.policy_logits.shape)
     return search(root, model, legal, rng, explore=True, temperature=temperature)
@@ -146,7 +148,7 @@ def _ones(shape: tuple[int, int]) -> tuple[BoolArray, FloatArray]:
 
 
 def _free_search(kind: str, search: SearchFunction, outputs: list[NetworkOutput], seconds: float) -> dict[str, float]:
-    run = partial(_run, search, outputs[0], _free_model(outputs), np.random.default_rng(SEED))
+    run = partial(_run, search, outputs[0], _FreeModel(outputs), np.random.default_rng(SEED))
     per_second = rate(run, len(outputs[0].value) * TREE_SIMULATIONS, seconds)
     return {kind: per_second, f"{kind} depth": float(run().depth.mean())}
 
@@ -164,14 +166,15 @@ def _free_outputs(batch: int, actions: int) -> list[NetworkOutput]:
     ]
 
 
-def _free_model(outputs: list[NetworkOutput]) -> RecurrentFunction:
+class _FreeModel(HostLatents):
     """Gives these answers in turn."""
-    answers = itertools.cycle(outputs)
 
-    def answer(_hidden: Array, _actions: IntArray, out: NetworkOutput) -> None:
-        out.hidden[...], out.reward[...], out.value[...], out.policy_logits[...] = next(answers)
+    def __init__(self, outputs: list[NetworkOutput]) -> None:
+        super().__init__()
+        self._answers = itertools.cycle(outputs)
 
-    return answer
+    def recurrent(self, _hidden: Array, _actions: IntArray, out: NetworkOutput) -> None:
+        out.hidden[...], out.reward[...], out.value[...], out.policy_logits[...] = next(self._answers)
 
 
 @njit
@@ -181,14 +184,14 @@ def _empty_step(_leaf: int, *_arguments: Any) -> None:
 
 def _empty_loop(batch: int, actions: int, outputs: list[NetworkOutput], seconds: float) -> dict[str, float]:
     """The loop of `search.search` around `_empty_step`: what no tree can be faster than, as long as Python calls it."""
-    space = Workspace(batch, TREE_SIMULATIONS + 1, actions, (1,), np.dtype(np.float32))
-    settings = (0.997, np.zeros(TREE_SIMULATIONS + 2, np.float32), True, 0)
-    model = _free_model(outputs)
+    space, model = Workspace(batch, TREE_SIMULATIONS + 1, actions), _FreeModel(outputs)
+    settings = (np.zeros(TREE_SIMULATIONS + 2, np.float32), True, 0)
+    space.gather_from(model.pool(outputs[0].hidden, TREE_SIMULATIONS + 1))
 
     def loop() -> None:
         _empty_step(0, space.pointers, *settings)
         for leaf in range(1, TREE_SIMULATIONS + 1):
-            model(space.hidden, space.actions, space.answers[leaf])
+            model.expand(leaf, space.parents, space.actions, space.answers)
             _empty_step(leaf, space.pointers, *settings)
 
     return {"loop": rate(loop, batch * TREE_SIMULATIONS, seconds)}

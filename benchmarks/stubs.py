@@ -11,6 +11,7 @@ import numpy as np
 from muzero_ray.acting import build
 from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.self_play import SelfPlayWorker
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.learner.learner import LearnerWorker
 from muzero_ray.training.build import build_learner
 from muzero_ray.training.learner import Learner
@@ -24,12 +25,13 @@ UPDATE_SECONDS = 0.1
 """Of each update of the learner."""
 
 
-class SleepingEngine:
+class SleepingEngine(HostLatents):
     """See InferenceEngine: fixed time, no CPU, an answer that prefers nothing."""
 
     precision: Literal["float32", "bf16"] = "float32"
 
     def __init__(self, actions: int) -> None:
+        super().__init__()
         self._actions = actions
 
     def initial(self, observations: Array) -> NetworkOutput:

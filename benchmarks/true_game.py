@@ -13,6 +13,7 @@ from muzero_ray.envs.atari import AtariEnvironment
 from muzero_ray.envs.environment import CheckedEnvironment
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.types import Array, IntArray, NetworkOutput
 
 SEED = 1_000
@@ -21,7 +22,7 @@ SEED = 1_000
 Games = Sequence[CheckedEnvironment]
 
 
-class TrueGame:
+class TrueGame(HostLatents):
     """What a search asks of a model, answered by the game itself; values and policies are the network's.
 
     A latent is the number of a node, `[B, 1]`. As in training, a lost life ends what can be earned. Chance on the way
@@ -30,32 +31,33 @@ class TrueGame:
 
     def __init__(self, config: Config, engine: InferenceEngine, channels: int) -> None:
         """channels: of a single frame."""
+        super().__init__()
         self._engine, self._channels = engine, channels
         self._emulator = make_environment(config.env)
         self._emulator.reset(SEED)
         self._rng = np.random.default_rng(SEED)
-        self._nodes: list[tuple[Any, Array, bool]] = []
+        self._states: list[tuple[Any, Array, bool]] = []
         """State of the game, stacked frames, whether it is over."""
 
     def root(self, games: Games, observations: Array) -> NetworkOutput:
         """Begin a search in these games."""
         states = [state_of(game) for game in games]
-        self._nodes = [(state, seen.copy(), False) for state, seen in zip(states, observations, strict=True)]
+        self._states = [(state, seen.copy(), False) for state, seen in zip(states, observations, strict=True)]
         out = self._engine.initial(observations)
         return NetworkOutput(_numbers(0, len(games)), out.reward, out.value, out.policy_logits)
 
     def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
-        """See `RecurrentFunction`."""
-        begin, rewards = len(self._nodes), []
+        """See InferenceEngine."""
+        begin, rewards = len(self._states), []
         for number, action in zip(hidden[:, 0].astype(int).tolist(), actions.tolist(), strict=True):
-            state, seen, over = self._nodes[number]
+            state, seen, over = self._states[number]
             reward = 0.0
             if not over:
                 state, frame, reward, over = self.step(state, action)
                 seen = np.concatenate((seen[self._channels :], frame))
-            self._nodes.append((state, seen, over))
+            self._states.append((state, seen, over))
             rewards.append(reward)
-        new = self._nodes[begin:]
+        new = self._states[begin:]
         answer = self._engine.initial(np.stack([seen for _, seen, _ in new]))
         out.hidden[...] = _numbers(begin, len(new))
         out.reward[...] = rewards

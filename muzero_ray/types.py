@@ -91,6 +91,31 @@ class NetworkOutput(NamedTuple):
     policy_logits: FloatArray
 
 
+class EdgeAnswers(NamedTuple):
+    """What a model says of one edge of each of `B` trees, and of the state it leads to; scalars in env units.
+
+    reward `[B]`, for the player who acted. discount `[B]` float64: what the value of the state counts for, seen from
+    the node before it; negative where the other player is to move. value `[B]`, policy_logits `[B, A]`.
+    """
+
+    reward: FloatArray
+    discount: Array
+    value: FloatArray
+    policy_logits: FloatArray
+
+
+class HostPool(NamedTuple):
+    """Memory of the host in which a model keeps the latents of `B` trees, and from which a search gathers them.
+
+    nodes: for each of `N` nodes its latents of all trees, `[B, ...]`. latents: the same as one array, `[N, B, ...]`.
+    hidden `[B, ...]`: where those of the parents are gathered.
+    """
+
+    nodes: list[Array]
+    latents: Array
+    hidden: Array
+
+
 class SearchResult(NamedTuple):
     """action `[B]` int32, policy_target `[B, A]`, root_value `[B]` (env units, for the player to move),
     visit_counts `[B, A]` int32, depth `[B]` mean depth of the simulations (float32)."""

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 WITHOUT_A_ROOM = (
     "errors",
     "types",
+    "host_memory",
     "printed",
     "stop_signals",
     "standard_streams",

@@ -13,12 +13,12 @@ from pydantic import PositiveFloat, PositiveInt
 
 from muzero_ray.config.registration import register_network, register_search
 from muzero_ray.config.schema import NetworkConfig, SearchConfig
-from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult
+from muzero_ray.types import BoolArray, EdgeAnswers, FloatArray, NetworkOutput, SearchResult
 
 if TYPE_CHECKING:
     from muzero_ray.networks.model import MuZeroNetwork
     from muzero_ray.search.policies import SearchFunction
-    from muzero_ray.search.search import RecurrentFunction
+    from muzero_ray.search.search import Model
 
 
 class GruConfig(NetworkConfig):
@@ -84,7 +84,7 @@ def build_lookahead(settings: LookaheadConfig, discount: float) -> SearchFunctio
 
     def search(
         root: NetworkOutput,
-        recurrent_fn: RecurrentFunction,
+        model: Model,
         legal: BoolArray,
         rng: np.random.Generator,
         *,
@@ -92,11 +92,17 @@ def build_lookahead(settings: LookaheadConfig, discount: float) -> SearchFunctio
         temperature: FloatArray,  # noqa: ARG001 (its policy is what it samples from)
     ) -> SearchResult:
         batch, num_actions = root.policy_logits.shape
-        q = np.empty((batch, num_actions), np.float32)
+        q, roots = np.empty((batch, num_actions), np.float32), np.zeros(batch, np.int32)
+        out = EdgeAnswers(
+            *(np.empty(batch, np.float32), np.full(batch, discount), np.empty(batch, np.float32)),
+            np.empty((batch, num_actions), np.float32),
+        )
+        pool = model.pool(root.hidden, num_actions + 1)  # node 0 is the root, node `action + 1` what follows it
         for action in range(num_actions):
-            child = NetworkOutput(*(np.empty_like(part) for part in root))
-            recurrent_fn(root.hidden, np.full(batch, action, np.int32), child)
-            q[:, action] = child.reward + discount * child.value
+            if pool is not None:
+                pool.hidden[...] = pool.nodes[0]
+            model.expand(action + 1, roots, np.full(batch, action, np.int32), out)
+            q[:, action] = out.reward + out.discount * out.value
         scores = np.where(legal, root.policy_logits + settings.sharpness * q, -np.inf)
         policy = np.exp(scores - scores.max(1, keepdims=True))
         policy /= policy.sum(1, keepdims=True)

@@ -174,9 +174,7 @@ class SelfPlay:
         temperatures = np.full(len(self._environments), temperature, np.float32)
         if self._temperature_moves is not None:
             temperatures[self._moves >= self._temperature_moves] = 0.0
-        result = self._search(
-            root, self._engine.recurrent, self._legal, self._rng, explore=True, temperature=temperatures
-        )
+        result = self._search(root, self._engine, self._legal, self._rng, explore=True, temperature=temperatures)
         totals.searched(time.monotonic() - search_begin, root, result, self._legal)
         moves = zip(result.action.tolist(), result.policy_target, result.root_value.tolist(), strict=True)
         self._moves += 1

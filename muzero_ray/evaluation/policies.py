@@ -17,7 +17,7 @@ def search_policy(engine: InferenceEngine, search: SearchFunction) -> Policy:
     def act(observations: Array, legal: BoolArray) -> IntArray:
         root = engine.initial(observations)
         temperature = np.zeros(len(observations), np.float32)
-        return search(root, engine.recurrent, legal, rng, explore=False, temperature=temperature).action
+        return search(root, engine, legal, rng, explore=False, temperature=temperature).action
 
     return act
 

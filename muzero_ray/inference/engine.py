@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
+from muzero_ray.types import Array, EdgeAnswers, FloatArray, HostPool, IntArray, NetworkOutput
 
 
 class InferenceEngine(Protocol):
@@ -30,6 +30,14 @@ class InferenceEngine(Protocol):
         They are contiguous, of the shapes and dtypes that `initial` returns. A search gives the same ones again and
         again, which an engine may bind.
         """
+        ...
+
+    def pool(self, root: Array, nodes: int) -> HostPool | None:
+        """See `search.search.Model`: the latents of a search are kept where the engine computes."""
+        ...
+
+    def expand(self, leaf: int, parents: IntArray, actions: IntArray, out: EdgeAnswers) -> None:
+        """See `search.search.Model`."""
         ...
 
     def prepare(self, flat: FloatArray) -> Any:

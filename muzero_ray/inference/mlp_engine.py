@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from muzero_ray.inference import mlp_kernels as kernels
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.networks.flat import check_flat, flatten_state
 from muzero_ray.networks.mlp import VectorDynamics, VectorRepresentation
 from muzero_ray.networks.model import MuZeroNetwork
@@ -43,7 +44,7 @@ class _Layer:
         return high * (wide + self.actions + (2 if self.norm else 0))
 
 
-class CompiledMlpEngine:
+class CompiledMlpEngine(HostLatents):
     """See InferenceEngine; for networks of kind `mlp`, float32. Agrees with TorchEngine up to rounding.
 
     Both functions raise ValueError for inputs of another shape than the network's, `recurrent` IndexError for an action
@@ -54,6 +55,7 @@ class CompiledMlpEngine:
 
     def __init__(self, network: MuZeroNetwork) -> None:
         """ValueError for a network of another kind."""
+        super().__init__()
         self._shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         self._layers, parts, size = _lay_out(network)
         supports = {kernels.REWARD_HEAD: network.reward_support, kernels.VALUE_HEAD: network.value_support}

@@ -20,6 +20,7 @@ import torch
 from openvino import opset13
 from torch import nn
 
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.inference.openvino_internals import convert
 from muzero_ray.networks.flat import check_flat, flatten_state, num_parameters
 from muzero_ray.networks.model import MuZeroNetwork
@@ -46,7 +47,7 @@ def padded_size(batch: int) -> int:
     return between if power > 8 and batch <= between else power
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(HostLatents):
     """An InferenceEngine for image networks on CPUs.
 
     bf16: where the CPU has instructions for it, else float32. threads: of each call. Latents are handed out as
@@ -56,6 +57,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, network: MuZeroNetwork, *, bf16: bool = False, threads: int = 1) -> None:
+        super().__init__()
         self._network = copy.deepcopy(network).float().eval().requires_grad_(False)
         self._shapes = [tuple(tensor.shape) for tensor in self._network.state_dict().values()]
         self._core = ov.Core()

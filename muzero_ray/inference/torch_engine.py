@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.networks.flat import load_flat, to_tensor
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.networks.supports import Support
@@ -26,7 +27,7 @@ class _Decoder:
         return self._support.scalars(expected)
 
 
-class TorchEngine:
+class TorchEngine(HostLatents):
     """Eager torch. Holds its own copy of the network: later learner updates do not show until `load`.
 
     bf16 converts the copy once (autocast would cast the weights again at every call); latents and scalars leave as
@@ -35,6 +36,7 @@ class TorchEngine:
     """
 
     def __init__(self, network: MuZeroNetwork, *, device: str = "cpu", bf16: bool = False) -> None:
+        super().__init__()
         self.precision: Literal["float32", "bf16"] = "bf16" if bf16 else "float32"
         self._device = torch.device(device)
         dtype = torch.bfloat16 if bf16 else torch.float32

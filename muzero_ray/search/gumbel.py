@@ -125,9 +125,7 @@ def _of_two(tree: Tree, b: int, n: int, c_visit: float, c_scale: float) -> int:
 
 
 @helper
-def _back_up(
-    tree: Tree, b: int, leaf: int, exchange: Exchange, discount: float, c_visit: float, c_scale: float
-) -> None:
+def _back_up(tree: Tree, b: int, leaf: int, exchange: Exchange, c_visit: float, c_scale: float) -> None:
     """Expands node `leaf`, adds its value to every node above, and renews the choices of those below the root.
 
     Only a backup through a node changes what it would select; here, unlike on the way down, the next node does not wait
@@ -137,7 +135,7 @@ def _back_up(
     n, last = leaf, leaf + 1 == tree.nodes.shape[1]
     target: float = np.float64(exchange.value[b])
     while n > 0:
-        target, _ = backup_step(tree, b, n, target, discount)
+        target, _ = backup_step(tree, b, n, target)
         n = tree.nodes[b, n].parent
         if n == 0 or last:
             continue
@@ -206,7 +204,6 @@ def gumbel_root_scores(pointers: LongArray, legal: BoolArray, noise: Array, cons
 def gumbel_step(
     leaf: int,
     pointers: LongArray,
-    discount: float,
     schedule: IntArray,
     c_visit: float,
     c_scale: float,
@@ -221,7 +218,7 @@ def gumbel_step(
     for b in range(nodes.shape[0]):
         first, second = fetch_ahead(pointers, nodes, b, leaf, first, second)
         if leaf > 0:
-            _back_up(tree, b, leaf, exchange, discount, c_visit, c_scale)
+            _back_up(tree, b, leaf, exchange, c_visit, c_scale)
         if leaf + 1 == nodes.shape[1]:
             continue
         n, considered = 0, schedule[tree.rows[b].considered, leaf]

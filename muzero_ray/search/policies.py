@@ -9,7 +9,7 @@ import numpy as np
 
 from muzero_ray.config.schema import Config, GumbelConfig, PuctConfig, SearchConfig
 from muzero_ray.envs.task_spec import TaskSpec
-from muzero_ray.search.search import RecurrentFunction, gumbel_search, puct_search
+from muzero_ray.search.search import Model, gumbel_search, puct_search
 from muzero_ray.search.workspace import WorkspaceCache
 from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult
 
@@ -20,7 +20,7 @@ class SearchFunction(Protocol):
     def __call__(
         self,
         root: NetworkOutput,
-        recurrent_fn: RecurrentFunction,
+        model: Model,
         legal: BoolArray,
         rng: np.random.Generator,
         *,
@@ -43,7 +43,7 @@ class PuctSearch:
     def __call__(
         self,
         root: NetworkOutput,
-        recurrent_fn: RecurrentFunction,
+        model: Model,
         legal: BoolArray,
         rng: np.random.Generator,
         *,
@@ -53,7 +53,7 @@ class PuctSearch:
         """See SearchFunction."""
         return puct_search(
             root,
-            recurrent_fn,
+            model,
             self.settings,
             legal=legal,
             discount=self.discount,
@@ -75,7 +75,7 @@ class GumbelSearch:
     def __call__(
         self,
         root: NetworkOutput,
-        recurrent_fn: RecurrentFunction,
+        model: Model,
         legal: BoolArray,
         rng: np.random.Generator,
         *,
@@ -85,7 +85,7 @@ class GumbelSearch:
         """See SearchFunction."""
         return gumbel_search(
             root,
-            recurrent_fn,
+            model,
             self.settings,
             legal=legal,
             discount=self.discount,

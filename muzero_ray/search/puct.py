@@ -26,13 +26,13 @@ from muzero_ray.types import Array, FloatArray, IntArray, LongArray
 
 
 @helper
-def _back_up(tree: Tree, b: int, leaf: int, exchange: Exchange, discount: float, track: bool) -> None:
+def _back_up(tree: Tree, b: int, leaf: int, exchange: Exchange, track: bool) -> None:
     """Expands node `leaf` and adds its value to every node above."""
     expand(tree, b, leaf, exchange)
     row, n = tree.rows[b], leaf
     target: float = np.float64(exchange.value[b])
     while n > 0:
-        target, q = backup_step(tree, b, n, target, discount)
+        target, q = backup_step(tree, b, n, target)
         if track:
             row.low, row.high = min(row.low, q), max(row.high, q)
         n = tree.nodes[b, n].parent
@@ -68,7 +68,6 @@ def _select_puct(tree: Tree, b: int, n: int, pb_c: FloatArray, unvisited: int) -
 def puct_step(
     leaf: int,
     pointers: LongArray,
-    discount: float,
     pb_c: FloatArray,
     track: bool,
     unvisited: int,
@@ -84,7 +83,7 @@ def puct_step(
     for b in range(nodes.shape[0]):
         first, second = fetch_ahead(pointers, nodes, b, leaf, first, second)
         if leaf > 0:
-            _back_up(tree, b, leaf, exchange, discount, track)
+            _back_up(tree, b, leaf, exchange, track)
         if leaf + 1 == nodes.shape[1]:
             continue
         n, slot = 0, 0

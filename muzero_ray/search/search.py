@@ -1,7 +1,7 @@
 """The simulation loop, and the two searches built on it: `puct_search` (MuZero) and `gumbel_search` (Gumbel MuZero).
 
-The model is a function argument. Values are for the player to move, rewards for the player who acted; `discount` is
-signed, as in mctx: two players pass -gamma, since the value of a child is its opponent's.
+The model is an argument. Values are for the player to move, rewards for the player who acted; discounts are signed, as
+in mctx: that of two players is -gamma, since the value of a child is its opponent's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,11 +19,26 @@ from muzero_ray.search import tree as kernels
 from muzero_ray.search.gumbel import gumbel_result, gumbel_root_scores, gumbel_step
 from muzero_ray.search.puct import puct_result, puct_step
 from muzero_ray.search.workspace import Workspace, WorkspaceCache
-from muzero_ray.types import Array, BoolArray, FloatArray, IntArray, NetworkOutput, SearchResult
+from muzero_ray.types import Array, BoolArray, EdgeAnswers, FloatArray, HostPool, IntArray, NetworkOutput, SearchResult
 
-RecurrentFunction = Callable[[Array, IntArray, NetworkOutput], None]
-"""`(hidden [B, ...], actions [B] int32, out)`: fills the arrays of `out`, of the same B rows. They are where the search
-keeps what it needs, so that nothing is copied. All are buffers that later simulations overwrite."""
+
+class Model(Protocol):
+    """What a search asks of an engine. The search names nodes and actions; latents are the engine's."""
+
+    def pool(self, root: Array, nodes: int) -> HostPool | None:
+        """Begins a search of `B` trees with up to `nodes` nodes: node 0 of each has the latent that `initial` answered,
+        `root` `[B, ...]`. Returns where latents are in memory of the host, and the steps gather those of the parents
+        into `hidden`; None where they are elsewhere."""
+        ...
+
+    def expand(self, leaf: int, parents: IntArray, actions: IntArray, out: EdgeAnswers) -> None:
+        """What follows `actions` `[B]` in the nodes `parents` `[B]`: fills `out`, and keeps the latents as node `leaf`.
+
+        out.discount has the discount of the search already; a model that knows better writes its own. All arrays are
+        buffers that later simulations overwrite.
+        """
+        ...
+
 
 _UNVISITED = {
     "zero": kernels.UNVISITED_ZERO,
@@ -35,7 +50,7 @@ _BROKEN_INSIDE = "The network returned NaN or infinity inside a search: its weig
 
 def puct_search(
     root: NetworkOutput,
-    recurrent_fn: RecurrentFunction,
+    model: Model,
     settings: PuctConfig,
     *,
     legal: BoolArray,
@@ -60,7 +75,7 @@ def puct_search(
     Raises ValueError for malformed input, NumericsError when the network returned NaN or infinity.
     """
     _check_root(root, legal)
-    workspace = _workspace(workspaces, root, settings.simulations)
+    workspace = _workspace(workspaces, root, model, settings.simulations, discount)
     shape = root.policy_logits.shape
     # Gamma draws, normalised over the legal actions of each row, are a draw from the Dirichlet distribution.
     if noise:
@@ -72,8 +87,8 @@ def puct_search(
     result = _empty_result(*shape)
     _init_roots(workspace, root, legal, gammas, settings.noise_fraction if noise else 0.0, settings)
     pb_c = _pb_c_table(settings.simulations + 1, settings.pb_c_base, settings.pb_c_init)
-    step_settings = (discount, pb_c, settings.value_bounds is None, _UNVISITED[settings.unvisited])
-    _simulate(workspace, recurrent_fn, settings.simulations, puct_step, step_settings)
+    step_settings = (pb_c, settings.value_bounds is None, _UNVISITED[settings.unvisited])
+    _simulate(workspace, model, settings.simulations, puct_step, step_settings)
     if not puct_result(workspace.pointers, heat, draws, *result):
         raise NumericsError(_BROKEN_INSIDE)
     return result
@@ -81,7 +96,7 @@ def puct_search(
 
 def gumbel_search(
     root: NetworkOutput,
-    recurrent_fn: RecurrentFunction,
+    model: Model,
     settings: GumbelConfig,
     *,
     legal: BoolArray,
@@ -99,14 +114,14 @@ def gumbel_search(
     visits on actions it then discards; a target bootstrapped from it would be biased towards random play.
     """
     _check_root(root, legal)
-    workspace = _workspace(workspaces, root, settings.simulations)
+    workspace = _workspace(workspaces, root, model, settings.simulations, discount)
     _init_roots(workspace, root, legal, np.zeros(legal.shape), 0.0, settings)
     noises = rng.gumbel(size=legal.shape) if noise else np.zeros(legal.shape)
     considered, c_visit, c_scale = settings.considered_actions, settings.c_visit, settings.c_scale
     gumbel_root_scores(workspace.pointers, _own(legal, np.bool_), noises, considered)
     logits, result = _own(root.policy_logits, np.float32), _empty_result(*legal.shape)
-    step_settings = (discount, _considered_visits(considered, settings.simulations), c_visit, c_scale)
-    _simulate(workspace, recurrent_fn, settings.simulations, gumbel_step, step_settings)
+    step_settings = (_considered_visits(considered, settings.simulations), c_visit, c_scale)
+    _simulate(workspace, model, settings.simulations, gumbel_step, step_settings)
     if not gumbel_result(workspace.pointers, logits, c_visit, c_scale, *result):
         raise NumericsError(_BROKEN_INSIDE)
     return result
@@ -114,16 +129,17 @@ def gumbel_search(
 
 def _simulate(
     workspace: Workspace,
-    recurrent_fn: RecurrentFunction,
+    model: Model,
     simulations: int,
     step: Callable[..., None],
     settings: tuple[Any, ...],
 ) -> None:
     """Select, ask the network, back up: `simulations` times. Kept thin: with one root this loop is most of the cost."""
-    hidden, actions, answers, pointers = workspace.hidden, workspace.actions, workspace.answers, workspace.pointers
+    parents, actions, answers, pointers = workspace.parents, workspace.actions, workspace.answers, workspace.pointers
+    expand = model.expand
     step(0, pointers, *settings)
     for leaf in range(1, simulations + 1):
-        recurrent_fn(hidden, actions, answers[leaf])
+        expand(leaf, parents, actions, answers)
         step(leaf, pointers, *settings)
 
 
@@ -141,10 +157,15 @@ def _check_root(root: NetworkOutput, legal: BoolArray) -> None:
         )
 
 
-def _workspace(workspaces: WorkspaceCache | None, root: NetworkOutput, simulations: int) -> Workspace:
+def _workspace(
+    workspaces: WorkspaceCache | None, root: NetworkOutput, model: Model, simulations: int, discount: float
+) -> Workspace:
     cache = WorkspaceCache() if workspaces is None else workspaces
     batch, num_actions = root.policy_logits.shape
-    return cache.get(batch, simulations + 1, num_actions, root.hidden)
+    workspace = cache.get(batch, simulations + 1, num_actions)
+    workspace.gather_from(model.pool(root.hidden, simulations + 1))
+    workspace.answers.discount.fill(discount)
+    return workspace
 
 
 def _init_roots(
@@ -156,8 +177,7 @@ def _init_roots(
     settings: SearchConfig,
 ) -> None:
     (low, high), narrowest = settings.value_bounds or (0.0, 0.0), settings.min_value_range
-    own = workspace.answers[0]
-    own.hidden[...], own.value[...], own.policy_logits[...] = root.hidden, root.value, root.policy_logits
+    workspace.answers.value[...], workspace.answers.policy_logits[...] = root.value, root.policy_logits
     if not kernels.init_roots(workspace.pointers, _own(legal, np.bool_), noise, fraction, low, high, narrowest):
         rows = np.flatnonzero(~legal.any(axis=1))
         if len(rows):

@@ -42,15 +42,18 @@ class Tree(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """The network's newest answer, `[B]` reward, `[B]` value, `[B, A]` logits; `[N, B, H]` latents; what it is asked
-    next, `[B, H]` hidden, `[B]` actions: see `Workspace`."""
+    """The model's newest answer, `[B]` reward, `[B]` discount, `[B]` value, `[B, A]` logits; the edges that it is asked
+    about next, `[B]` parents, `[B]` actions: see `Workspace`. `[N, B, H]` latents, `[B, H]` hidden: see `HostPool`; H
+    is 0 where the model keeps them elsewhere."""
 
     reward: FloatArray
+    discount: Array
     value: FloatArray
     logits: FloatArray
+    parents: IntArray
+    actions: IntArray
     latents: Array
     hidden: Array
-    actions: IntArray
 
 
 @helper
@@ -75,11 +78,13 @@ def exchange_at(pointers: LongArray) -> Exchange:
     num_actions, size = pointers[workspace.ACTIONS], pointers[workspace.LATENT_BYTES]
     return Exchange(
         array_at(pointers[workspace.AT_REWARD], (batch,), np.float32),
+        array_at(pointers[workspace.AT_DISCOUNT], (batch,), np.float64),
         array_at(pointers[workspace.AT_VALUE], (batch,), np.float32),
         array_at(pointers[workspace.AT_LOGITS], (batch, num_actions), np.float32),
+        array_at(pointers[workspace.AT_PARENTS], (batch,), np.int32),
+        array_at(pointers[workspace.AT_ACTIONS], (batch,), np.int32),
         array_at(pointers[workspace.AT_LATENTS], (nodes, batch, size), np.uint8),
         array_at(pointers[workspace.AT_HIDDEN], (batch, size), np.uint8),
-        array_at(pointers[workspace.AT_ACTIONS], (batch,), np.int32),
     )
 
 
@@ -140,7 +145,7 @@ def open_edge(tree: Tree, b: int, n: int, action: int, leaf: int) -> None:
 @helper
 def gather(exchange: Exchange, b: int, n: int, action: int) -> None:
     """Asks the network what follows `action` in node `n`."""
-    exchange.actions[b] = action
+    exchange.parents[b], exchange.actions[b] = n, action
     for i in range(exchange.hidden.shape[1]):
         exchange.hidden[b, i] = exchange.latents[n, b, i]
 
@@ -153,20 +158,20 @@ def expand(tree: Tree, b: int, leaf: int, exchange: Exchange) -> None:
         tree.priors[b, leaf, a] = exchange.logits[b, a]
     node = tree.nodes[b, leaf]
     node.edges, node.visits, node.choice = 0, 1, 0
-    node.reward, node.raw_value, node.value_sum = reward, value, value
+    node.reward, node.discount, node.raw_value, node.value_sum = reward, exchange.discount[b], value, value
 
 
 @helper
-def backup_step(tree: Tree, b: int, n: int, target: float, discount: float) -> tuple[float, np.float32]:
+def backup_step(tree: Tree, b: int, n: int, target: float) -> tuple[float, np.float32]:
     """One step of mctx's `backward`: what was added to node `n`, as its parent sees it, is added to the parent. Returns
     that, and the new Q of the edge between them."""
     below = tree.nodes[b, n]
     above, edge = tree.nodes[b, below.parent], tree.edges[b, below.parent, below.slot]
-    target = below.reward + discount * target
+    target = below.reward + below.discount * target
     above.visits += 1
     above.value_sum += target
     edge.visits = below.visits
-    q = np.float32(below.reward + discount * (below.value_sum / below.visits))
+    q = np.float32(below.reward + below.discount * (below.value_sum / below.visits))
     edge.q = q
     tree.rows[b].depth += 1
     return target, q

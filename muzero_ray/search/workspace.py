@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from muzero_ray.types import Array, LongArray, NetworkOutput
-
-_LINE, _HUGE_PAGE = 64, 1 << 21
-"""Bytes."""
+from muzero_ray.host_memory import allocate
+from muzero_ray.types import EdgeAnswers, HostPool, LongArray
 
 NODE = np.dtype(
     [
@@ -25,6 +22,7 @@ NODE = np.dtype(
         ("reward", np.float32),  # of the edge from the parent
         ("raw_value", np.float32),  # the network's
         ("value_sum", np.float64),  # the network's value and every backup through the node
+        ("discount", np.float64),  # of the edge from the parent
     ],
     align=True,
 )
@@ -54,68 +52,56 @@ ROW = np.dtype(
     align=True,
 )
 
-BATCH, NODES, ACTIONS, SLOTS, LATENT_BYTES = range(5)
-AT_NODES, AT_EDGES, AT_ROWS, AT_PRIORS, AT_REWARD, AT_VALUE, AT_LOGITS, AT_LATENTS = range(5, 13)
-AT_HIDDEN, AT_ACTIONS, AT_SCORES = range(13, 16)
-"""Where `Workspace.pointers` has what: sizes, then addresses in the order in which the arrays are allocated."""
+BATCH, NODES, ACTIONS, SLOTS = range(4)
+AT_NODES, AT_EDGES, AT_ROWS, AT_PRIORS, AT_REWARD, AT_DISCOUNT, AT_VALUE, AT_LOGITS = range(4, 12)
+AT_PARENTS, AT_ACTIONS, AT_SCORES = range(12, 15)
+LATENT_BYTES, AT_LATENTS, AT_HIDDEN = range(15, 18)
+"""Where `Workspace.pointers` has what: sizes, addresses in the order in which the arrays are allocated, and the model's
+pool of latents."""
 
 
 class Workspace:
     """Arrays for one search shape. Letters as in `tree`: `B` roots, `N` nodes, `A` actions, `S = min(A, N - 1)`.
 
     nodes `[B, N]`, edges `[B, N, S]`, rows `[B]`: records above. priors `[B, N, A]`: of unvisited children, -1 once
-    visited or where illegal; raw logits until the first visit below a node. hidden `[B, ...]`, actions `[B]`: what the
-    network is asked next. answers: where it says what node 0, 1 ... of all trees is; their latents, `[N, B, ...]` all
-    told, stay, reward `[B]`, value `[B]` and logits `[B, A]` are the same memory for all. root_scores `[B, A]`: noise +
-    logits of the root actions, -inf where illegal (Gumbel only). pointers: the sizes B, N, A, S and H, bytes of a
-    latent, and the addresses of these arrays, for the compiled steps.
+    visited or where illegal; raw logits until the first visit below a node. parents `[B]`, actions `[B]`: the edges
+    that the model is asked about next. answers: where it says what they lead to, the same memory for all leaves.
+    root_scores `[B, A]`: noise + logits of the root actions, -inf where illegal (Gumbel only). pointers: the sizes B,
+    N, A and S, the addresses of these arrays, and where the model keeps latents, for the compiled steps.
     """
 
-    def __init__(
-        self, batch: int, nodes: int, num_actions: int, hidden_shape: tuple[int, ...], hidden_dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, batch: int, nodes: int, num_actions: int) -> None:
         slots = min(num_actions, nodes - 1)
         floats, integers = np.dtype(np.float32), np.dtype(np.int32)
-        arrays = _allocate(
+        arrays = allocate(
             ((batch, nodes), NODE),
             ((batch, nodes, slots), EDGE),
             ((batch,), ROW),
             ((batch, nodes, num_actions), floats),
             ((batch,), floats),
+            ((batch,), np.dtype(np.float64)),
             ((batch,), floats),
             ((batch, num_actions), floats),
-            ((nodes, batch, *hidden_shape), hidden_dtype),
-            ((batch, *hidden_shape), hidden_dtype),
+            ((batch,), integers),
             ((batch,), integers),
             ((batch, num_actions), floats),
         )
         self.nodes, self.edges, self.rows, self.priors = arrays[:4]
-        reward, value, logits, latents, self.hidden, self.actions, self.root_scores = arrays[4:]
-        self.answers = [NetworkOutput(place, reward, value, logits) for place in latents]
-        sizes = (batch, nodes, num_actions, slots, self.hidden[0].nbytes)
-        self.pointers: LongArray = np.array([*sizes, *(array.ctypes.data for array in arrays)], np.int64)
+        self.answers = EdgeAnswers(*arrays[4:8])
+        self.parents, self.actions, self.root_scores = arrays[8:]
+        sizes = (batch, nodes, num_actions, slots)
+        self.pointers: LongArray = np.array([*sizes, *(array.ctypes.data for array in arrays), 0, 0, 0], np.int64)
+        self._pool: HostPool | None = None
 
-
-def _allocate(*layouts: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:
-    """Arrays of these shapes and dtypes, full of zeros, side by side in one piece of memory.
-
-    NumPy asks the kernel for huge pages from 4 MB on. Without them, a third of the time it takes to gather latents
-    that the network has driven out of the caches goes into finding their pages.
-    """
-    sizes = [_round_up(math.prod(shape) * dtype.itemsize, _LINE) for shape, dtype in layouts]
-    memory = np.empty(max(sum(sizes), _HUGE_PAGE) + _HUGE_PAGE, np.uint8)
-    memory[:] = 0
-    offset = -memory.ctypes.data % _HUGE_PAGE
-    arrays = []
-    for (shape, dtype), size in zip(layouts, sizes, strict=True):
-        part = memory[offset : offset + math.prod(shape) * dtype.itemsize]
-        arrays.append(part.view(dtype).reshape(shape))
-        offset += size
-    return arrays
-
-
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+    def gather_from(self, pool: HostPool | None) -> None:
+        """The steps gather latents there from now on; None: the model keeps them elsewhere."""
+        if pool is self._pool:
+            return
+        self._pool = pool
+        places = (0, 0, 0)
+        if pool is not None:
+            places = (pool.hidden[0].nbytes, pool.latents.ctypes.data, pool.hidden.ctypes.data)
+        self.pointers[LATENT_BYTES:] = places
 
 
 class WorkspaceCache:
@@ -125,12 +111,12 @@ class WorkspaceCache:
         self._size = size
         self._kept: dict[tuple[Any, ...], Workspace] = {}
 
-    def get(self, batch: int, nodes: int, num_actions: int, hidden: Array) -> Workspace:
-        """hidden `[B, ...]`: what latents are like."""
-        key = (batch, nodes, num_actions, hidden.shape, hidden.dtype)
+    def get(self, batch: int, nodes: int, num_actions: int) -> Workspace:
+        """The one of this shape, with what was left in it."""
+        key = (batch, nodes, num_actions)
         workspace = self._kept.get(key)
         if workspace is None:
             while len(self._kept) >= self._size:
                 del self._kept[next(iter(self._kept))]
-            workspace = self._kept[key] = Workspace(batch, nodes, num_actions, hidden.shape[1:], hidden.dtype)
+            workspace = self._kept[key] = Workspace(batch, nodes, num_actions)
         return workspace

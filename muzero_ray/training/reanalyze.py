@@ -36,7 +36,7 @@ def reanalyze_games(
         greedy = np.zeros(len(root.value), np.float32)
         stuck = legal[rows].sum(axis=1) == 0
         allowed = legal[rows] | stuck[:, None]
-        found = search(root, engine.recurrent, allowed, rng, explore=False, temperature=greedy)
+        found = search(root, engine, allowed, rng, explore=False, temperature=greedy)
         policies[rows] = found.policy_target
         values[rows] = np.where(stuck, root.value, found.root_value)
     return policies, values

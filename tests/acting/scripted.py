@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from muzero_ray.types import (
     Array,
     BoolArray,
+    EdgeAnswers,
     EnvSpec,
     EnvStep,
     FloatArray,
@@ -139,6 +140,13 @@ class ScriptedEngine:
         del hidden, actions, out
         raise AssertionError("the scripted search looks no further than the root")
 
+    def pool(self, root: Array, nodes: int) -> None:
+        del root, nodes
+
+    def expand(self, leaf: int, parents: IntArray, actions: IntArray, out: EdgeAnswers) -> None:
+        del leaf, parents, actions, out
+        raise AssertionError("the scripted search looks no further than the root")
+
     def prepare(self, flat: FloatArray) -> FloatArray:
         return flat.copy()
 
@@ -159,14 +167,14 @@ class ScriptedSearch:
     def __call__(
         self,
         root: NetworkOutput,
-        recurrent_fn: Callable[[Array, IntArray, NetworkOutput], None],
+        model: Any,
         legal: BoolArray,
         rng: np.random.Generator,
         *,
         explore: bool,
         temperature: FloatArray,
     ) -> SearchResult:
-        del recurrent_fn
+        del model
         self.temperatures.append(temperature.copy())
         self.explored.append(explore)
         rows = len(legal)

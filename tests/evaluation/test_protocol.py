@@ -74,7 +74,7 @@ def evaluate(config: Config) -> SearchResult:
     roots = table.initial(np.arange(300))
     legal = np.ones(roots.policy_logits.shape, np.bool_)
     cold = np.zeros(300, np.float32)
-    return search(roots, table.recurrent, legal, np.random.default_rng(0), explore=False, temperature=cold)
+    return search(roots, table, legal, np.random.default_rng(0), explore=False, temperature=cold)
 
 
 def acts_alike(one: Config, other: Config) -> bool:

@@ -227,7 +227,7 @@ def _visits(root: NetworkOutput, engine: InferenceEngine) -> FloatArray:
     search = make_search(PuctConfig(simulations=50), discount=0.99, num_players=1)
     legal, temperature = np.ones(root.policy_logits.shape, np.bool_), np.zeros(len(root.value), np.float32)
     rng = np.random.default_rng(0)
-    return search(root, engine.recurrent, legal, rng, explore=False, temperature=temperature).policy_target
+    return search(root, engine, legal, rng, explore=False, temperature=temperature).policy_target
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_broken_weights_show(value: float) -> None:
     with pytest.raises(NumericsError):
         search(
             root,
-            CompiledMlpEngine(broken).recurrent,
+            CompiledMlpEngine(broken),
             np.ones((4, 3), np.bool_),
             np.random.default_rng(0),
             explore=True,
@@ -228,7 +228,7 @@ def test_searches_find_what_they_find_with_torch(kind: str) -> None:
         found.append(
             search(
                 engine.initial(observations),
-                engine.recurrent,
+                engine,
                 np.ones((32, 4), np.bool_),
                 np.random.default_rng(0),
                 explore=True,

@@ -7,10 +7,11 @@ import pytest
 
 from muzero_ray.config.schema import GumbelConfig, PuctConfig
 from muzero_ray.errors import NumericsError
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.search.policies import make_search, signed_discount
 from muzero_ray.search.tree import init_roots
 from muzero_ray.search.workspace import Workspace
-from muzero_ray.types import NetworkOutput, SearchResult
+from muzero_ray.types import Array, EdgeAnswers, NetworkOutput, SearchResult
 
 from .worlds import Table, bandit, random_table
 
@@ -75,7 +76,7 @@ def test_illegal_actions_are_never_visited(kind: str, noise: bool) -> None:
 def test_dirichlet_noise_has_the_moments_of_its_legal_actions() -> None:
     """Each of k legal actions has mean 1/k and variance (1/k)(1 - 1/k) / (k alpha + 1); illegal ones have none."""
     alpha, legal = 0.5, np.tile([True, True, False, True, True], (40_000, 1))
-    workspace = Workspace(len(legal), 2, 5, (1,), np.dtype(np.float32))
+    workspace = Workspace(len(legal), 2, 5)
     draws = np.random.default_rng(0).standard_gamma(alpha, legal.shape)
     assert init_roots(workspace.pointers, legal, draws, 1.0, 0.0, 0.0, 0.0)
     assert (workspace.priors[:, 0, 2] == -1).all()
@@ -167,7 +168,7 @@ def test_a_search_function_can_be_used_again(kind: str) -> None:
         count = len(states)
         legal, temperature = np.ones((count, 5), bool), np.ones(count, np.float32)
         rng = np.random.default_rng(0)
-        return search(table.initial(states), table.recurrent, legal, rng, explore=False, temperature=temperature)
+        return search(table.initial(states), table, legal, rng, explore=False, temperature=temperature)
 
     first = run(np.arange(10))
     kept = SearchResult(*(array.copy() for array in first))
@@ -190,20 +191,72 @@ def test_hidden_states_of_any_shape_come_back_to_the_model() -> None:
     def widen(output: NetworkOutput) -> NetworkOutput:
         return output._replace(hidden=np.tile(output.hidden[:, None, None, :], (1, 3, 2, 1)))
 
-    def recurrent(hidden: Any, actions: Any, out: Any) -> None:
-        assert hidden.shape[1:] == (3, 2, 1)
-        assert actions.dtype == np.int32
-        assert (hidden == hidden[:, :1, :1]).all()
-        narrow = out._replace(hidden=np.empty((len(actions), 1), np.float32))
-        table.recurrent(hidden[:, 0, 0], actions, narrow)
-        out.hidden[...] = widen(narrow).hidden
+    class Wide(HostLatents):
+        def recurrent(self, hidden: Any, actions: Any, out: Any) -> None:
+            assert hidden.shape[1:] == (3, 2, 1)
+            assert actions.dtype == np.int32
+            assert (hidden == hidden[:, :1, :1]).all()
+            narrow = out._replace(hidden=np.empty((len(actions), 1), np.float32))
+            table.recurrent(hidden[:, 0, 0], actions, narrow)
+            out.hidden[...] = widen(narrow).hidden
 
     search = make_search(GumbelConfig(simulations=40, c_scale=0.1), discount=0.97, num_players=1)
     states = np.arange(8)
     legal, temperature = np.ones((8, 4), bool), np.ones(8, np.float32)
     rng = np.random.default_rng(0)
-    result = search(widen(table.initial(states)), recurrent, legal, rng, explore=False, temperature=temperature)
+    result = search(widen(table.initial(states)), Wide(), legal, rng, explore=False, temperature=temperature)
     assert_same(result, table.search("gumbel", states, 40))
+
+
+class OwnMemory:
+    """A `Table` that keeps its latents to itself, finds those of the parents by their node, and discounts by itself."""
+
+    def __init__(self, table: Table, discounts: Array | None = None) -> None:
+        self.table, self.discounts = table, discounts
+
+    def pool(self, root: Array, nodes: int) -> None:
+        self.states = np.full((nodes, len(root)), -1)
+        self.states[0] = root[:, 0]
+
+    def expand(self, leaf: int, parents: Array, actions: Array, out: EdgeAnswers) -> None:
+        states = self.states[parents, np.arange(len(parents))]
+        assert (states >= 0).all()
+        after = self.states[leaf] = self.table.following[states, actions]
+        out.reward[...] = self.table.reward[states, actions]
+        out.value[...], out.policy_logits[...] = self.table.value[after], self.table.logits[after]
+        if self.discounts is not None:
+            out.discount[...] = self.discounts[states, actions]
+
+
+def searched(model: Any, root: NetworkOutput, kind: str, simulations: int, discount: float) -> SearchResult:
+    """By `model`, without noise."""
+    settings = (
+        PuctConfig(simulations=simulations) if kind == "puct" else GumbelConfig(simulations=simulations, c_scale=0.1)
+    )
+    search = make_search(settings, discount=discount, num_players=1)
+    rows, legal = len(root.value), np.ones(root.policy_logits.shape, bool)
+    heat, rng = np.ones(rows, np.float32), np.random.default_rng(0)
+    return search(root, model, legal, rng, explore=False, temperature=heat)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_may_keep_latents_where_it_likes(kind: str) -> None:
+    table, states = random_table(3, states=30, actions=4), np.arange(12)
+    found = searched(OwnMemory(table), table.initial(states), kind, 40, 0.97)
+    assert_same(found, table.search(kind, states, 40))
+
+
+def test_each_edge_has_the_discount_that_the_model_says() -> None:
+    """Action 0 ends the game: whatever the network says of the state behind it is worth nothing. One simulation."""
+    table = random_table(4, states=20, actions=2)
+    discounts = np.tile([0.0, 0.5], (20, 1))
+    states = np.arange(20)
+    found = searched(OwnMemory(table, discounts), table.initial(states), "puct", 1, 0.97)
+    action = found.visit_counts.argmax(axis=1)
+    rewards, after = table.reward[states, action], table.value[table.following[states, action]]
+    expected = (table.value[states] + rewards + discounts[states, action] * after) / 2
+    np.testing.assert_allclose(found.root_value, expected, rtol=1e-5)
+    assert set(action) == {0, 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)

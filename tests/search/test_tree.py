@@ -4,6 +4,7 @@ import numpy as np
 
 from muzero_ray.search.compiled import fast_exp
 from muzero_ray.search.workspace import Workspace
+from tests.search.worlds import random_table
 
 
 def test_fast_exp_is_the_exponential_function() -> None:
@@ -19,10 +20,10 @@ def test_fast_exp_ends_above_zero() -> None:
 
 
 def test_arrays_of_a_workspace_are_apart() -> None:
-    """They share one piece of memory: filling one may not show in another, nor in a latent of other bytes."""
-    workspace = Workspace(3, 6, 5, (7,), np.dtype(np.uint16))
-    arrays = [workspace.nodes, workspace.edges, workspace.rows, workspace.priors, workspace.hidden, workspace.actions]
-    arrays += [workspace.root_scores, *workspace.answers[0][1:], *(answer.hidden for answer in workspace.answers)]
+    """They share one piece of memory: filling one may not show in another. So do the latents of a model."""
+    workspace, pool = Workspace(3, 6, 5), random_table(0, states=3, actions=5).pool(np.zeros((3, 7), np.uint16), 6)
+    arrays = [workspace.nodes, workspace.edges, workspace.rows, workspace.priors, workspace.parents, workspace.actions]
+    arrays += [workspace.root_scores, *workspace.answers, pool.hidden, *pool.nodes]
     for index, array in enumerate(arrays):
         array.view(np.uint8)[...] = index
     for index, array in enumerate(arrays):

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from muzero_ray.config.schema import GumbelConfig, PuctConfig
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.search.search import gumbel_search, puct_search
 from muzero_ray.types import Array, NetworkOutput, SearchResult
 
 
 @dataclass
-class Table:
+class Table(HostLatents):
     """A deterministic model: following `[S, A]` states, reward `[S, A]`, value `[S]`, logits `[S, A]`.
 
     The hidden state is the state's number, `[B, 1]`.
@@ -23,6 +24,9 @@ class Table:
     reward: Array
     value: Array
     logits: Array
+
+    def __post_init__(self) -> None:
+        super().__init__()
 
     def initial(self, states: Array) -> NetworkOutput:
         return self._output(np.asarray(states), np.zeros(len(states)))
@@ -48,9 +52,9 @@ class Table:
         legal = np.ones(root.policy_logits.shape, dtype=bool)
         common = {"legal": legal, "discount": 0.97, "noise": False, "rng": np.random.default_rng(seed)}
         if isinstance(config, GumbelConfig):
-            return gumbel_search(root, self.recurrent, config, **(common | settings))
+            return gumbel_search(root, self, config, **(common | settings))
         common["temperature"] = np.ones(len(states), np.float32)
-        return puct_search(root, self.recurrent, config, **(common | settings))
+        return puct_search(root, self, config, **(common | settings))
 
 
 def random_table(seed: int, states: int, actions: int) -> Table:

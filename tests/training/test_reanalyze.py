@@ -19,13 +19,13 @@ class FakeSearch:
         self.calls: list[tuple[int, bool]] = []
 
     def __call__(
-        self, root: NetworkOutput, recurrent_fn: Any, legal: Any, rng: Any, *, explore: bool, temperature: Any
+        self, root: NetworkOutput, model: Any, legal: Any, rng: Any, *, explore: bool, temperature: Any
     ) -> SearchResult:
         assert isinstance(rng, np.random.Generator)
         assert temperature.tolist() == [0.0] * len(legal)
         self.calls.append((len(legal), explore))
         ahead = NetworkOutput(*(np.empty_like(array) for array in root))
-        recurrent_fn(root.hidden, np.ones(len(legal), np.int32), ahead)
+        model.recurrent(root.hidden, np.ones(len(legal), np.int32), ahead)
         policy = (legal / legal.sum(1, keepdims=True)).astype(np.float32)
         visits = np.zeros(legal.shape, np.int32)
         return SearchResult(policy.argmax(1).astype(np.int32), policy, ahead.value, visits, ahead.value)
