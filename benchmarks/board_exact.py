@@ -16,7 +16,7 @@ from muzero_ray.cli.finished_runs import evaluated, trained_evaluator
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.evaluation.opponents import MinimaxSolver
-from muzero_ray.runs.output import open_run
+from muzero_ray.runs.run import open_run
 from muzero_ray.types import Array, BoolArray
 
 BATCH = 256
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=200, help="games on each side against minimax")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    _, config, checkpoint = open_run(arguments.run, core_only=True)
+    _, config, checkpoint = open_run(arguments.run, read="learner")
     torch.set_num_threads(1)
     evaluator = trained_evaluator(evaluated(config, opponent="minimax"), probe(config), checkpoint)
     print(f"{checkpoint.path}: {evaluator.protocol.describe()}")

@@ -19,8 +19,8 @@ except ModuleNotFoundError as error:
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from muzero_ray.runs.layout import METRICS_FILE
 from muzero_ray.runs.side_files import SideFile, row_problem
-from muzero_ray.runs.tracking import METRICS_FILE
 
 
 def series(rows: list[dict[str, float]], name: str) -> tuple[list[float], list[float]]:

@@ -35,7 +35,8 @@ from muzero_ray.evaluation.environments import environment_factory
 from muzero_ray.evaluation.protocol import evaluation_protocol
 from muzero_ray.inference.build import build_engine
 from muzero_ray.inference.engine import InferenceEngine
-from muzero_ray.runs.output import learner_state, open_run
+from muzero_ray.runs.output import learner_state
+from muzero_ray.runs.run import open_run
 from muzero_ray.search.policies import build_search
 from muzero_ray.training.build import build_learner
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
@@ -145,7 +146,7 @@ class Player:
 
 def diagnose(run: Path, chosen: argparse.Namespace) -> None:
     """Print the lines of one run."""
-    _, config, checkpoint = open_run(run, core_only=True)
+    _, config, checkpoint = open_run(run, read="learner")
     task = probe(config)
     if task.spec.num_players != 1:
         raise ConfigError(f"run {run} plays {task.spec.name}, a game for two. Use evaluate and arena for those")

@@ -28,7 +28,8 @@ from muzero_ray.evaluation.protocol import evaluation_protocol
 from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.networks.build import build_network
 from muzero_ray.networks.flat import load_flat
-from muzero_ray.runs.output import learner_state, open_run
+from muzero_ray.runs.output import learner_state
+from muzero_ray.runs.run import open_run
 from muzero_ray.search.policies import build_search
 from muzero_ray.training.build import build_learner
 from muzero_ray.types import Array, BoolArray, FloatArray, IntArray
@@ -54,7 +55,7 @@ class Positions:
 
 def quality(run: Path, effort: Effort) -> Iterator[Row]:
     """Mean total variation of the root's policy, and how often its best action is another one."""
-    _, config, checkpoint = open_run(run, core_only=True)
+    _, config, checkpoint = open_run(run, read="learner")
     task = probe(config)
     learner = build_learner(config, task)
     learner.load_state(*learner_state(checkpoint))

@@ -25,10 +25,11 @@ import numpy as np
 from scipy.stats import t as student
 
 from benchmarks.measure import machine
-from muzero_ray.config.files import load_run_config, preset_path
+from muzero_ray.config.files import preset_path
 from muzero_ray.errors import ConfigError
 from muzero_ray.evaluation.protocol import protocol_digest
-from muzero_ray.runs.output import SCORES_FILE
+from muzero_ray.runs.layout import SCORES_FILE
+from muzero_ray.runs.run_config import load_run_config
 from muzero_ray.runs.scores import comparable
 from muzero_ray.runs.side_files import SideFile, score_problem
 

@@ -28,8 +28,8 @@ from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError
 from muzero_ray.inference.build import build_engine
 from muzero_ray.replay.build import build_buffer
-from muzero_ray.runs.output import open_run
 from muzero_ray.runs.replay_archive import ReplayArchive, shard_folder, split_shards
+from muzero_ray.runs.run import open_run
 from muzero_ray.training.build import build_learner
 from muzero_ray.training.learner import Learner
 from muzero_ray.types import GameHistory

@@ -29,7 +29,8 @@ from muzero_ray.control.serial import SerialRunner
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import MuZeroRayError, as_checkpoint_error
 from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
-from muzero_ray.runs.output import RunOutput, learner_state, open_run
+from muzero_ray.runs.output import RunOutput, learner_state
+from muzero_ray.runs.run import open_run
 
 LIMIT = 5.0
 """Seconds to restore or refuse."""

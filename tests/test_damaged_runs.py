@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from muzero_ray import launch
-from muzero_ray.config.files import CONFIG_COPY
 from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.run_config import CONFIG_COPY
 from tests.small_runs import rows, run_serial, small_config
 
 
@@ -145,7 +145,7 @@ def test_weights_go_on_without_any_replay(run: Path, capsys: pytest.CaptureFixtu
     """No checkpoint has whole replay files, and some games were played that no checkpoint knows of."""
     for path in (run / "checkpoints").iterdir():
         empty(path / "replay_index.json")
-    step = load_checkpoint(run, core_only=True).step
+    step = load_checkpoint(run, read="learner").step
     assert launch.main(["resume", str(run)]) == 1
     error = capsys.readouterr().err
     assert "all games are lost" in error

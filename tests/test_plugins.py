@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from muzero_ray.config import plugins
-from muzero_ray.config.files import load_config, load_run_config
+from muzero_ray.config.files import load_config
 from muzero_ray.config.registration import register_environment, register_network, register_search
 from muzero_ray.config.schema import Config, EnvConfig, MlpConfig, NetworkConfig, SearchConfig
 from muzero_ray.control.probe import probe
@@ -25,6 +25,7 @@ from muzero_ray.inference.build import make_engine
 from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.build import build_network
 from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.run_config import load_run_config
 from tests.command_lines import refused, train
 from tests.small_runs import TINY_HEADS, run_serial, small_config
 

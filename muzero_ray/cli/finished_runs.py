@@ -24,7 +24,9 @@ from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.evaluation.opponents import make_opponent
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.runs.checkpoint import Checkpoint
-from muzero_ray.runs.output import learner_state, open_run
+from muzero_ray.runs.layout import RunLayout
+from muzero_ray.runs.output import learner_state
+from muzero_ray.runs.run import open_run
 from muzero_ray.standard_streams import print_error, print_result
 from muzero_ray.training.build import build_learner
 from muzero_ray.user_paths import writing_result
@@ -85,7 +87,7 @@ def _tell_of_cut(evaluation: Evaluation) -> None:
 
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run's newest weights; the last line is for programs."""
-    _, config, checkpoint = open_run(command.run, core_only=True)
+    _, config, checkpoint = open_run(command.run, read="learner")
     torch.set_num_threads(config.learner.threads)
     config = evaluated(config, opponent=command.opponent, simulations=command.simulations, c_scale=command.c_scale)
     evaluator = trained_evaluator(config, probe(config), checkpoint)
@@ -121,7 +123,7 @@ def evaluate_run(command: EvaluateCommand) -> None:
 
 def play_arena(command: ArenaCommand) -> None:
     """Print who won how many games on which side, and the Elo difference."""
-    runs = [None if OPPONENT.fullmatch(name) else open_run(Path(name), core_only=True) for name in command.players]
+    runs = [None if OPPONENT.fullmatch(name) else open_run(Path(name), read="learner") for name in command.players]
     configs = [run[1] for run in runs if run is not None]
     if not configs:
         raise ConfigError(
@@ -179,14 +181,17 @@ def match_lines(command: ArenaCommand, match: Match) -> str:
 
 def play_run(command: PlayCommand) -> None:
     """Let a run's newest weights play; writes one mp4 per episode where the environment renders."""
-    folder, config, checkpoint = open_run(command.run, core_only=True)
+    folder, config, checkpoint = open_run(command.run, read="learner")
     evaluator = trained_evaluator(config, probe(config), checkpoint)
     for episode in range(command.episodes):
         evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True, watch=Watcher())
         _tell_of_cut(evaluation)
         if evaluation.video is None:
             raise MuZeroRayError(f"{config.env.id} has no rgb_array rendering, so there is nothing to watch")
-        path = command.video or folder / "videos" / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"
+        path = (
+            command.video
+            or RunLayout(folder).videos_folder / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"
+        )
         if command.video and command.episodes > 1:
             path = path.with_stem(f"{path.stem}-{episode}")
         with writing_result(path, "--video"):

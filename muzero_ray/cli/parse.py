@@ -36,6 +36,8 @@ from muzero_ray.config.schema import OPPONENT, Config
 from muzero_ray.config.validation import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
+from muzero_ray.runs.layout import CHECKPOINTS, CONFIG_FILE, RunLayout
+from muzero_ray.runs.run_config import copy_hint
 from muzero_ray.standard_streams import print_error, print_result
 from muzero_ray.user_paths import check_run_name, reading
 
@@ -236,12 +238,12 @@ def _parse_presets(argv: list[str]) -> PresetsCommand:
 
 def _check_run(command: str, run: Path) -> None:
     with reading(run):
-        if (run / "config.yaml").is_file() or (run.parent.name == "checkpoints" and run.is_dir()):
+        if RunLayout(run).config_file.is_file() or (run.parent.name == CHECKPOINTS and run.is_dir()):
             return
-        if hint := config_file.copy_hint(run):
+        if hint := copy_hint(run):
             raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
     reason = "has no config.yaml, so it is not the folder of a run" if run.exists() else "does not exist"
-    folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob("*/config.yaml"))
+    folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob(f"*/{CONFIG_FILE}"))
     remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"
     raise ConfigError(f"{command}: the folder {reason} (got {run}). {remedy}")
 
@@ -277,8 +279,8 @@ def _label(path: Path) -> str:
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether `path` is the config.yaml that a run wrote into its own folder."""
-    folder = path.resolve().parent
-    return path.name == "config.yaml" and ((folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir())
+    layout = RunLayout(path.resolve().parent)
+    return path.name == CONFIG_FILE and (layout.metrics_file.is_file() or layout.checkpoints_folder.is_dir())
 
 
 def _without_name(data: Mapping[str, Any]) -> dict[str, Any]:

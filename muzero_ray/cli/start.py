@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from muzero_ray.cli.commands import ResumeCommand, TrainCommand
-from muzero_ray.config.files import load_run_config, read_config
+from muzero_ray.config.files import read_config
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import describe_finished, describe_limits, lift_spent_limits
 from muzero_ray.control.probe import probe
@@ -17,9 +17,11 @@ from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import Checkpoint, list_checkpoints
 from muzero_ray.runs.folder import hold_run, kept_if_used, make_run_folder, run_folder, set_aside
+from muzero_ray.runs.layout import RunLayout
 from muzero_ray.runs.lock import PATIENCE_SECONDS, RunLock
 from muzero_ray.runs.lost_games import check_games, open_resumed
 from muzero_ray.runs.output import RunOutput
+from muzero_ray.runs.run_config import load_run_config
 from muzero_ray.standard_streams import print_result
 from muzero_ray.user_paths import check_new_folder
 
@@ -39,7 +41,7 @@ def started_run(command: TrainCommand, folder: Path) -> Iterator[RunStart | None
     check_new_folder(folder)
     if command.resume and folder.exists():
         with hold_run(folder, PATIENCE_SECONDS) as lock:
-            if list_checkpoints(folder / "checkpoints"):
+            if list_checkpoints(RunLayout(folder).checkpoints_folder):
                 yield _go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
             else:
                 task = _probe(command.config)
@@ -79,13 +81,13 @@ def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | No
     without = launch_line("resume", command.run, *command.options(), "--without-lost-games")
     checkpoint = check_games(
         checkpoint,
-        folder / "replay",
+        RunLayout(folder).replay_folder,
         config,
         go_on=command.without_lost_games,
         remedy=f"Restore them from a backup, or go on without them: {without}",
     )
     task = _probe(config)
-    converted = read_config(folder / "config.yaml").changes
+    converted = read_config(RunLayout(folder).config_file).changes
     output = RunOutput.reopen(config, folder, checkpoint, lock)
     if converted:
         output.message(f"config.yaml was converted from an older version: {', '.join(converted)}")

@@ -1,9 +1,8 @@
-"""Config files: presets, those of users, and the `config.yaml` of a run."""
+"""Config files: presets, and those of users; `runs.run_config` has those of runs."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from muzero_ray.config.kinds import kinds_of
 from muzero_ray.config.plugins import import_plugins, named_plugins
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import KeyPath, leaf_paths, nearest, shown, validate
-from muzero_ray.config.versions import KEY, VERSION, NewerVersion, convert
+from muzero_ray.config.versions import KEY, VERSION, convert
 from muzero_ray.config.yaml_file import Loaded, dump_yaml, read_yaml
 from muzero_ray.errors import ConfigError
 
@@ -25,9 +24,6 @@ WRITTEN_TOGETHER = {
     "network": {"kind", "hidden", "layers", "channels", "blocks", "head_channels"},
 }
 """Settings of several kinds that are all in each `config.yaml` of a run from before each kind had its own."""
-
-CONFIG_COPY = "run_config.yaml"
-"""In each checkpoint: the `config.yaml` of its run."""
 
 
 @dataclass(frozen=True)
@@ -109,41 +105,6 @@ def load_config(path: Path) -> Config:
     """A config file of any origin: a preset, a user's, or a run's `config.yaml`."""
     data, where, _ = read_config(path)
     return validate(Config, data, where)
-
-
-def load_run_config(folder: Path, *, plugins: bool = True) -> Config:
-    """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it.
-
-    plugins: import those that it names; otherwise nothing is, and settings of theirs are left out.
-    Where it cannot be used, the ConfigError names the newest copy of it.
-    """
-    try:
-        data, where, _ = convert(read_yaml(folder / "config.yaml"))
-    except NewerVersion:
-        raise  # so are the copies
-    except ConfigError as error:
-        raise _with_copy_hint(error, folder) from None
-    if plugins:
-        import_plugins(named_plugins(data))
-    try:
-        config = validate(Config, without_unread(data), where, foreign=not plugins)
-    except ConfigError as error:
-        raise _with_copy_hint(error, folder) from None
-    if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":
-        return config
-    return config.overridden(env=config.env.overridden(scaling="bytes"))
-
-
-def _with_copy_hint(error: ConfigError, folder: Path) -> ConfigError:
-    return ConfigError(f"{error}. {hint}" if (hint := copy_hint(folder)) else str(error))
-
-
-def copy_hint(folder: Path) -> str:
-    """The command that restores a run's `config.yaml` from its newest checkpoint, as a sentence; '' without a copy."""
-    copies = [path for path in folder.glob(f"checkpoints/*/{CONFIG_COPY}") if path.parent.name.isdecimal()]
-    newest = max(copies, key=lambda path: int(path.parent.name), default=None)
-    command = f"cp {shlex.quote(str(newest))} {shlex.quote(str(folder / 'config.yaml'))}"
-    return "" if newest is None else f"A checkpoint has a copy, restore it with: {command}"
 
 
 def dump_config(config: Config) -> str:

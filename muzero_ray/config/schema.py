@@ -6,6 +6,7 @@ Other modules import them from here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import SerializeAsAny, model_validator
@@ -18,7 +19,7 @@ from muzero_ray.config.base import (
     OpponentName,
     Simulations,
 )
-from muzero_ray.config.kinds import of_any_kind
+from muzero_ray.config.kinds import kinds_of, of_any_kind
 from muzero_ray.config.learning import (
     AtariConfig,
     EnvConfig,
@@ -31,6 +32,8 @@ from muzero_ray.config.plugins import import_plugins
 from muzero_ray.config.rules import check_across
 from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
 from muzero_ray.config.search import GumbelConfig, PuctConfig, SearchConfig
+from muzero_ray.config.validation import as_tuples, dotted, leaf_paths, nearest, validate
+from muzero_ray.errors import ConfigError
 
 __all__ = [
     "OPPONENT",
@@ -80,6 +83,33 @@ class Config(FrozenConfig):
         """In each process that is sent a config: what it names can be built there."""
         super().__setstate__(state)
         import_plugins(self.run.plugins)
+
+    def override(self, settings: Mapping[str, Any]) -> Config:
+        """A copy with these settings, by their dotted names, checked like a config file.
+
+        With another `kind`, settings that only the kind of before has are left out. Raises ConfigError with every
+        mistake.
+
+            config.override({"learner.lr": 3e-3, "network.layers": [64, 64], "env.kwargs.lanes": 3})
+        """
+        import_plugins(settings.get("run.plugins", ()))
+        data = self.model_dump()
+        for name in sorted(settings, key=lambda name: not name.endswith(".kind")):
+            *sections, key = name.split(".")
+            place: Any = data
+            for section in sections:
+                if not isinstance(place := place.get(section), dict):
+                    raise ConfigError(
+                        f"{name}: there is no such setting. {nearest(name, map(dotted, leaf_paths(Config)))}"
+                    )
+            if isinstance(place.get(key), dict) and key != "kwargs":
+                example = f"{name}.{next(iter(place[key]))}"
+                raise ConfigError(f"{name}: is a section. Name one of its settings, such as {example}")
+            kinds = kinds_of(Config.model_fields[sections[0]].annotation) if key == "kind" and sections else None
+            if kinds is not None:
+                place = data[sections[0]] = kinds.settings_for(settings[name], place)
+            place[key] = as_tuples(settings[name])
+        return validate(Config, data, {})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON/YAML types, every field written out."""

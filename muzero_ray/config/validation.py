@@ -220,6 +220,13 @@ def _with(data: Any, loc: KeyPath, value: Any) -> Any:
     return {**data, loc[0]: _with(data[loc[0]], loc[1:], value)}
 
 
+def as_tuples(value: Any) -> Any:
+    """A value from Python as settings hold it: lists, at any depth, become tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(map(as_tuples, value))
+    return {key: as_tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: lists in brackets, long ones cut."""
     text = repr(list(value) if isinstance(value, tuple) else value)

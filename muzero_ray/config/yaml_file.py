@@ -103,7 +103,7 @@ _Dumper.add_representer(
 def _read_text(path: Path) -> str:
     try:
         if path.is_dir():
-            raise ConfigError(f"{path}: is a folder, not a config file. Give a file such as {path / 'config.yaml'}")
+            raise ConfigError(f"{path}: is a folder, not a config file. Give a file such as {path}/config.yaml")
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigError(f"{path}: is a pipe or device, not a config file. Save it as a file")
         size = path.stat().st_size

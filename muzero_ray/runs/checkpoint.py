@@ -18,26 +18,34 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
+from typing import Any, Literal
 
 from muzero_ray.errors import CheckpointError
 from muzero_ray.runs.files import PLAIN_NAME, parse_object, read_verified, remove, sync_folder, write_synced
-from muzero_ray.runs.manifest import CORE_FILES, FORMAT, MANIFEST, manifest_bytes, read_manifest
+from muzero_ray.runs.layout import RunLayout
+from muzero_ray.runs.manifest import (
+    CORE_FILES,
+    FORMAT,
+    MANIFEST,
+    OPTIMIZER_FILE,
+    WEIGHTS_FILES,
+    manifest_bytes,
+    read_manifest,
+)
+from muzero_ray.runs.tensors import dump_tensors, load_tensors
 from muzero_ray.types import Array
 from muzero_ray.user_paths import reading
 
 logger = logging.getLogger(__name__)
 
+Content = Literal["all", "learner", "weights"]
+"""What is read of a checkpoint. `learner`: without the extra files, such as those of replay. `weights`: without the
+optimizer, too, which acting does not need. What is not read may be damaged or missing."""
+
 _MAX_STATE_BYTES = 64 << 20
-# A header holds about 100 bytes per tensor; the limit keeps a forged one from costing memory before it is refused.
-_MAX_HEADER_BYTES = 8 << 20
 # How often a reader starts over, at most.
 _LOOKS = 10
 # `<step>.replaced` exists only between the two renames that replace a checkpoint by another of the same step;
@@ -47,7 +55,10 @@ _FOLDER = re.compile(r"(0|[1-9][0-9]{0,17})(\.replaced|\.abandoned)?")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint in memory. score: evaluation return it was saved with. files: the extra files."""
+    """A verified checkpoint in memory. score: evaluation return it was saved with. files: the extra files.
+
+    Of what was not asked for (see `Content`), optimizer and files are empty.
+    """
 
     path: Path
     step: int
@@ -77,8 +88,8 @@ def save_checkpoint(
     Raises CheckpointError if the disk refuses, ValueError for a bad name, step or state. One writer per root.
     """
     files = {
-        "model.safetensors": _dump_tensors(model),
-        "optimizer.safetensors": _dump_tensors(optimizer),
+        "model.safetensors": dump_tensors(model),
+        OPTIMIZER_FILE: dump_tensors(optimizer),
         "state.json": json.dumps(state, allow_nan=False).encode(),
     }
     for name, content in (extra_files or {}).items():
@@ -136,31 +147,31 @@ def abandon_later(root: Path, step: int) -> None:
             logger.warning("%s is later than step %d, from which this run went on: renamed %s", other, step, aside.name)
 
 
-def load_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:
+def load_checkpoint(path: Path, *, read: Content = "all") -> Checkpoint:
     """The newest good checkpoint of a run folder or its `checkpoints` folder, or exactly the one folder given.
 
     Sizes and hashes are verified. In a run, a damaged checkpoint is reported as a warning and the one before it is
     tried; what a run that goes on replaced or dropped meanwhile is looked for again. Raises CheckpointError if none is
     good; a single folder named explicitly is never replaced by another.
-    core_only: without the extra files, such as those of replay, which may then be damaged or missing.
     """
     for _ in range(_LOOKS - 1):
         with contextlib.suppress(_Replaced):
-            return _load(Path(path), core_only)
-    return _load(Path(path), core_only)
+            return _load(Path(path), read)
+    return _load(Path(path), read)
 
 
-def _load(path: Path, core_only: bool) -> Checkpoint:
-    root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+def _load(path: Path, read: Content) -> Checkpoint:
+    inner = RunLayout(path).checkpoints_folder
+    root = inner if inner.is_dir() else path
     candidates = list_checkpoints(root)
     if root == path and (os.path.lexists(path / MANIFEST) or (not candidates and _FOLDER.fullmatch(path.name))):
-        return _read_unchanged(path, core_only)
+        return _read_unchanged(path, read)
     if not candidates:
         raise _Replaced(f"{path} holds no checkpoint. Give a run's folder, or one folder below its checkpoints/")
     failures = []
     for candidate in candidates:
         try:
-            return _read_unchanged(candidate, core_only)
+            return _read_unchanged(candidate, read)
         except _Replaced:
             raise
         except CheckpointError as error:
@@ -173,10 +184,10 @@ class _Replaced(CheckpointError):
     """What was read is not there any more, or another has its name: the run that writes it goes on."""
 
 
-def _read_unchanged(folder: Path, core_only: bool) -> Checkpoint:
+def _read_unchanged(folder: Path, read: Content) -> Checkpoint:
     before = _identity(folder)
     try:
-        return _read_checkpoint(folder, core_only=core_only)
+        return _read_checkpoint(folder, read=read)
     except CheckpointError as error:
         if before is None or _identity(folder) != before:
             raise _Replaced(str(error)) from error
@@ -204,30 +215,14 @@ def list_checkpoints(root: Path) -> list[Path]:
     return [entry for _, _, entry in sorted(found, reverse=True)]
 
 
-def _dump_tensors(tensors: Mapping[str, Array]) -> bytes:
-    # order="C", because safetensors writes the memory of a transposed view as it lies.
-    return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in tensors.items()})
-
-
-def load_tensors(content: bytes, path: Path) -> dict[str, Array]:
-    """Of a safetensors file. CheckpointError naming `path`, where the content came from, if it is anything else."""
-    header = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or header > min(_MAX_HEADER_BYTES, len(content) - 8):
-        raise CheckpointError(f"{path}: header of {header} bytes is beyond the file or {_MAX_HEADER_BYTES}")
-    try:
-        return dict(safetensors.numpy.load(content))
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from error
-
-
-def _read_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:
+def _read_checkpoint(path: Path, *, read: Content) -> Checkpoint:
     manifest = read_manifest(path)
     if manifest["files"]["state.json"]["bytes"] > _MAX_STATE_BYTES:
         raise CheckpointError(f"{path}/state.json is larger than {_MAX_STATE_BYTES} bytes")
     contents = {
         name: read_verified(path / name, entry["bytes"], entry["sha256"])
         for name, entry in manifest["files"].items()
-        if name in CORE_FILES or not core_only
+        if name in (WEIGHTS_FILES if read == "weights" else CORE_FILES) or read == "all"
     }
     state = parse_object(contents["state.json"], path / "state.json")
     return Checkpoint(
@@ -235,7 +230,7 @@ def _read_checkpoint(path: Path, *, core_only: bool = False) -> Checkpoint:
         step=manifest["step"],
         score=manifest["score"],
         model=load_tensors(contents["model.safetensors"], path / "model.safetensors"),
-        optimizer=load_tensors(contents["optimizer.safetensors"], path / "optimizer.safetensors"),
+        optimizer=load_tensors(contents[OPTIMIZER_FILE], path / OPTIMIZER_FILE) if OPTIMIZER_FILE in contents else {},
         state=state,
         files={name: content for name, content in contents.items() if name not in CORE_FILES},
     )
@@ -259,6 +254,14 @@ def _publish(root: Path, temporary: Path, step: int) -> None:
 def _prune(root: Path, keep: int) -> None:
     """Drop all but the newest `keep` and the one of the highest score (of equals the newest)."""
     folders = list_checkpoints(root)
+    best = best_checkpoint(folders)
+    for folder in folders[keep:]:
+        if folder != best:
+            _discard(folder)
+
+
+def best_checkpoint(folders: Sequence[Path]) -> Path | None:
+    """That of the highest score among `folders`, newest first (of equals the newest); None if none has a score."""
     scores: dict[Path, float] = {}
     for folder in folders:
         try:
@@ -268,10 +271,7 @@ def _prune(root: Path, keep: int) -> None:
             continue
         if score is not None:
             scores[folder] = score
-    best = max(scores, key=lambda folder: scores[folder], default=None)
-    for folder in folders[keep:]:
-        if folder != best:
-            _discard(folder)
+    return max(scores, key=lambda folder: scores[folder], default=None)
 
 
 def _discard(folder: Path) -> None:

@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from muzero_ray.config.files import copy_hint
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.checkpoint import list_checkpoints
+from muzero_ray.runs.layout import RunLayout
 from muzero_ray.runs.lock import LOCK_NAME, RunLock, live_lock
-from muzero_ray.runs.tracking import METRICS_FILE
+from muzero_ray.runs.run_config import copy_hint
 from muzero_ray.standard_streams import print_message
 from muzero_ray.user_paths import making_folder
 
@@ -22,7 +22,7 @@ from muzero_ray.user_paths import making_folder
 def run_folder(path: Path) -> Path:
     """That of the run which `path`, or the checkpoint `path`, belongs to."""
     folder = path
-    while not (folder / "config.yaml").is_file():
+    while not RunLayout(folder).config_file.is_file():
         if folder.parent == folder or len(folder.parts) + 2 < len(path.parts):
             hint = copy_hint(path.parent.parent) or "See `runs/`"
             raise ConfigError(f"{path} is not a run or checkpoint folder: config.yaml is missing. {hint}")
@@ -68,7 +68,9 @@ def kept_if_used(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        found = (*folder.glob(METRICS_FILE), *folder.glob("checkpoints/*"), *(folder / "replay").rglob("*"))
+        layout = RunLayout(folder)
+        found = [*layout.checkpoints_folder.glob("*"), *layout.replay_folder.rglob("*")]
+        found += [layout.metrics_file] if layout.metrics_file.exists() else []
         if not any(path.is_dir() or path.stat().st_size for path in found):
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -84,7 +86,7 @@ def set_aside(folder: Path) -> None:
     found = [path for path in folder.iterdir() if not LOCK_NAME.fullmatch(path.name)]
     if not found:
         return
-    if not (folder / "config.yaml").is_file():
+    if not RunLayout(folder).config_file.is_file():
         raise ConfigError(
             f"--resume: {folder} is not a run's folder: config.yaml is missing. Choose another --run.name"
         )
@@ -112,6 +114,6 @@ def writer(folder: Path) -> str:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is something to go on from. True if the disk does not say: that is why somebody asks."""
     try:
-        return bool(list_checkpoints(folder / "checkpoints"))
+        return bool(list_checkpoints(RunLayout(folder).checkpoints_folder))
     except OSError:
         return True

@@ -16,10 +16,11 @@ import safetensors.numpy
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError, as_checkpoint_error
 from muzero_ray.replay import checkpoint_arrays
-from muzero_ray.runs.checkpoint import Checkpoint, load_tensors
+from muzero_ray.runs.checkpoint import Checkpoint
 from muzero_ray.runs.files import parse_object, verify
-from muzero_ray.runs.output import open_run
 from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE, join_shards, parse_chunk, shard_folder, split_shards
+from muzero_ray.runs.run import open_run
+from muzero_ray.runs.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def open_resumed(path: Path) -> tuple[Path, Config, Checkpoint]:
     try:
         return open_run(path)
     except CheckpointError:
-        return open_run(path, core_only=True)
+        return open_run(path, read="learner")
 
 
 def check_games(checkpoint: Checkpoint, replay_folder: Path, config: Config, *, go_on: bool, remedy: str) -> Checkpoint:

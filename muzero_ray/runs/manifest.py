@@ -13,7 +13,9 @@ from muzero_ray.runs.files import check_entry, parse_object, read_regular, read_
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
-CORE_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+OPTIMIZER_FILE = "optimizer.safetensors"
+WEIGHTS_FILES = ("model.safetensors", "state.json")
+CORE_FILES = ("model.safetensors", OPTIMIZER_FILE, "state.json")
 _MAX_MANIFEST_BYTES = 1 << 20
 
 

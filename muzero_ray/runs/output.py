@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from muzero_ray.config.files import CONFIG_COPY, dump_config, load_run_config
+from muzero_ray.config.files import dump_config
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.evaluation.result import Evaluation
@@ -20,20 +19,19 @@ from muzero_ray.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from muzero_ray.runs.files import append_line, replace_text
-from muzero_ray.runs.folder import hold_run, make_run_folder, resume_hint, run_folder, writing
+from muzero_ray.runs.folder import hold_run, make_run_folder, resume_hint, writing
 from muzero_ray.runs.lock import RunLock
 from muzero_ray.runs.metrics import AXES, METRICS
 from muzero_ray.runs.progress import Progress
 from muzero_ray.runs.replay_archive import prune_chunks
+from muzero_ray.runs.run import Run
+from muzero_ray.runs.run_config import CONFIG_COPY
 from muzero_ray.runs.side_files import is_count, keep_rows, keep_scores
-from muzero_ray.runs.tracking import METRICS_FILE, MetricsWriter
+from muzero_ray.runs.tracking import MetricsWriter
 from muzero_ray.training.clamp_report import ClampReport
 from muzero_ray.training.results import LearnerState
 
 KEEP_CHECKPOINTS = 3
-
-SCORES_FILE = "scores.jsonl"
 
 
 class RunCounts(Protocol):
@@ -63,7 +61,7 @@ class RunOutput:
         seconds_before: float = 0.0,
         last_row: Mapping[str, float] | None = None,
     ) -> None:
-        self.folder = folder
+        self.run, self.folder = Run(folder), folder
         self._lock = lock
         self._config = config
         # Taken out of the environment, so that no worker process inherits it.
@@ -96,8 +94,8 @@ class RunOutput:
         lock: of the folder, if it is there already, held by this process and empty.
         """
         lock = lock or make_run_folder(folder)
-        with writing(folder / "config.yaml") as path:
-            replace_text(path, dump_config(config))
+        Run(folder).write_config(config)
+        with writing(folder):
             return RunOutput(folder, config, lock)
 
     @staticmethod
@@ -114,11 +112,12 @@ class RunOutput:
                 raise ValueError(f"metrics_rows={rows}")
             wandb_id = checkpoint.state["wandb_id"]
         lock = lock or hold_run(folder)
+        run = Run(folder)
         with writing(folder):
-            abandon_later(folder / "checkpoints", checkpoint.step)
-            replace_text(folder / "config.yaml", dump_config(config))
-            last = keep_rows(folder / METRICS_FILE, rows, checkpoint.step)
-            keep_scores(folder / SCORES_FILE, checkpoint.step)
+            abandon_later(run.checkpoints_folder, checkpoint.step)
+            run.write_config(config)
+            last = keep_rows(run.metrics_file, rows, checkpoint.step)
+            keep_scores(run.scores_file, checkpoint.step)
             known = {name: value for name, value in last.items() if name in AXES or name in METRICS}
             output = RunOutput(folder, config, lock, wandb_id=wandb_id, seconds_before=seconds, last_row=known)
         if checkpoint.score is not None:
@@ -137,7 +136,7 @@ class RunOutput:
 
     @property
     def replay_folder(self) -> Path:
-        return (self.folder / "replay").resolve()  # workers may have another working directory
+        return self.run.replay_folder
 
     @property
     def resume_hint(self) -> str:
@@ -146,11 +145,11 @@ class RunOutput:
 
     @property
     def _root(self) -> Path:
-        return self.folder / "checkpoints"
+        return self.run.checkpoints_folder
 
     def last_checkpoint(self) -> Checkpoint | None:
         """The newest good one of this run, for the learner alone; None before the first."""
-        return load_checkpoint(self._root, core_only=True) if list_checkpoints(self._root) else None
+        return load_checkpoint(self._root, read="learner") if list_checkpoints(self._root) else None
 
     def message(self, text: str) -> None:
         """An event a person should see."""
@@ -280,10 +279,8 @@ class RunOutput:
             f"run:     {self.folder}",
         ]
         if evaluation.video is not None:
-            path = self.folder / "videos" / f"final-{step}.mp4"
             try:  # the run is over, and all else is written
-                path.parent.mkdir(exist_ok=True)
-                path.write_bytes(evaluation.video)
+                path = self.run.write_video(f"final-{step}.mp4", evaluation.video)
             except OSError as error:
                 lines.append(f"video:   none, it was not written ({error})")
             else:
@@ -309,20 +306,10 @@ class RunOutput:
             "seed": evaluation.seed,
             "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
         }
-        with writing(self.folder / SCORES_FILE) as path, path.open("ab", buffering=0) as file:
-            append_line(file, json.dumps(entry))
+        self.run.append_score(entry)
 
 
 @as_checkpoint_error("the checkpoint's state.json")
 def learner_state(checkpoint: Checkpoint) -> LearnerState:
     """The learner's part of a checkpoint, for `Learner.load_state`."""
     return {**checkpoint.model, **checkpoint.optimizer}, checkpoint.state["learner"]
-
-
-def open_run(path: Path, *, core_only: bool = False) -> tuple[Path, Config, Checkpoint]:
-    """A run's folder, its configuration and its newest good checkpoint (or exactly the one that `path` names).
-
-    core_only: see `load_checkpoint`.
-    """
-    folder = run_folder(path)
-    return folder, load_run_config(folder), load_checkpoint(path, core_only=core_only)

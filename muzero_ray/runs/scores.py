@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from muzero_ray.config.files import load_run_config
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.evaluation.protocol import UNKNOWN, completed
 from muzero_ray.printed import launch_line
 from muzero_ray.runs.folder import resume_hint, writer
 from muzero_ray.runs.human_scores import human_normalised
-from muzero_ray.runs.output import SCORES_FILE
+from muzero_ray.runs.layout import RunLayout
+from muzero_ray.runs.run_config import load_run_config
 from muzero_ray.runs.side_files import SideFile, is_count, is_number, score_problem
 from muzero_ray.standard_streams import printable
 from muzero_ray.types import Array
@@ -74,7 +74,7 @@ def read_score(run: Path) -> RunScore:
     Raises ConfigError if there is none yet, or if a line of the file cannot be used: it may have been the newest.
     """
     config = load_run_config(run, plugins=False)
-    file = SideFile(run / SCORES_FILE, _score_problem)
+    file = SideFile(RunLayout(run).scores_file, _score_problem)
     try:
         newest = {line.entry["kind"]: line.entry for line in file}
     except CheckpointError as error:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from muzero_ray.runs.files import append_line, open_for_lines
+from muzero_ray.runs.layout import METRICS_FILE, RunLayout
 from muzero_ray.runs.metrics import check_row
 
 logger = logging.getLogger(__name__)
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
-METRICS_FILE = "metrics.jsonl"
 QUEUE_SIZE: Final = 512
 """Rows and media that may wait for W&B; beyond it the oldest is dropped."""
 ROW_INTERVAL: Final = 1.0
@@ -60,7 +60,7 @@ class MetricsWriter:
         api_key: str | None = None,
     ) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self.path = run_dir / METRICS_FILE
+        self.path = RunLayout(run_dir).metrics_file
         self.run_id = run_id or secrets.token_hex(4)
         # Unbuffered: a row is one write, so a killed process leaves whole lines.
         self._file, self.rows, self._last = open_for_lines(self.path)

@@ -9,9 +9,10 @@ import yaml
 
 from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
-from muzero_ray.config.files import load_config, load_preset, load_run_config
+from muzero_ray.config.files import load_config, load_preset
 from muzero_ray.config.schema import Config, GumbelConfig, MlpConfig, PuctConfig
 from muzero_ray.errors import ConfigError
+from muzero_ray.runs.run_config import load_run_config
 
 OLD_SEARCH = {
     "kind": "puct",

@@ -174,3 +174,42 @@ def test_every_setting_says_what_it_is() -> None:
         for key in path[:-1]:
             section = fields_of(section)[key].annotation
         assert fields_of(section)[path[-1]].description, path
+
+
+def test_override_sets_dotted_names_and_leaves_the_rest() -> None:
+    base = Config.model_validate({"env": {"kwargs": {"lanes": 2, "wind": True}}})
+    changed = base.override(
+        {"learner.lr": 3e-3, "network.layers": [64, 32], "run.learner_steps": 1e3, "env.kwargs.lanes": 3}
+    )
+    assert changed.learner.lr == 3e-3
+    assert changed.network.layers == (64, 32)
+    assert changed.run.learner_steps == 1000
+    assert changed.env.kwargs == {"lanes": 3, "wind": True}
+    assert base.env.kwargs == {"lanes": 2, "wind": True}
+    back = {"learner.lr": base.learner.lr, "network.layers": base.network.layers, "env.kwargs.lanes": 2}
+    assert changed.override({**back, "run.learner_steps": base.run.learner_steps}) == base
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learner.lrr": 1e-3}, r"learner\.lrr: unknown key.* Did you mean learner\.lr\?"),
+        ({"lr": 1e-3}, r"lr: unknown key.* Did you mean learner\.lr\?"),
+        ({"lerner.lr": 1e-3}, r"lerner\.lr: there is no such setting\. Did you mean learner\.lr\?"),
+        ({"learner.lr.final": 1e-3}, r"learner\.lr\.final: there is no such setting"),
+        ({"learner": {"lr": 1e-3}}, r"learner: is a section\. Name one of its settings, such as learner\.\w+"),
+        ({"learner.lr": "fast"}, r"learner\.lr: must be a number \(got 'fast'\)"),
+        ({"replay.min_size": 2_000_000_000}, r"replay\.min_size=2000000000"),
+    ],
+)
+def test_override_names_what_cannot_be_used(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config().override(settings)
+
+
+def test_override_of_a_kind_leaves_out_what_only_the_other_has() -> None:
+    puct = Config().override({"search.pb_c_base": 100.0, "search.kind": "puct", "search.simulations": 9})
+    assert (puct.search.kind, puct.search.simulations) == ("puct", 9)
+    assert puct.override({"search.kind": "gumbel"}).search == Config().override({"search.simulations": 9}).search
+    with pytest.raises(ConfigError, match=r"search\.pb_c_base: "):
+        Config().override({"search.pb_c_base": 100.0})

@@ -8,11 +8,12 @@ import pytest
 
 from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
-from muzero_ray.config.files import dump_config, load_config, load_run_config, read_config
+from muzero_ray.config.files import dump_config, load_config, read_config
 from muzero_ray.config.renamed import RENAMED
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import leaf_paths
 from muzero_ray.errors import ConfigError
+from muzero_ray.runs.run_config import load_run_config
 
 OLD = """run:
   training_steps: 77

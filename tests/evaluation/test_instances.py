@@ -12,7 +12,6 @@ import yaml
 
 from muzero_ray.cli.commands import EvaluateCommand, TrainCommand
 from muzero_ray.cli.finished_runs import evaluate_run
-from muzero_ray.config.files import load_run_config
 from muzero_ray.config.schema import Config
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.registry import make_environment
@@ -20,7 +19,8 @@ from muzero_ray.errors import EnvironmentFault
 from muzero_ray.evaluation.environments import evaluation_instances
 from muzero_ray.evaluation.protocol import ADDED_LATER, evaluation_protocol, protocol_digest
 from muzero_ray.runs.checkpoint import load_checkpoint
-from muzero_ray.runs.output import open_run
+from muzero_ray.runs.run import open_run
+from muzero_ray.runs.run_config import load_run_config
 from muzero_ray.types import EnvSpec
 from tests.odd_environments import Bandit
 from tests.replay.games import stored

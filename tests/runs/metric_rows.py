@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from muzero_ray.runs.layout import METRICS_FILE
 from muzero_ray.runs.metrics import make_row
-from muzero_ray.runs.tracking import METRICS_FILE
 
 
 def a_row(steps: int, **values: float) -> dict[str, float]:

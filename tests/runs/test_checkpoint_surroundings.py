@@ -43,10 +43,10 @@ def test_weights_can_be_used_whatever_became_of_replay(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, step, model=model, optimizer={}, state={}, extra_files={INDEX_FILE: b"{}"})
     (tmp_path / "2" / INDEX_FILE).unlink()
     assert load_checkpoint(tmp_path).step == 1
-    assert load_checkpoint(tmp_path, core_only=True).step == 2
-    assert load_checkpoint(tmp_path / "2", core_only=True).model["w"].tolist() == [2.0, 2.0]
+    assert load_checkpoint(tmp_path, read="learner").step == 2
+    assert load_checkpoint(tmp_path / "2", read="learner").model["w"].tolist() == [2.0, 2.0]
     os.truncate(tmp_path / "2" / MANIFEST, 5)
-    assert load_checkpoint(tmp_path, core_only=True).step == 1
+    assert load_checkpoint(tmp_path, read="learner").step == 1
 
 
 @pytest.mark.parametrize("name", [".tmp-x", "3", "3.replaced", "3.abandoned", "2.replaced", "x", "4"])

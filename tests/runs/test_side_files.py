@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from muzero_ray.control.run_state import RunState
 from muzero_ray.runs import side_files
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
-from muzero_ray.runs.output import SCORES_FILE, RunOutput
+from muzero_ray.runs.layout import METRICS_FILE, SCORES_FILE
+from muzero_ray.runs.output import RunOutput
 from muzero_ray.runs.side_files import SideFile, keep_rows, keep_scores, row_problem, score_problem
-from muzero_ray.runs.tracking import METRICS_FILE
 from muzero_ray.standard_streams import printable
 from tests.runs.metric_rows import a_row
 from tests.runs.test_output import evaluation, save, scores

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from muzero_ray.runs.layout import METRICS_FILE
 from muzero_ray.runs.side_files import keep_rows
-from muzero_ray.runs.tracking import METRICS_FILE, MetricsWriter
+from muzero_ray.runs.tracking import MetricsWriter
 from tests.runs.metric_rows import a_row, rows_in
 
 
