@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from muzero_ray.cli.finished_runs import evaluated, trained_evaluator
-from muzero_ray.control.probe import probe
+from muzero_ray.cli.finished_runs import trained_evaluator
 from muzero_ray.envs.registry import make_environment
 from muzero_ray.evaluation.opponents import MinimaxSolver
-from muzero_ray.runs.run import open_run
 from muzero_ray.types import Array, BoolArray
 
 BATCH = 256
@@ -45,16 +43,15 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=200, help="games on each side against minimax")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    _, config, checkpoint = open_run(arguments.run, read="learner")
     torch.set_num_threads(1)
-    evaluator = trained_evaluator(evaluated(config, opponent="minimax"), probe(config), checkpoint)
-    print(f"{checkpoint.path}: {evaluator.protocol.describe()}")
+    agent, evaluator = trained_evaluator(arguments.run, opponent="minimax")
+    print(f"{agent.path}: {evaluator.protocol.describe()}")
     returns = evaluator.evaluate(episodes=2 * arguments.games, seed=arguments.seed).returns
     for seat, side in enumerate(("first", "second")):
         mine = returns[seat::2]
         print(f"moving {side}: {int((mine < 0).sum())} of {len(mine)} lost, {int((mine > 0).sum())} won")
 
-    frames, legal, states = reachable_positions(config)
+    frames, legal, states = reachable_positions(agent.config)
     policy, solver = evaluator.policy(), MinimaxSolver()
     actions = np.concatenate(
         [policy(frames[i : i + BATCH], legal[i : i + BATCH]) for i in range(0, len(frames), BATCH)]

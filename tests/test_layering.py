@@ -38,6 +38,7 @@ LAYERS = (
     "acting",
     "evaluation",
     "runs",
+    "agent",
     "control",
     "cli",
     "actors, learner",

@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 
 from muzero_ray.acting.self_play import SelfPlay
-from muzero_ray.config.schema import Config
+from muzero_ray.config.schema import Config, SearchConfig
 from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.registry import make_another
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.inference.build import build_engine
-from muzero_ray.search.policies import build_search
+from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.search.planner import Planner
+from muzero_ray.search.policies import make_search
+
+
+def build_planner(
+    config: Config, task: TaskSpec, search: SearchConfig, engine: InferenceEngine | None = None
+) -> Planner:
+    """The network of `config`, to be searched as `search` says. engine: that serves it (None: as configured)."""
+    function = make_search(search, discount=config.learner.discount, num_players=task.spec.num_players)
+    return Planner(build_engine(config, task) if engine is None else engine, function)
 
 
 def build_self_play(
@@ -38,8 +48,7 @@ def build_self_play(
 
     return SelfPlay(
         [make() for _ in range(num_envs)],
-        build_engine(config, task),
-        build_search(config, task),
+        build_planner(config, task, config.search),
         actor=actor,
         incarnation=incarnation,
         seed=config.run.seed,

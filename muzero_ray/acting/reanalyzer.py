@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from muzero_ray.acting.build import build_planner
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_spec import TaskSpec
-from muzero_ray.inference.build import build_engine
 from muzero_ray.replay.stored_game import StaleGame
-from muzero_ray.search.policies import build_search
 from muzero_ray.training.reanalyze import reanalyze_games
 from muzero_ray.types import FloatArray, Weights, WeightsVersion
 
@@ -32,13 +31,13 @@ class Reanalyzer:
     """Searches stale games again with the target weights."""
 
     def __init__(self, config: Config, task: TaskSpec) -> None:
-        self._engine = build_engine(config, task)
-        self._search = build_search(config, task, simulations=config.reanalyze.simulations)
+        search = config.search.overridden(simulations=config.reanalyze.simulations)
+        self._planner = build_planner(config, task, search)
         self._rng = np.random.default_rng(0)  # noise-free searches draw nothing from it
         self._version = WeightsVersion(-1, -1)
 
     def set_weights(self, weights: Weights) -> None:
-        self._engine.load(weights.flat)
+        self._planner.engine.load(weights.flat)
         self._version = weights.version
 
     def refresh(self, games: Sequence[StaleGame]) -> Iterator[FreshTargets]:
@@ -46,6 +45,6 @@ class Reanalyzer:
         for game in games:
             if game.version != self._version:
                 policies, values = reanalyze_games(
-                    game.observations, game.legal, self._engine, self._search, self._rng, batch_size=BATCH_SIZE
+                    game.observations, game.legal, self._planner, self._rng, batch_size=BATCH_SIZE
                 )
                 yield FreshTargets(game.game, policies, values, self._version)

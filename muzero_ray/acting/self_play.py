@@ -19,9 +19,8 @@ from muzero_ray.acting.rollout_stats import Episode, PlayInterrupted, RolloutSta
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.restarting import RestartingEnvironment
 from muzero_ray.errors import EnvironmentFault, as_checkpoint_error
-from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.replay.encoding import decode_game, encode_game
-from muzero_ray.search.policies import SearchFunction
+from muzero_ray.search.planner import Planner
 from muzero_ray.types import (
     Array,
     EnvStep,
@@ -41,7 +40,7 @@ class PreparedWeights(NamedTuple):
 
 
 class SelfPlay:
-    """Plays `environments` with `engine` and `search`; every finished or cut segment goes to `play`'s `emit`.
+    """Plays `environments` with `planner`; every finished or cut segment goes to `play`'s `emit`.
 
     make_environment: makes an environment in place of one that broke; None: the first fault is raised.
     actor, incarnation: identity, stamped on every segment's id. seed: of action sampling, search noise and resets.
@@ -51,8 +50,7 @@ class SelfPlay:
     def __init__(
         self,
         environments: Sequence[Environment],
-        engine: InferenceEngine,
-        search: SearchFunction,
+        planner: Planner,
         *,
         actor: int,
         incarnation: int,
@@ -65,8 +63,7 @@ class SelfPlay:
         make_environment: Callable[[], Environment] | None = None,
     ) -> None:
         self._environments = [RestartingEnvironment(environment, make_environment) for environment in environments]
-        self._engine = engine
-        self._search = search
+        self._planner = planner
         self._actor, self._incarnation = actor, incarnation
         self._rng = np.random.default_rng([seed, actor, incarnation])
         self._simulations = simulations
@@ -111,10 +108,10 @@ class SelfPlay:
 
     def prepare(self, weights: Weights) -> PreparedWeights:
         """The costly part of `set_weights`, for `play`'s `newer`; may run in another thread meanwhile."""
-        return PreparedWeights(weights.version, self._engine.prepare(weights.flat))
+        return PreparedWeights(weights.version, self._planner.engine.prepare(weights.flat))
 
     def _adopt(self, weights: PreparedWeights) -> None:
-        self._engine.adopt(weights.prepared)
+        self._planner.engine.adopt(weights.prepared)
         self._version = weights.version
 
     def play(
@@ -170,11 +167,12 @@ class SelfPlay:
     def _round(self, temperature: float, emit: Callable[[GameHistory], None], totals: RolloutAccumulator) -> None:
         """One move in every environment."""
         search_begin = time.monotonic()
-        root = self._engine.initial(self._stacker.stacked)
         temperatures = np.full(len(self._environments), temperature, np.float32)
         if self._temperature_moves is not None:
             temperatures[self._moves >= self._temperature_moves] = 0.0
-        result = self._search(root, self._engine, self._legal, self._rng, explore=True, temperature=temperatures)
+        root, result = self._planner.plan(
+            self._stacker.stacked, self._legal, self._rng, explore=True, temperature=temperatures
+        )
         totals.searched(time.monotonic() - search_begin, root, result, self._legal)
         moves = zip(result.action.tolist(), result.policy_target, result.root_value.tolist(), strict=True)
         self._moves += 1
@@ -225,9 +223,7 @@ class SelfPlay:
         ended = [env for env, step in steps.items() if step.terminated or step.truncated]
         # A truncated game still has value: its last state is bootstrapped by the network's own estimate.
         bootstrap = any(not steps[env].terminated for env in ended)
-        last_values = (
-            self._engine.initial(self._stacker.stacked).value if bootstrap else np.zeros(len(self._environments))
-        )
+        last_values = self._planner.values(self._stacker.stacked) if bootstrap else np.zeros(len(self._environments))
         for env in ended:
             terminated = steps[env].terminated
             self._environments[env].was_useful()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -85,11 +85,17 @@ class SubmitCommand:
         return Path(self.config.run.runs_dir) / str(self.config.run.name)
 
 
+CheckpointName = Literal["best", "last"] | NonNegativeInt
+"""One of a run's."""
+
+
 class EvaluateCommand(FrozenConfig):
     """Play noise-free games with the newest weights of a run, and print the mean return."""
 
     run: Path
     """Folder of a run, or of one of its checkpoints."""
+    checkpoint: CheckpointName | None = None
+    """Which one: best (the highest score among those kept), last, or a learner step (none: last)."""
     episodes: Games | None = None
     """Games to play (none: `evaluation.final_episodes` of the run)."""
     seed: NonNegativeInt = 0
@@ -114,6 +120,8 @@ class ArenaCommand(FrozenConfig):
     """Games to play. Each pair of games begins alike, with sides changed."""
     seed: NonNegativeInt = 0
     """Seed of the openings, and of players that draw lots."""
+    checkpoint: CheckpointName | None = None
+    """Which one of each run: best (the highest score among those kept), last, or a learner step (none: last)."""
     opening_moves: NonNegativeInt = 2
     """Random moves that a game begins with: two networks without noise would play the same game each time."""
     as_json: Annotated[bool, Field(alias="json")] = False
@@ -137,6 +145,8 @@ class PlayCommand(FrozenConfig):
 
     run: Path
     """Folder of a run, or of one of its checkpoints."""
+    checkpoint: CheckpointName | None = None
+    """Which one: best (the highest score among those kept), last, or a learner step (none: last)."""
     episodes: Games = 1
     """Games to play."""
     seed: NonNegativeInt = 0

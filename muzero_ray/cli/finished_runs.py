@@ -9,26 +9,24 @@ from pathlib import Path
 
 import torch
 
+from muzero_ray.agent import Agent
 from muzero_ray.cli.commands import ArenaCommand, EvaluateCommand, InspectCommand, PlayCommand, ReportCommand
 from muzero_ray.cli.report import report_runs
-from muzero_ray.config.schema import OPPONENT, Config
+from muzero_ray.config.schema import OPPONENT
 from muzero_ray.config.validation import shown
-from muzero_ray.control.probe import probe
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.registry import make_environment
-from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.evaluation.arena import BotPlayer, Match, NetworkPlayer, Player, play_match
 from muzero_ray.evaluation.episodes import EpisodesProgress
 from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.evaluation.opponents import make_opponent
+from muzero_ray.evaluation.policies import search_policy
 from muzero_ray.evaluation.result import Evaluation
-from muzero_ray.runs.checkpoint import Checkpoint
+from muzero_ray.runs.folder import run_folder
 from muzero_ray.runs.layout import RunLayout
-from muzero_ray.runs.output import learner_state
-from muzero_ray.runs.run import open_run
+from muzero_ray.runs.run import Run, WhichCheckpoint, open_checkpoint
 from muzero_ray.standard_streams import print_error, print_result
-from muzero_ray.training.build import build_learner
 from muzero_ray.user_paths import writing_result
 
 SIDES = {"first": slice(0, None, 2), "second": slice(1, None, 2)}
@@ -51,21 +49,17 @@ def inspect_runs(command: InspectCommand) -> None:
             play_run(command)
 
 
-def trained_evaluator(config: Config, task: TaskSpec, checkpoint: Checkpoint) -> Evaluator:
-    """The evaluator of a run with the weights of `checkpoint`."""
-    learner = build_learner(config, task)
-    learner.load_state(*learner_state(checkpoint))
-    evaluator = Evaluator(config, task)
-    evaluator.load(learner.weights())
-    return evaluator
+def trained_evaluator(
+    source: Run | Path, which: WhichCheckpoint | None = None, **settings: object
+) -> tuple[Agent, Evaluator]:
+    """A trained agent, and what measures it. settings: of its evaluations, in place of the run's own (None: as there).
 
-
-def evaluated(
-    config: Config, *, opponent: str | None = None, simulations: int | None = None, c_scale: float | None = None
-) -> Config:
-    """The same, with these settings of its evaluations (None: as before)."""
-    evaluation = config.evaluation.overridden(opponent=opponent, simulations=simulations, c_scale=c_scale)
-    return config.overridden(evaluation=evaluation)
+    which: of the checkpoints; None is the newest, or the one that `source` names.
+    """
+    config, checkpoint = open_checkpoint(source, which or "last", read="weights")
+    config = config.override({f"evaluation.{name}": value for name, value in settings.items() if value is not None})
+    agent = Agent.of(config, checkpoint)
+    return agent, Evaluator(config, agent.task, planner=agent.planner, chosen_by_score=which == "best")
 
 
 class Watcher:
@@ -85,14 +79,23 @@ def _tell_of_cut(evaluation: Evaluation) -> None:
         print_error(f"warning: {note}")
 
 
+def evaluate(source: Run | Path, command: EvaluateCommand) -> tuple[Agent, Evaluation]:
+    """Play the games that `command` asks for with the weights of `source`; returns who played, and the score."""
+    agent, evaluator = trained_evaluator(
+        source,
+        command.checkpoint,
+        opponent=command.opponent,
+        simulations=command.simulations,
+        c_scale=command.c_scale,
+    )
+    torch.set_num_threads(agent.config.learner.threads)
+    episodes = command.episodes or agent.config.evaluation.final_episodes
+    return agent, evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
+
+
 def evaluate_run(command: EvaluateCommand) -> None:
-    """Print the score of a run's newest weights; the last line is for programs."""
-    _, config, checkpoint = open_run(command.run, read="learner")
-    torch.set_num_threads(config.learner.threads)
-    config = evaluated(config, opponent=command.opponent, simulations=command.simulations, c_scale=command.c_scale)
-    evaluator = trained_evaluator(config, probe(config), checkpoint)
-    episodes = command.episodes or config.evaluation.final_episodes
-    evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
+    """Print the score of a run; the last line is for programs."""
+    agent, evaluation = evaluate(command.run, command)
     _tell_of_cut(evaluation)
     if command.as_json:
         print_result(
@@ -100,20 +103,18 @@ def evaluate_run(command: EvaluateCommand) -> None:
                 {
                     "return_mean": evaluation.mean,
                     "return_std": float(evaluation.returns.std()),
-                    "episodes": episodes,
+                    "episodes": len(evaluation.returns),
                     "env_steps": int(evaluation.lengths.sum()),
                     "returns": evaluation.returns.tolist(),
                     "cut": evaluation.cut,
                     "seed": command.seed,
-                    "learner_step": checkpoint.step,
+                    "learner_step": agent.step,
                     "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
                 }
             )
         )
         return
-    print_result(
-        f"checkpoint {checkpoint.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}"
-    )
+    print_result(f"checkpoint {agent.path}, protocol {evaluation.protocol.digest}: {evaluation.protocol.describe()}")
     if evaluation.protocol.opponent:
         for side, part in SIDES.items():
             won, drawn, lost = Match(evaluation.returns).counts(part)
@@ -123,8 +124,9 @@ def evaluate_run(command: EvaluateCommand) -> None:
 
 def play_arena(command: ArenaCommand) -> None:
     """Print who won how many games on which side, and the Elo difference."""
-    runs = [None if OPPONENT.fullmatch(name) else open_run(Path(name), read="learner") for name in command.players]
-    configs = [run[1] for run in runs if run is not None]
+    names = [name for name in command.players if not OPPONENT.fullmatch(name)]
+    agents = {name: trained_evaluator(Path(name), command.checkpoint)[0] for name in names}
+    configs = [agents[name].config for name in names]
     if not configs:
         raise ConfigError(
             f"arena: one player must be a run, it says which game (got {shown(command.players)}). Name one"
@@ -134,17 +136,16 @@ def play_arena(command: ArenaCommand) -> None:
         raise ConfigError(
             f"arena: the runs play different games, or under different rules (got {games}). Name two alike"
         )
-    spec = probe(configs[0]).spec
+    spec = agents[names[0]].task.spec
     if spec.num_players != 2:
         raise ConfigError(f"arena: a game for two is needed (got {spec.name}). Use evaluate")
 
     def player(number: int) -> Player:
-        run = runs[number]
-        if run is None:
-            return BotPlayer(make_opponent(command.players[number], command.seed + number))
-        _, config, checkpoint = run
-        policy = trained_evaluator(config, probe(config), checkpoint).policy()
-        return NetworkPlayer(policy, spec, config.env.frame_stack)
+        name = command.players[number]
+        if name not in agents:
+            return BotPlayer(make_opponent(name, command.seed + number))
+        agent = agents[name]
+        return NetworkPlayer(search_policy(agent.planner), spec, agent.config.env.frame_stack)
 
     seed_generators(command.seed, "arena")
     match = play_match(
@@ -180,18 +181,15 @@ def match_lines(command: ArenaCommand, match: Match) -> str:
 
 
 def play_run(command: PlayCommand) -> None:
-    """Let a run's newest weights play; writes one mp4 per episode where the environment renders."""
-    folder, config, checkpoint = open_run(command.run, read="learner")
-    evaluator = trained_evaluator(config, probe(config), checkpoint)
+    """Let a run play; writes one mp4 per episode where the environment renders."""
+    agent, evaluator = trained_evaluator(command.run, command.checkpoint)
+    videos = RunLayout(run_folder(command.run)).videos_folder
     for episode in range(command.episodes):
         evaluation = evaluator.evaluate(episodes=1, seed=command.seed + episode, record=True, watch=Watcher())
         _tell_of_cut(evaluation)
         if evaluation.video is None:
-            raise MuZeroRayError(f"{config.env.id} has no rgb_array rendering, so there is nothing to watch")
-        path = (
-            command.video
-            or RunLayout(folder).videos_folder / f"play-{checkpoint.step}-seed{command.seed + episode}.mp4"
-        )
+            raise MuZeroRayError(f"{agent.config.env.id} has no rgb_array rendering, so there is nothing to watch")
+        path = command.video or videos / f"play-{agent.step}-seed{command.seed + episode}.mp4"
         if command.video and command.episodes > 1:
             path = path.with_stem(f"{path.stem}-{episode}")
         with writing_result(path, "--video"):

@@ -120,6 +120,9 @@ def _shape(annotation: Any) -> Option:
         # `None` is one word, even where the value itself is two.
         nargs = (1, inner.nargs) if isinstance(inner.nargs, int) and inner.nargs > 1 else inner.nargs
         return Option(nargs, f"{inner.metavar}|None", lambda words: None if _is_none(words) else inner.convert(words))
+    if origin in (Union, types.UnionType):  # words, or a number
+        names = ["None" if member is type(None) else _shape(member).metavar for member in members]
+        return Option(1, "|".join(names), _scalar)
     if origin is Literal:
         return Option(1, "{" + ",".join(map(str, members)) + "}", _scalar)
     if origin is tuple and members[-1] is Ellipsis:

@@ -37,6 +37,7 @@ _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _FORMS = {
     "run.plugins": "names of packages, such as my_pkg or my_pkg.networks",
     "learner.device": "auto, cpu, cuda, cuda:0 (or another number) or mps",
+    "checkpoint": "best, last or the learner step of a checkpoint",
     "opponent": "random, minimax or mcts:N, such as mcts:100",
     "evaluation.opponent": "random, minimax or mcts:N, such as mcts:100",
 }
@@ -95,6 +96,8 @@ def _message(
     limit = next((key for key in _LIMITS if key in ctx), None)
     if kind == "extra_forbidden":
         reason, remedy = _unknown_key(model, path, data)
+    elif len(path) < len(e["loc"]) and name in _FORMS:
+        reason, remedy = "is not of the expected form", f"Use {_FORMS[name]}"
     elif len(path) < len(e["loc"]) and kind != "missing":  # a union: one error per member
         reason, remedy = (
             "holds a value of a type that is not supported",

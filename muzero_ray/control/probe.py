@@ -17,8 +17,7 @@ def probe(config: Config, *, in_subprocess: bool = False) -> TaskSpec:
     """
     env = config.env
     spec = spec_in_subprocess(env, config.run.plugins) if in_subprocess else spec_of(env)
-    channels, *rest = spec.observation_shape
-    task = TaskSpec(spec, (channels * config.env.frame_stack, *rest))
+    task = TaskSpec.of(spec, env.frame_stack)
     build_engine(config, task)
     if config.run.address is None:
         resolve_device(config.learner.device)

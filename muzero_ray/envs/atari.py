@@ -20,7 +20,7 @@ import numpy as np
 from ale_py import roms
 
 from muzero_ray.config.schema import AtariConfig
-from muzero_ray.envs.environment import BrokenContract
+from muzero_ray.envs.environment import BrokenContract, describe
 from muzero_ray.errors import ConfigError
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
 
@@ -41,6 +41,35 @@ class Position(NamedTuple):
     emulator: Any
     held: Any
     fire_due: bool
+
+
+class AtariSpaces:
+    """See OwnSpaces: what gymnasium's AtariPreprocessing shows of `ALE/X-v5`, and its actions."""
+
+    def __init__(self, game: str, shape: tuple[int, ...]) -> None:
+        self._game, self._shape = game, shape
+
+    def frame(self, observation: Any) -> Array:
+        """See OwnSpaces. Gray `(S, S)` or `(S, S, 1)`, or RGB `(S, S, 3)`; channels first will do as well."""
+        raw, (channels, size, _) = np.asarray(observation), self._shape
+        flat = channels == 1 and raw.shape in ((size, size), (size, size, 1))
+        if raw.dtype == np.uint8 and flat:
+            return np.array(raw.reshape(self._shape))
+        if raw.dtype == np.uint8 and raw.shape == self._shape:
+            return np.array(raw)
+        if raw.dtype == np.uint8 and raw.shape == (size, size, channels):
+            return np.array(np.moveaxis(raw, -1, 0), order="C")
+        raise ValueError(
+            f"observation of {self._game}: expected uint8 {(size, size) if channels == 1 else (size, size, 3)} as "
+            f"gymnasium's AtariPreprocessing shows with screen_size={size}, got {describe(raw)}"
+        )
+
+    def legal(self, observation: Any) -> None:
+        """See OwnSpaces: all actions always are."""
+
+    def action(self, index: int) -> int:
+        """See OwnSpaces."""
+        return index
 
 
 class AtariEnvironment:
@@ -75,6 +104,7 @@ class AtariEnvironment:
         longest = math.ceil(frames / self._skip) if frames else None
         note = "uint8 0..255, scaled by 255"
         self.spec = EnvSpec(game, shape, "uint8", len(self._action_set), max_moves=longest, note=note)
+        self.spaces = AtariSpaces(game, shape)
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False
         screen = self._ale.getScreenDims() + (() if self._gray else (3,))

@@ -31,6 +31,31 @@ from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
 RESERVED = ("render_mode", "disable_env_checker")
 
 
+class GymnasiumSpaces:
+    """See OwnSpaces."""
+
+    def __init__(self, name: str, space: gymnasium.spaces.Box, reader: ObservationReader, first_action: int) -> None:
+        self._name, self._space, self._reader, self._first_action = name, space, reader, first_action
+
+    def frame(self, observation: Any) -> Array:
+        """See OwnSpaces. Numbers of another type are converted if that loses nothing but precision."""
+        raw, dtype = np.asarray(observation), np.dtype(self._space.dtype)
+        if raw.shape != self._space.shape or not np.can_cast(raw.dtype, dtype, "same_kind"):
+            wanted = f"{dtype} {self._space.shape} as its space says"
+            raise ValueError(f"observation of {self._name}: expected {wanted}, got {describe(raw)}")
+        try:
+            return self._reader.read(raw.astype(dtype, copy=False))
+        except BrokenContract as error:
+            raise ValueError(f"observation of {self._name}: {error}") from None
+
+    def legal(self, observation: Any) -> None:
+        """See OwnSpaces: gymnasium says it beside the observation, in `info["action_mask"]`."""
+
+    def action(self, index: int) -> int:
+        """See OwnSpaces."""
+        return index + self._first_action
+
+
 class GymnasiumEnvironment:
     """Adapter of one gymnasium environment; use it inside a CheckedEnvironment."""
 
@@ -59,6 +84,7 @@ class GymnasiumEnvironment:
         self._reader = ObservationReader(self._space, channels=channels, scaling=scaling)
         reader, num_actions = self._reader, int(self._env.action_space.n)  # type: ignore[attr-defined]
         limit = _time_limit(self._env)
+        self.spaces = GymnasiumSpaces(name, self._space, reader, self._first_action)
         self.spec = EnvSpec(name, reader.shape, reader.dtype, num_actions, max_moves=limit, note=reader.note)
         self._all_legal = np.ones(self.spec.num_actions, np.bool_)
         self._all_legal.flags.writeable = False

@@ -23,6 +23,35 @@ from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep, FloatArray
 PROBE_GAMES, PROBE_MOVES = 3, 200
 
 
+class OpenSpielSpaces:
+    """See OwnSpaces; an observation is the pyspiel.State in play. tensor: shape of what OpenSpiel shows of it."""
+
+    def __init__(self, spec: EnvSpec, tensor: tuple[int, ...]) -> None:
+        self._spec, self._tensor = spec, tensor
+
+    def frame(self, observation: Any) -> FloatArray:
+        """See OwnSpaces. Of the player to move."""
+        if not hasattr(observation, "observation_tensor") or observation.is_terminal():
+            raise ValueError(f"observation of {self._spec.name}: expected a pyspiel.State in play, got {observation!r}")
+        return self.seen_by(observation, observation.current_player())
+
+    def seen_by(self, state: Any, player: int) -> FloatArray:
+        """The frame of `state` for `player`."""
+        frame = np.full(self._spec.observation_shape, player, np.float32)
+        frame[: self._tensor[0]] = np.reshape(state.observation_tensor(player), self._tensor)
+        return frame
+
+    def legal(self, observation: Any) -> BoolArray:
+        """See OwnSpaces."""
+        legal = np.zeros(self._spec.num_actions, np.bool_)
+        legal[observation.legal_actions()] = True
+        return legal
+
+    def action(self, index: int) -> int:
+        """See OwnSpaces."""
+        return index
+
+
 class OpenSpielEnvironment:
     """Adapter of one game; use it inside a CheckedEnvironment. `state` is the pyspiel.State in play."""
 
@@ -41,10 +70,11 @@ class OpenSpielEnvironment:
         self._game = _load(name, tuple(sorted(kwargs.items())))
         self.state: Any = self._game.new_initial_state()
         tensor = tuple(self._game.observation_tensor_shape())
-        self._shape = tensor if len(tensor) == 3 else (int(np.prod(tensor)),)
-        shape = (self._shape[0] + (not _sees_sides(self._game)), *self._shape[1:])
+        seen = tensor if len(tensor) == 3 else (int(np.prod(tensor)),)
+        shape = (seen[0] + (not _sees_sides(self._game)), *seen[1:])
         actions, longest = self._game.num_distinct_actions(), self._game.max_game_length()
         self.spec = EnvSpec(name, shape, "float32", actions, num_players=2, max_moves=longest)
+        self.spaces = OpenSpielSpaces(self.spec, seen)
         self._seed = 0
         self._player = 0
 
@@ -72,9 +102,7 @@ class OpenSpielEnvironment:
 
     def legal_actions(self) -> BoolArray:
         """See Environment."""
-        legal = np.zeros(self.spec.num_actions, np.bool_)
-        legal[self.state.legal_actions()] = True
-        return legal
+        return self.spaces.legal(self.state)
 
     def to_play(self) -> int:
         """See Environment. At the end of a game: the player who would have been next."""
@@ -101,9 +129,7 @@ class OpenSpielEnvironment:
         """See Environment. Nothing to free."""
 
     def _frame(self) -> FloatArray:
-        frame = np.full(self.spec.observation_shape, self._player, np.float32)
-        frame[: self._shape[0]] = np.reshape(self.state.observation_tensor(self._player), self._shape)
-        return frame
+        return self.spaces.seen_by(self.state, self._player)
 
 
 def _opened(game: Any, most: int, rng: random.Random) -> Any:

@@ -9,7 +9,9 @@ from typing import Any
 from muzero_ray.config.schema import EnvConfig, KwargValue
 from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.envs.environment import CheckedEnvironment, Environment
+from muzero_ray.envs.own_spaces import FrameSpaces, OwnSpaces
 from muzero_ray.errors import ConfigError, EnvironmentFault
+from muzero_ray.types import EnvSpec
 
 
 def make_environment(
@@ -29,6 +31,17 @@ def make_environment(
     if note is not None:
         note.leave()
     return CheckedEnvironment(adapter, max_moves=cfg.max_moves, note=note)
+
+
+def describe_environment(cfg: EnvConfig) -> tuple[EnvSpec, OwnSpaces]:
+    """What the environment of `cfg` shows and takes, here and in its own spaces. It is made, and no game is begun.
+
+    Raises as `make_environment`.
+    """
+    adapter: Any = EnvConfig.kinds.builder(cfg.kind)(cfg, evaluation=True, render=False)
+    adapter.close()
+    spaces: OwnSpaces = getattr(adapter, "spaces", None) or FrameSpaces(adapter.spec)
+    return adapter.spec, spaces
 
 
 def build_atari(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:  # noqa: ARG001 (it always can)

@@ -19,6 +19,12 @@ class TaskSpec:
     spec: EnvSpec
     observation_shape: tuple[int, ...]
 
+    @staticmethod
+    def of(spec: EnvSpec, frame_stack: int) -> TaskSpec:
+        """Of an environment of which networks see `frame_stack` frames at once."""
+        channels, *rest = spec.observation_shape
+        return TaskSpec(spec, (channels * frame_stack, *rest))
+
     def describe(self, env: EnvConfig) -> str:
         """Which environment it is and what is seen of it, for people."""
         given = "".join(f" {key}={shown(value)}" for key, value in env.kwargs.items())

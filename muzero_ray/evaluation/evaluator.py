@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from muzero_ray.acting.build import build_planner
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.crash_note import CrashNote
 from muzero_ray.envs.environment import Environment
@@ -17,8 +18,7 @@ from muzero_ray.evaluation.policies import random_policy, search_policy
 from muzero_ray.evaluation.protocol import EvaluationProtocol, evaluation_protocol, evaluation_search
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.evaluation.video import encode_mp4
-from muzero_ray.inference.build import build_engine
-from muzero_ray.search.policies import make_search
+from muzero_ray.search.planner import Planner
 from muzero_ray.types import FloatArray
 
 VIDEO_FPS = 30
@@ -62,22 +62,30 @@ def result_of(games: Episodes, protocol: EvaluationProtocol) -> Evaluation:
 class Evaluator:
     """A network, its noise-free search and the environments to measure them in.
 
-    note: told of every call into an environment.
+    planner: of both (None: made as `config` says, to be given weights by `load`). chosen_by_score: whether its weights
+    are those of the checkpoint with the best score. note: told of every call into an environment.
     """
 
-    def __init__(self, config: Config, task: TaskSpec, *, note: CrashNote | None = None) -> None:
-        self._engine = build_engine(config, task)
+    def __init__(
+        self,
+        config: Config,
+        task: TaskSpec,
+        *,
+        planner: Planner | None = None,
+        chosen_by_score: bool = False,
+        note: CrashNote | None = None,
+    ) -> None:
+        self._planner = planner or build_planner(config, task, evaluation_search(config))
         self._frame_stack = config.env.frame_stack
         self._make_environment = environment_factory(config, note)
         self._instances = evaluation_instances(config)
-        self.protocol = evaluation_protocol(config, task.spec, precision=self._engine.precision)
-        self._search = make_search(
-            evaluation_search(config), discount=config.learner.discount, num_players=task.spec.num_players
+        self.protocol = evaluation_protocol(
+            config, task.spec, precision=self._planner.engine.precision, chosen_by_score=chosen_by_score
         )
 
     def load(self, flat: FloatArray) -> None:
         """Use these weights from now on."""
-        self._engine.load(flat)
+        self._planner.engine.load(flat)
 
     def begin(self, *, episodes: int, seed: int, record: bool = False) -> Episodes:
         """Begin to measure the loaded weights: play these episodes to their end, then take their `result`."""
@@ -113,7 +121,7 @@ class Evaluator:
 
     def policy(self) -> Policy:
         """The loaded network as a policy, noise-free."""
-        return search_policy(self._engine, self._search)
+        return search_policy(self._planner)
 
     def _begin(self, policy: Policy, episodes: int, seed: int, record: bool) -> Episodes:
         return Episodes(

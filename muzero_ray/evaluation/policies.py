@@ -5,19 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from muzero_ray.evaluation.episodes import Policy
-from muzero_ray.inference.engine import InferenceEngine
-from muzero_ray.search.policies import SearchFunction
+from muzero_ray.search.planner import Planner
 from muzero_ray.types import Array, BoolArray, IntArray
 
 
-def search_policy(engine: InferenceEngine, search: SearchFunction) -> Policy:
+def search_policy(planner: Planner) -> Policy:
     """The network and its search, noise-free: the most visited (or best improved) action."""
     rng = np.random.default_rng(0)  # breaks exact ties only
 
     def act(observations: Array, legal: BoolArray) -> IntArray:
-        root = engine.initial(observations)
         temperature = np.zeros(len(observations), np.float32)
-        return search(root, engine, legal, rng, explore=False, temperature=temperature).action
+        return planner.plan(observations, legal, rng, explore=False, temperature=temperature).result.action
 
     return act
 

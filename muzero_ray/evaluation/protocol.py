@@ -25,7 +25,7 @@ NOT_OF_THE_GAME = ("opening_moves", "channels", "scaling", "instances")
 UNKNOWN = "unknown"
 """In place of a setting that nothing says any more."""
 
-ADDED_LATER = ("move_limit", "search_settings", "discount", "precision")
+ADDED_LATER = ("move_limit", "search_settings", "discount", "precision", "checkpoint")
 """Parts that old scores do not have. Without a value, a protocol has no such entry."""
 
 
@@ -46,6 +46,9 @@ class EvaluationProtocol:
     """Of the search, per agent step. The return that is scored is not discounted."""
     precision: str | None = None
     """In which the network was computed: float32 or bf16. None: no network of ours played, or no engine was asked."""
+    checkpoint: str | None = None
+    """`best` if the checkpoint was chosen from those of its run because its score was the highest: such a score is not
+    comparable with that of weights that nobody chose. None: the newest weights, or those of a step that was named."""
 
     @property
     def digest(self) -> str:
@@ -69,9 +72,10 @@ class EvaluationProtocol:
         details = f" ({', '.join(settings)})" if settings else ""
         against = f", against {self.opponent} on both sides" if self.opponent else ""
         cut = f", episodes cut after {self.move_limit:,} moves" if self.move_limit else ""
+        chosen = ", of the checkpoint with the best score of its run" if self.checkpoint == "best" else ""
         return (
             f"{self.environment['id']}, raw undiscounted return, {self.search} search with {self.simulations} "
-            f"simulations{details}, no noise{against}{cut}"
+            f"simulations{details}, no noise{against}{cut}{chosen}"
         )
 
 
@@ -102,10 +106,13 @@ def _read_by(kind: type[SearchConfig]) -> list[str]:
     return sorted(names, key=lambda name: name in SearchConfig.model_fields)
 
 
-def evaluation_protocol(config: Config, spec: EnvSpec, *, precision: str | None = None) -> EvaluationProtocol:
+def evaluation_protocol(
+    config: Config, spec: EnvSpec, *, precision: str | None = None, chosen_by_score: bool = False
+) -> EvaluationProtocol:
     """The protocol of `config`'s evaluations.
 
     spec: of the environment: how many play, and whether games end by a limit of their own. precision: of the engine.
+    chosen_by_score: whether the weights are those of the checkpoint with the best score.
     """
     environment = config.env.model_dump(mode="json", exclude=set(NOT_OF_THE_GAME))
     del environment["atari"]["terminal_on_life_loss"]
@@ -122,6 +129,7 @@ def evaluation_protocol(config: Config, spec: EnvSpec, *, precision: str | None 
         search_settings=search_settings(search),
         discount=config.learner.discount,
         precision=precision,
+        checkpoint="best" if chosen_by_score else None,
     )
 
 

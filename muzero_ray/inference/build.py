@@ -21,16 +21,22 @@ from muzero_ray.networks.resnet import is_resnet
 REMEDY = "pip install 'muzero-ray[openvino]'"
 
 
+EngineName = Literal["auto", "torch", "compiled"]
+
+
 def make_engine(
-    network: MuZeroNetwork, *, engine: Literal["auto", "torch", "compiled"], bf16: bool, threads: int
+    network: MuZeroNetwork, *, engine: EngineName, bf16: bool, threads: int, device: str = "cpu"
 ) -> InferenceEngine:
     """An engine with `network`'s weights. `auto`: the compiled one that knows its parts, or torch, saying why.
 
-    bf16: of convolutions, where the engine and the CPU can; networks without any are compiled in float32.
-    Raises ConfigError for `compiled` if there is none, or if what it needs is not installed.
+    bf16: of convolutions, where the engine and the device can; networks without any are compiled in float32. device:
+    on others than the CPU torch serves. Raises ConfigError for `compiled` there, if there is none, or if what it needs
+    is not installed.
     """
-    if engine == "torch":
-        return TorchEngine(network, bf16=bf16)
+    if engine == "compiled" and device != "cpu":
+        raise ConfigError(f"engine=compiled: computes on the CPU alone (got device={device}). Use engine=torch, or cpu")
+    if engine == "torch" or device != "cpu":
+        return TorchEngine(network, device=device, bf16=bf16)
     if not (is_mlp(network) or is_resnet(network)):
         parts = ", ".join(sorted({type(part).__name__ for part in network.children()}))
         if engine == "compiled":
@@ -63,7 +69,14 @@ def make_engine(
 
 def build_engine(config: Config, task: TaskSpec) -> InferenceEngine:
     """A network for acting. Its weights mean nothing until the first `load`."""
-    network = build_network(config, task)
+    return acting_engine(build_network(config, task), config)
+
+
+def acting_engine(
+    network: MuZeroNetwork, config: Config, *, engine: EngineName = "auto", device: str = "cpu"
+) -> InferenceEngine:
+    """An engine with `network`'s weights, as the actors of `config` have theirs. engine: `auto` is what they have."""
     actors = config.actors
-    bf16 = use_bf16(actors.precision, torch.device("cpu"), "actors.precision")
-    return make_engine(network, engine=actors.engine, bf16=bf16, threads=actors.threads)
+    bf16 = use_bf16(actors.precision, torch.device(device), "actors.precision")
+    chosen = actors.engine if engine == "auto" else engine
+    return make_engine(network, engine=chosen, bf16=bf16, threads=actors.threads, device=device)

@@ -5,6 +5,8 @@ Order: that of `state_dict()`, each tensor in its logical (not memory) order; pa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -31,6 +33,22 @@ def flatten_state(net: nn.Module) -> FloatArray:
     # A single tensor on the CPU could come back as a view of itself; cat always copies.
     out: FloatArray = flat.cpu().numpy()
     return out
+
+
+def load_named(net: nn.Module, arrays: Mapping[str, Array], place: object) -> None:
+    """Copy the arrays of `net`'s parameters and buffers, by name, into it.
+
+    CheckpointError, naming the `place` they came from, if they are another network's; `net` is then as it was.
+    """
+    own = net.state_dict()
+    if odd := sorted(own.keys() ^ arrays.keys()):
+        raise CheckpointError(f"{place} belongs to another network: {odd[:3]} missing or unknown")
+    for name, tensor in own.items():
+        if arrays[name].shape != tuple(tensor.shape):
+            raise CheckpointError(f"{place} does not fit this network: {name} has shape {arrays[name].shape}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(to_tensor(arrays[name]))
 
 
 def check_flat(flat: FloatArray, expected: int) -> None:

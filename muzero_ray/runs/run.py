@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from muzero_ray.config.files import dump_config
 from muzero_ray.config.schema import Config
-from muzero_ray.errors import CheckpointError
+from muzero_ray.errors import CheckpointError, ConfigError
 from muzero_ray.runs.checkpoint import (
     Checkpoint,
     Content,
@@ -19,9 +19,9 @@ from muzero_ray.runs.checkpoint import (
 )
 from muzero_ray.runs.files import append_line, replace_text
 from muzero_ray.runs.folder import run_folder, writing
-from muzero_ray.runs.layout import RunLayout
+from muzero_ray.runs.layout import CHECKPOINTS, RunLayout
 from muzero_ray.runs.metrics_table import MetricsTable, read_metrics
-from muzero_ray.runs.run_config import load_run_config
+from muzero_ray.runs.run_config import CONFIG_COPY, load_run_config, read_run_config
 from muzero_ray.runs.side_files import SideFile, score_problem
 
 WhichCheckpoint = Literal["best", "last"] | int
@@ -96,6 +96,28 @@ class Run(RunLayout):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         return path
+
+
+def open_checkpoint(
+    source: Run | str | Path, which: WhichCheckpoint = "last", *, read: Content = "all"
+) -> tuple[Config, Checkpoint]:
+    """The settings and one checkpoint of a run, or exactly the checkpoint whose folder `source` is.
+
+    The folder of a checkpoint may have been copied without its run. ConfigError if `source` is neither, or if it is a
+    checkpoint and `which` asks for another; CheckpointError if no good one is there.
+    """
+    path = source.folder if isinstance(source, Run) else Path(source)
+    if RunLayout(path).config_file.is_file():
+        return load_run_config(path), Run(path).checkpoint(which, read=read)
+    if which != "last":
+        raise ConfigError(
+            f"checkpoint={which}: {path} is not the folder of a run, which has several checkpoints. Name the run's "
+            "folder, or leave the checkpoint out"
+        )
+    if (path / CONFIG_COPY).is_file() and path.parent.name != CHECKPOINTS:
+        return read_run_config(path / CONFIG_COPY), load_checkpoint(path, read=read)
+    _, config, checkpoint = open_run(path, read=read)
+    return config, checkpoint
 
 
 def open_run(path: Path, *, read: Content = "all") -> tuple[Path, Config, Checkpoint]:

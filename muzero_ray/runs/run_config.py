@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from muzero_ray.config.files import without_unread
 from muzero_ray.config.plugins import import_plugins, named_plugins
 from muzero_ray.config.schema import Config
-from muzero_ray.config.validation import validate
+from muzero_ray.config.validation import KeyPath, validate
 from muzero_ray.config.versions import NewerVersion, convert
 from muzero_ray.config.yaml_file import read_yaml
 from muzero_ray.errors import ConfigError
@@ -33,9 +35,20 @@ def load_run_config(folder: Path, *, plugins: bool = True) -> Config:
     if plugins:
         import_plugins(named_plugins(data))
     try:
-        config = validate(Config, without_unread(data), where, foreign=not plugins)
+        return _checked(data, where, foreign=not plugins)
     except ConfigError as error:
         raise _with_copy_hint(error, folder) from None
+
+
+def read_run_config(file: Path) -> Config:
+    """As `load_run_config`, of a copy of the file."""
+    data, where, _ = convert(read_yaml(file))
+    import_plugins(named_plugins(data))
+    return _checked(data, where)
+
+
+def _checked(data: Mapping[str, Any], where: Mapping[KeyPath, str], *, foreign: bool = False) -> Config:
+    config = validate(Config, without_unread(data), where, foreign=foreign)
     if "scaling" in data.get("env", {}) or config.env.kind != "gymnasium":
         return config
     return config.overridden(env=config.env.overridden(scaling="bytes"))

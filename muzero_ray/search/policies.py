@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from muzero_ray.config.schema import Config, GumbelConfig, PuctConfig, SearchConfig
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.search.search import Model, gumbel_search, puct_search
-from muzero_ray.search.workspace import WorkspaceCache
+from muzero_ray.search.workspace import Workspace, WorkspaceCache
 from muzero_ray.types import BoolArray, FloatArray, NetworkOutput, SearchResult
 
 
@@ -32,6 +32,15 @@ class SearchFunction(Protocol):
         ...
 
 
+@runtime_checkable
+class TreeSearch(Protocol):
+    """A search whose trees can be looked into."""
+
+    def newest(self, root: NetworkOutput) -> Workspace:
+        """The trees of the newest search, which began at `root`."""
+        ...
+
+
 @dataclass(frozen=True)
 class PuctSearch:
     """The builder of `puct`. It keeps the memory of its trees. discount: signed, negative for two players."""
@@ -39,6 +48,10 @@ class PuctSearch:
     settings: PuctConfig
     discount: float
     _workspaces: WorkspaceCache = field(default_factory=WorkspaceCache, repr=False, compare=False)
+
+    def newest(self, root: NetworkOutput) -> Workspace:
+        """See TreeSearch."""
+        return _newest(self._workspaces, root, self.settings.simulations)
 
     def __call__(
         self,
@@ -72,6 +85,10 @@ class GumbelSearch:
     discount: float
     _workspaces: WorkspaceCache = field(default_factory=WorkspaceCache, repr=False, compare=False)
 
+    def newest(self, root: NetworkOutput) -> Workspace:
+        """See TreeSearch."""
+        return _newest(self._workspaces, root, self.settings.simulations)
+
     def __call__(
         self,
         root: NetworkOutput,
@@ -93,6 +110,11 @@ class GumbelSearch:
             noise=explore,
             workspaces=self._workspaces,
         )
+
+
+def _newest(workspaces: WorkspaceCache, root: NetworkOutput, simulations: int) -> Workspace:
+    batch, num_actions = root.policy_logits.shape
+    return workspaces.get(batch, simulations + 1, num_actions)
 
 
 def signed_discount(discount: float, num_players: int) -> float:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from muzero_ray.inference.engine import InferenceEngine
-from muzero_ray.search.policies import SearchFunction
+from muzero_ray.search.planner import Planner
 from muzero_ray.types import Array, BoolArray, FloatArray
 
 
 def reanalyze_games(
     observations: Array,
     legal: BoolArray,
-    engine: InferenceEngine,
-    search: SearchFunction,
+    planner: Planner,
     rng: np.random.Generator,
     *,
     batch_size: int,
@@ -32,11 +30,10 @@ def reanalyze_games(
     values = np.zeros(len(legal), np.float32)
     for start in range(0, len(legal), batch_size):
         rows = slice(start, start + batch_size)
-        root = engine.initial(observations[rows])
-        greedy = np.zeros(len(root.value), np.float32)
         stuck = legal[rows].sum(axis=1) == 0
         allowed = legal[rows] | stuck[:, None]
-        found = search(root, engine, allowed, rng, explore=False, temperature=greedy)
+        greedy = np.zeros(len(stuck), np.float32)
+        root, found = planner.plan(observations[rows], allowed, rng, explore=False, temperature=greedy)
         policies[rows] = found.policy_target
         values[rows] = np.where(stuck, root.value, found.root_value)
     return policies, values

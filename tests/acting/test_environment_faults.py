@@ -18,6 +18,7 @@ from muzero_ray.evaluation.evaluator import play_episodes
 from muzero_ray.evaluation.policies import random_policy
 from muzero_ray.evaluation.protocol import EvaluationProtocol
 from muzero_ray.evaluation.result import Evaluation
+from muzero_ray.search.planner import Planner
 from muzero_ray.types import Array, EnvStep, GameHistory, Weights, WeightsVersion
 from tests.acting.scripted import ScriptedEngine, ScriptedEnvironment, ScriptedSearch, where
 
@@ -64,8 +65,7 @@ def play(
     names: dict[str, Any] = {"actor": 0, "incarnation": 0, "seed": 1, "frame_stack": 1, "temperature_moves": None}
     self_play = SelfPlay(
         [make() for _ in range(num_envs)],
-        ScriptedEngine(),
-        ScriptedSearch(),
+        Planner(ScriptedEngine(), ScriptedSearch()),  # type: ignore[arg-type]
         segment_length=50,
         overlap=3,
         simulations=2,

@@ -12,6 +12,7 @@ import pytest
 from muzero_ray.acting.frame_stacker import FrameStacker
 from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.acting.self_play import PreparedWeights, SelfPlay
+from muzero_ray.search.planner import Planner
 from muzero_ray.types import Array, GameHistory, Weights, WeightsVersion
 from tests.acting.scripted import (
     FRAME,
@@ -59,10 +60,10 @@ def make_world(
         for env, (env_lengths, cut) in enumerate(zip(lengths, truncated, strict=True))
     ]
     engine, search = ScriptedEngine(), ScriptedSearch()
+    planner: Any = Planner(engine, search)  # type: ignore[arg-type]
     self_play = SelfPlay(
         environments,
-        engine,
-        search,
+        planner,
         frame_stack=stack,
         segment_length=segment_length,
         overlap=OVERLAP,

@@ -12,7 +12,6 @@ import numpy as np
 import pyspiel
 import pytest
 
-from muzero_ray.cli.finished_runs import evaluated
 from muzero_ray.config.schema import Config, EnvConfig
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.environment import Environment
@@ -221,7 +220,11 @@ def test_evaluations_may_weigh_values_otherwise_than_self_play() -> None:
         evaluator.load(weights)
         return evaluator.evaluate(episodes=8, seed=3).returns.tolist()
 
-    assert returns(evaluated(timid, c_scale=30.0)) == returns(small_config(env=env, search=bold)) != returns(timid)
+    assert (
+        returns(timid.override({"evaluation.c_scale": 30.0}))
+        == returns(small_config(env=env, search=bold))
+        != returns(timid)
+    )
 
 
 def test_the_random_baseline_plays_as_long_as_random_play_does() -> None:
@@ -233,7 +236,7 @@ def test_the_random_baseline_plays_as_long_as_random_play_does() -> None:
 
 def test_the_evaluator_plays_the_opponent_it_was_given() -> None:
     config = small_config("tictactoe")
-    exact = trained(evaluated(config, opponent="minimax")).evaluate(episodes=10, seed=0)
+    exact = trained(config.override({"evaluation.opponent": "minimax"})).evaluate(episodes=10, seed=0)
     assert exact.returns.max() <= 0.0
     assert exact.protocol.opponent == "minimax"
     assert "against minimax on both sides" in exact.protocol.describe()
@@ -268,11 +271,11 @@ def test_a_protocol_is_what_scores_depend_on() -> None:
     assert digest(atari(terminal_on_life_loss=True)) == digest(breakout)
     assert digest(atari(sticky_actions=0.0)) != digest(breakout)
     assert digest(atari(frame_skip=3)) != digest(breakout)
-    assert digest(board, num_players=2) != digest(evaluated(board, opponent="minimax"), num_players=2)
+    assert digest(board, num_players=2) != digest(board.override({"evaluation.opponent": "minimax"}), num_players=2)
     opened = board.model_copy(update={"env": board.env.model_copy(update={"opening_moves": 4})})
     assert digest(opened, num_players=2) == digest(board, num_players=2)
-    assert digest(evaluated(cartpole, opponent="minimax")) == base  # nobody there to play against
-    assert digest(evaluated(cartpole, simulations=5)) == digest(small_config(search={"simulations": 5}))
+    assert digest(cartpole.override({"evaluation.opponent": "minimax"})) == base  # nobody there to play against
+    assert digest(cartpole.override({"evaluation.simulations": 5})) == digest(small_config(search={"simulations": 5}))
 
 
 def test_the_first_episode_is_filmed(tmp_path: Path) -> None:
