@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if __name__ == "__main__":  # `python -m launch` and `python -P` would not look beside this file first
@@ -20,10 +20,12 @@ from muzero_ray.caches import make_cache_writable
 from muzero_ray.errors import MuZeroRayError
 from muzero_ray.printed import launch_line
 from muzero_ray.standard_streams import flush_standard_streams, open_standard_streams, print_error, print_result
-from muzero_ray.stop_signals import Leave, handle_signals, leave
+from muzero_ray.stop_signals import Handler, Leave, handle_signals, leave
 from muzero_ray.user_paths import check_current_directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from muzero_ray.actors.workers import Workers
     from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config.schema import Config
@@ -90,7 +92,8 @@ def build_program(config: Config, task: TaskSpec, run_state: RunState, output: R
         incarnation, note = run_state.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
             worker = remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
-            return worker.remote(config, task, index, incarnation, replays[index % len(replays)], params, note)
+            handles = (replays[index % len(replays)], params)
+            return worker.remote(config, task, index, incarnation, *handles, note, output.wants_games)
         if kind == "learner":
 
             def make_peer(rank: int) -> Any:
@@ -173,28 +176,34 @@ def serial_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint:
     yield SerialRunner(config, task, output, checkpoint)
 
 
-def run(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> int:
-    """Train to the end of the budget, evaluate, and return the exit code.
+def run(
+    config: Config,
+    task: TaskSpec,
+    output: RunOutput,
+    checkpoint: Checkpoint | None,
+    listen: Callable[[Handler], None] = handle_signals,
+) -> int:
+    """Train to the end of the budget, evaluate, and return the exit code. listen: gives signals to a handler.
 
     A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
     the first one leaves.
     """
     output.message(task.describe(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
-    handle_signals(starting := Leave())
+    listen(starting := Leave())
     with output, make_runner(config, task, output, checkpoint) as runner:
 
         def stop(*_: object) -> None:
-            handle_signals(leave)
+            listen(leave)
             runner.request_stop()
             output.message("stopping: writing a checkpoint (once more: leave at once)")
 
-        handle_signals(stop)
+        listen(stop)
         starting.check()  # an exception in one of Ray's callbacks is lost
         if not runner.run():
             output.message(f"stopped; {output.resume_hint}")
             return INTERRUPTED
-        handle_signals(leave)
+        listen(leave)
         output.message("training is over; final evaluation (a signal to stop now leaves at once)")
         try:
             runner.final_evaluation()
@@ -209,22 +218,32 @@ def run(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoin
 
 def train(command: TrainCommand) -> int:
     """One run, or one for each of `--seeds` and what they score together."""
-    from muzero_ray.cli.start import started_run
-
     key, folders = os.environ.get("WANDB_API_KEY"), []
     for one in command.each_seed():
         if key is not None:
             os.environ["WANDB_API_KEY"] = key  # each run takes it out, so that no worker inherits it
         folders.append(one.new_folder())
-        with started_run(one, folders[-1]) as start:
-            if start is not None and (code := run(*start)):
-                return code
+        if code := train_once(one, folders[-1]):
+            return code
     if command.seeds:
         from muzero_ray.cli.commands import ReportCommand
         from muzero_ray.cli.report import report_runs
 
         report_runs(ReportCommand(runs=tuple(folders)))
     return 0
+
+
+def train_once(
+    command: TrainCommand,
+    folder: Path,
+    callbacks: Sequence[object] = (),
+    listen: Callable[[Handler], None] = handle_signals,
+) -> int:
+    """One run in `folder`; the command line and `muzero_ray.train` come here. See `run`."""
+    from muzero_ray.cli.start import started_run
+
+    with started_run(command, folder, callbacks) as start:
+        return run(*start, listen) if start is not None else 0
 
 
 def resume(command: ResumeCommand) -> int:

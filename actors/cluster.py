@@ -60,6 +60,7 @@ _folders: list[PrivateFolder] = []
 @contextlib.contextmanager
 def connected(address: str | None, namespace: str) -> Iterator[str | None]:
     """`connect`, and `disconnect` at the end of the block. Afterwards it may be entered again."""
+    refuse_running_ray()  # and do not end it
     try:
         yield connect(address, namespace)
     finally:
@@ -103,6 +104,16 @@ def connect(address: str | None, namespace: str) -> str | None:
         "this cluster asks for no token: whoever reaches its ports can run programs on it. Set RAY_AUTH_MODE=token on "
         "every node before `ray start` (SECURITY.md)"
     )
+
+
+def refuse_running_ray() -> None:
+    """ConfigError if this process has a Ray already, which is somebody else's: a run must neither use nor end it."""
+    ray: Any = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        raise ConfigError(
+            "Ray is running in this process already (ray.init was called), and a run has its own. Call ray.shutdown() "
+            "first, or train with serial=True"
+        )
 
 
 def disconnect() -> None:

@@ -31,7 +31,10 @@ MAX_PUSHES = 2
 
 
 class SelfPlayWorker:
-    """Shell of `SelfPlay`; holds the handles {its shard of replay, params}. note: where its calls are noted."""
+    """Shell of `SelfPlay`; holds the handles {its shard of replay, params}. note: where its calls are noted.
+
+    tell_games: answers hold the segments, too, which replay has by then.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class SelfPlayWorker:
         replay: ActorHandle[Any],
         params: ActorHandle[Any],
         note: Path,
+        tell_games: bool = False,
     ) -> None:
         hide_gpus()
         limit_threads(config.actors.threads)
@@ -55,6 +59,7 @@ class SelfPlayWorker:
         self._weights = WeightsClient(params, "online", self._self_play.prepare)
         self._replay = replay
         self._pushes: deque[ray.ObjectRef[Any]] = deque()
+        self._told: list[bytes] | None = [] if tell_games else None
 
     def rollout(self, transitions: int, temperature: float, seconds: float) -> RolloutStats:
         """Play `transitions`, or for `seconds`; every segment is acknowledged by replay before this returns."""
@@ -66,7 +71,10 @@ class SelfPlayWorker:
             newer=self._weights.poll,
         )
         self._settle(0)
-        return replace(stats, memory_exceeded=self._memory_exceeded())
+        games = tuple(self._told or ())
+        if self._told:
+            self._told.clear()
+        return replace(stats, memory_exceeded=self._memory_exceeded(), games=games)
 
     def _memory_exceeded(self) -> str | None:
         """Why this process holds too much, if it does. Its network and games in flight are of constant size."""
@@ -82,7 +90,10 @@ class SelfPlayWorker:
     def _push(self, game: GameHistory) -> None:
         """Send it packed: a hundredth of the bytes for screens, and what replay has to write to disk anyway."""
         self._settle(MAX_PUSHES - 1)
-        self._pushes.append(self._replay.add.remote(encode_game(game)))
+        packed = encode_game(game)
+        if self._told is not None:
+            self._told.append(packed)
+        self._pushes.append(self._replay.add.remote(packed))
 
     def _settle(self, pending: int) -> None:
         """Wait until at most `pending` pushes are unacknowledged."""

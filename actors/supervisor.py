@@ -22,6 +22,7 @@ from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import finish, left_unfinished
 from muzero_ray.control.run_state import RunState
 from muzero_ray.errors import NumericsError
+from muzero_ray.replay.encoding import decode_game
 from muzero_ray.replay.metrics import joint_replay_metrics
 from muzero_ray.runs.output import RunOutput, learner_state
 from muzero_ray.runs.replay_archive import join_shards, split_shards
@@ -232,6 +233,7 @@ class Supervisor:
         if worker.kind == "self_play":
             self._run_state.played(result)
             self._output.faults(result.faults)
+            self._output.played(self._run_state, map(decode_game, result.games), result)
             if result.memory_exceeded is not None:
                 self._workers.memory_exceeded(worker, result.memory_exceeded)
         elif worker.kind == "reanalyze":

@@ -126,9 +126,10 @@ class Display:
         self._stream = stream
         self.encoding = stream.encoding or "utf-8"
         self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # a stream in memory has none: it is written to at once
-            stream.flush()
-            self._descriptor = stream.fileno()
+        if isinstance(stream, io.TextIOWrapper):  # others, in memory or a notebook's, are written to at once
+            with contextlib.suppress(OSError):
+                stream.flush()
+                self._descriptor = stream.fileno()
         # Safe in signal handlers: they print too.
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Ctrl-C, `kill`, what Slurm sends ahead of a time limit (`--signal=B:USR1@120`), and a terminal that was closed."""
 
 
-def handle_signals(handler: Callable[..., None]) -> None:
+Handler = Callable[..., None]
+
+
+def handle_signals(handler: Handler) -> None:
     """Give every signal that asks to stop to `handler`; SIGHUP not where it is ignored, as under `nohup`."""
     for number in STOP_SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -36,6 +40,26 @@ class Leave:
         """Leave now if there was a signal."""
         if self._asked:
             leave()
+
+
+@contextlib.contextmanager
+def interrupts_only() -> Iterator[Callable[[Handler], None]]:
+    """In place of `handle_signals` in a program that is not ours: Ctrl-C, and a notebook's stop button, in this block.
+
+    Afterwards who handled it before does so again. In other threads than the main one Python lets nobody listen.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield lambda _: None
+        return
+    try:
+        yield lambda handler: _listen(signal.SIGINT, handler)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _listen(number: signal.Signals, handler: Handler) -> None:
+    signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -76,6 +76,15 @@ def small_config(task: str = "cartpole", **sections: dict[str, Any]) -> Config:
     return Config.model_validate(data)
 
 
+def small_settings(runs: Path, name: str = "run") -> dict[str, Any]:
+    """What makes the preset `cartpole` a run of seconds, by dotted names."""
+    small = small_config().to_dict()
+    sections = {section: small[section] for section in ("replay", "learner", "actors", "evaluation")}
+    flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+    run = {"learner_steps": 40, "log_steps": 10, "checkpoint_steps": 20, "wandb": "disabled"}
+    return flat | {f"run.{key}": value for key, value in run.items()} | {"run.runs_dir": str(runs), "run.name": name}
+
+
 class StoppingOutput:
     """Makes `output` ask the runner to stop in the first turn that ends at learner step `step` or later."""
 

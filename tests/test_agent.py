@@ -252,8 +252,9 @@ def test_a_checkpoint_that_cannot_be_meant_is_refused(run: Run, capsys: pytest.C
         "--checkpoint: is not of the expected form (got 'newest'). Use best, last or the learner step"
         in capsys.readouterr().err
     )
-    assert main(["play", str(run.folder), "--checkpoint", "15"]) == 1
-    assert "no checkpoint of that learner step. Kept are those of steps 20, 10" in capsys.readouterr().err
+    for step in ("15", "0"):
+        assert main(["play", str(run.folder), "--checkpoint", step]) == 1
+        assert "no checkpoint of that learner step. Kept are those of steps 20, 10" in capsys.readouterr().err
 
 
 def test_settings_of_evaluations_are_those_of_the_run(run: Run) -> None:

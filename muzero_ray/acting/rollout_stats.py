@@ -56,6 +56,8 @@ class RolloutStats:
     """Of environments that broke and were replaced; the games that they were in are lost."""
     memory_exceeded: str | None = None
     """Why this actor's process should be replaced, if it should."""
+    games: tuple[bytes, ...] = ()
+    """The segments handed out, encoded, if the driver asked for them: callbacks are told of them."""
     playing_for: float = 0.0
     """Seconds since the first move of this process: what came before it was start-up."""
 

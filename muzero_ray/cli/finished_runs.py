@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,7 +57,7 @@ def trained_evaluator(
 
     which: of the checkpoints; None is the newest, or the one that `source` names.
     """
-    config, checkpoint = open_checkpoint(source, which or "last", read="weights")
+    config, checkpoint = open_checkpoint(source, "last" if which is None else which, read="weights")
     config = config.override({f"evaluation.{name}": value for name, value in settings.items() if value is not None})
     agent = Agent.of(config, checkpoint)
     return agent, Evaluator(config, agent.task, planner=agent.planner, chosen_by_score=which == "best")
@@ -90,13 +91,14 @@ def evaluate(source: Run | Path, command: EvaluateCommand) -> tuple[Agent, Evalu
     )
     torch.set_num_threads(agent.config.learner.threads)
     episodes = command.episodes or agent.config.evaluation.final_episodes
-    return agent, evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
+    evaluation = evaluator.evaluate(episodes=episodes, seed=command.seed, watch=Watcher())
+    _tell_of_cut(evaluation)
+    return agent, replace(evaluation, learner_step=agent.step)
 
 
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run; the last line is for programs."""
     agent, evaluation = evaluate(command.run, command)
-    _tell_of_cut(evaluation)
     if command.as_json:
         print_result(
             json.dumps(

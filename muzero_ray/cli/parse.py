@@ -140,7 +140,7 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
         print_error(f"hint: {path}: {', '.join(loaded.changes)}")
     validate(Config, loaded.data, loaded.where)  # a broken file is reported as such, whatever the options say
     goes_on = resume or name == "submit"
-    base = loaded.data if goes_on or not _is_of_a_run(path) else _without_name(loaded.data)
+    base = loaded.data if goes_on or not is_of_a_run(path) else _without_name(loaded.data)
     data, places = merged(base, given), {**without_items(loaded.where, where), **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
@@ -148,7 +148,7 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     config = validate(Config, data, places)
     if config.run.name is not None:
         check_run_name(config.run.name, places.get(("run", "name"), "run.name"))
-    return TrainCommand(config, preset, game or preset or _label(path), resume, seeds)
+    return TrainCommand(config, preset, game or preset or run_label(path), resume, seeds)
 
 
 def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> tuple[int, ...]:
@@ -272,12 +272,12 @@ def _import_named(argv: list[str]) -> None:
             config_file.read_config(Path(words[words.index("--config") + 1]))
 
 
-def _label(path: Path) -> str:
+def run_label(path: Path) -> str:
     """A run's own config.yaml says less than the run's name."""
     return path.resolve().parent.name if path.stem == "config" else path.stem
 
 
-def _is_of_a_run(path: Path) -> bool:
+def is_of_a_run(path: Path) -> bool:
     """Whether `path` is the config.yaml that a run wrote into its own folder."""
     layout = RunLayout(path.resolve().parent)
     return path.name == CONFIG_FILE and (layout.metrics_file.is_file() or layout.checkpoints_folder.is_dir())

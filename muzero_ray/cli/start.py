@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from muzero_ray.control.probe import probe
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.printed import launch_line
+from muzero_ray.runs.callbacks import load_callbacks
 from muzero_ray.runs.checkpoint import Checkpoint, list_checkpoints
 from muzero_ray.runs.folder import hold_run, kept_if_used, make_run_folder, run_folder, set_aside
 from muzero_ray.runs.layout import RunLayout
@@ -36,21 +37,25 @@ class RunStart(NamedTuple):
 
 
 @contextlib.contextmanager
-def started_run(command: TrainCommand, folder: Path) -> Iterator[RunStart | None]:
-    """A new run in `folder`; with `--resume` the one that is there. None if that one is finished, which is printed."""
+def started_run(command: TrainCommand, folder: Path, callbacks: Sequence[object] = ()) -> Iterator[RunStart | None]:
+    """A new run in `folder`; with `--resume` the one that is there. None if that one is finished, which is printed.
+
+    callbacks: besides those that the settings name.
+    """
     check_new_folder(folder)
     if command.resume and folder.exists():
         with hold_run(folder, PATIENCE_SECONDS) as lock:
             if list_checkpoints(RunLayout(folder).checkpoints_folder):
-                yield _go_on(command.resumed(folder, load_run_config(folder)), folder, lock)
+                yield _go_on(command.resumed(folder, load_run_config(folder)), folder, lock, callbacks)
             else:
                 task = _probe(command.config)
                 set_aside(folder)
-                yield _new(command.config, task, folder, lock)
+                yield _new(command.config, task, folder, lock, all_callbacks(command.config, callbacks))
         return
+    told = all_callbacks(command.config, callbacks)
     task = _probe(command.config)
     with make_run_folder(folder) as lock, kept_if_used(folder):
-        yield _new(command.config, task, folder, lock)
+        yield _new(command.config, task, folder, lock, told)
 
 
 @contextlib.contextmanager
@@ -66,11 +71,16 @@ def _probe(config: Config) -> TaskSpec:
     return probe(config, in_subprocess=not config.run.serial)
 
 
-def _new(config: Config, task: TaskSpec, folder: Path, lock: RunLock) -> RunStart:
-    return RunStart(config, task, RunOutput.create(config, folder, lock), None)
+def all_callbacks(config: Config, given: Sequence[object]) -> list[object]:
+    """Those that the settings name, and those given."""
+    return [*load_callbacks(config.run.callbacks), *given]
 
 
-def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | None:
+def _new(config: Config, task: TaskSpec, folder: Path, lock: RunLock, callbacks: Sequence[object]) -> RunStart:
+    return RunStart(config, task, RunOutput.create(config, folder, lock, callbacks), None)
+
+
+def _go_on(command: ResumeCommand, folder: Path, lock: RunLock, callbacks: Sequence[object] = ()) -> RunStart | None:
     """With the run in `folder`, which this process holds."""
     _, config, checkpoint = open_resumed(command.run)
     with as_checkpoint_error("the checkpoint's state.json"):
@@ -88,7 +98,7 @@ def _go_on(command: ResumeCommand, folder: Path, lock: RunLock) -> RunStart | No
     )
     task = _probe(config)
     converted = read_config(RunLayout(folder).config_file).changes
-    output = RunOutput.reopen(config, folder, checkpoint, lock)
+    output = RunOutput.reopen(config, folder, checkpoint, lock, all_callbacks(config, callbacks))
     if converted:
         output.message(f"config.yaml was converted from an older version: {', '.join(converted)}")
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")

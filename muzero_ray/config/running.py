@@ -18,6 +18,8 @@ from muzero_ray.config.base import (
     Threads,
 )
 
+CallbackName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+
 
 class ActorsConfig(FrozenConfig):
     """Self-play and process layout."""
@@ -93,6 +95,8 @@ class RunConfig(FrozenConfig):
     """`auto`: online if WANDB_API_KEY is set, else offline."""
     wandb_project: str = "muzero_ray"
     """Project in Weights & Biases."""
+    callbacks: tuple[CallbackName, ...] = ()
+    """Classes of your own that are told what happens, such as my_pkg:MyCallback."""
 
 
 LIMITS = {"learner_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}

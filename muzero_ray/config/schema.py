@@ -29,6 +29,7 @@ from muzero_ray.config.learning import (
 )
 from muzero_ray.config.network import MlpConfig, NetworkConfig, ResnetConfig, SupportConfig
 from muzero_ray.config.plugins import import_plugins
+from muzero_ray.config.renamed import RENAMED
 from muzero_ray.config.rules import check_across
 from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
 from muzero_ray.config.search import GumbelConfig, PuctConfig, SearchConfig
@@ -62,7 +63,11 @@ __all__ = [
 
 
 class Config(FrozenConfig):
-    """Everything a run needs; `config.yaml` of a run holds it in full."""
+    """Everything a run needs; `config.yaml` of a run holds it in full.
+
+    config = mz.Config().override({"env.id": "Acrobot-v1", "network.kind": "mlp"})
+    config.learner.lr
+    """
 
     run: RunConfig = RunConfig()
     env: Annotated[SerializeAsAny[EnvConfig], of_any_kind(EnvConfig)] = EnvConfig()
@@ -85,7 +90,7 @@ class Config(FrozenConfig):
         import_plugins(self.run.plugins)
 
     def override(self, settings: Mapping[str, Any]) -> Config:
-        """A copy with these settings, by their dotted names, checked like a config file.
+        """A copy with these settings, by their dotted names, checked like a config file. Old names are taken, too.
 
         With another `kind`, settings that only the kind of before has are left out. Raises ConfigError with every
         mistake.
@@ -95,7 +100,8 @@ class Config(FrozenConfig):
         import_plugins(settings.get("run.plugins", ()))
         data = self.model_dump()
         for name in sorted(settings, key=lambda name: not name.endswith(".kind")):
-            *sections, key = name.split(".")
+            words = tuple(name.split("."))
+            *sections, key = RENAMED.get(words, words)
             place: Any = data
             for section in sections:
                 if not isinstance(place := place.get(section), dict):

@@ -38,6 +38,7 @@ _FORMS = {
     "run.plugins": "names of packages, such as my_pkg or my_pkg.networks",
     "learner.device": "auto, cpu, cuda, cuda:0 (or another number) or mps",
     "checkpoint": "best, last or the learner step of a checkpoint",
+    "run.callbacks": "a module and a class in it, such as my_pkg:MyCallback",
     "opponent": "random, minimax or mcts:N, such as mcts:100",
     "evaluation.opponent": "random, minimax or mcts:N, such as mcts:100",
 }

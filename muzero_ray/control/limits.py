@@ -102,6 +102,8 @@ def finish(
 ) -> None:
     """`RunOutput.finished`, with the limit that ended the run, and a warning if it came before any learner step."""
     ended = end_lines(output.folder, config, run_state.state())
+    if run_state.ended_by is not None and not ended:
+        ended = [f"ended:   {run_state.ended_by}", f"resume:  {launch_line('resume', output.folder)}"]
     output.finished(run_state, evaluation, baseline, step, ended=ended, warning=nothing_learned(config, run_state))
 
 

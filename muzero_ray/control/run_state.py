@@ -36,6 +36,8 @@ class RunState:
         self.episodes = 0
         self.reanalyzed = 0
         self.resumes = 0
+        self.ended_by: str | None = None
+        """Who ended the run before a limit did, in words. A run that is resumed goes on."""
         self.best_score: float | None = None
         self.last_score: float | None = None
         self.metrics = MetricsAccumulator()
@@ -153,8 +155,10 @@ class RunState:
         self._done_at[task] = self.learner_steps if step is None else step
 
     def stop_reason(self) -> str | None:
-        """Which limit of the run is reached, or None."""
+        """Which limit of the run is reached, or who ended it, or None."""
         run = self._config.run
+        if self.ended_by is not None:
+            return self.ended_by
         if self.learner_steps >= run.learner_steps:
             return f"{self.learner_steps} learner steps"
         if run.episodes is not None and self.episodes >= run.episodes:

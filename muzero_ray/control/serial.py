@@ -59,6 +59,8 @@ class SerialRunner:
         self._rolled_back = False
         """Since the last checkpoint."""
         self._told_begun_anew = False
+        self._games: list[GameHistory] = []
+        """Handed out by the call of self-play that goes on; kept if a callback is to be told of them."""
         self._training: tuple[int, TrainTally] | None = None
         """Of learner steps that were interrupted: at which one they began, and what came of them so far."""
         if checkpoint is not None:
@@ -150,10 +152,14 @@ class SerialRunner:
                 return False
             self._run_state.played(stats)
             self._output.faults(stats.faults)
+            games, self._games = self._games, []
+            self._output.played(self._run_state, games, stats)
         return True
 
     def _keep(self, game: GameHistory) -> None:
         self._archive.add(self._buffer, game)
+        if self._output.wants_games:
+            self._games.append(game)
 
     def _train(self) -> bool:
         start, tally = self._training or (self._run_state.learner_steps, TrainTally())

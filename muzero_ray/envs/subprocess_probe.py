@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+import sys
+import types
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from muzero_ray.config.plugins import import_plugins
@@ -37,7 +41,7 @@ def spec_in_subprocess(cfg: EnvConfig, plugins: tuple[str, ...] = ()) -> EnvSpec
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_spec, args=(cfg, plugins, sender), daemon=True)
-    with not_for_children(signal.SIGINT, signal.SIGHUP):
+    with not_for_children(signal.SIGINT, signal.SIGHUP), _without_main():
         process.start()
     sender.close()
     try:
@@ -55,6 +59,17 @@ def spec_in_subprocess(cfg: EnvConfig, plugins: tuple[str, ...] = ()) -> EnvSpec
     what = "its process ended" if answered else f"nothing came back within {SECONDS:g} s"
     code = f" with {process.exitcode}" if answered else ""
     raise EnvironmentFault(f"environment {cfg.id} (seed 0, step 0): making it and its first reset: {what}{code}")
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """A process that is spawned in this block does not import the user's script, which would train there once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _send_spec(cfg: EnvConfig, plugins: tuple[str, ...], sender: Connection) -> None:

@@ -33,6 +33,8 @@ class Evaluation:
     """Of environments that broke. What they played does not count: those episodes were played again."""
     cut: int = 0
     """Episodes that reached the protocol's limit of moves, and count with their return so far."""
+    learner_step: int | None = None
+    """Of the weights that played; None if nobody said."""
 
     @property
     def mean(self) -> float:

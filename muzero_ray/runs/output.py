@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.config.files import dump_config
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.evaluation.result import Evaluation
+from muzero_ray.runs.callbacks import Callbacks, Event
 from muzero_ray.runs.checkpoint import (
     Checkpoint,
     abandon_later,
@@ -19,6 +22,7 @@ from muzero_ray.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from muzero_ray.runs.counts import RunCounts
 from muzero_ray.runs.folder import hold_run, make_run_folder, resume_hint, writing
 from muzero_ray.runs.lock import RunLock
 from muzero_ray.runs.metrics import AXES, METRICS
@@ -26,26 +30,14 @@ from muzero_ray.runs.progress import Progress
 from muzero_ray.runs.replay_archive import prune_chunks
 from muzero_ray.runs.run import Run
 from muzero_ray.runs.run_config import CONFIG_COPY
+from muzero_ray.runs.score_entry import episodes_table, score_entry
 from muzero_ray.runs.side_files import is_count, keep_rows, keep_scores
 from muzero_ray.runs.tracking import MetricsWriter
 from muzero_ray.training.clamp_report import ClampReport
 from muzero_ray.training.results import LearnerState
+from muzero_ray.types import GameHistory
 
 KEEP_CHECKPOINTS = 3
-
-
-class RunCounts(Protocol):
-    """What a run knows of itself while it goes on, and what of that is written: `control.run_state`."""
-
-    learner_steps: int
-    env_steps: int
-
-    @property
-    def seconds(self) -> float: ...
-    def display_values(self) -> dict[str, float | None]: ...
-    def row(self) -> dict[str, float]: ...
-    def evaluated(self, result: Evaluation) -> bool: ...
-    def state(self) -> dict[str, Any]: ...
 
 
 class RunOutput:
@@ -60,6 +52,7 @@ class RunOutput:
         wandb_id: str | None = None,
         seconds_before: float = 0.0,
         last_row: Mapping[str, float] | None = None,
+        callbacks: Sequence[object] = (),
     ) -> None:
         self.run, self.folder = Run(folder), folder
         self._lock = lock
@@ -86,9 +79,12 @@ class RunOutput:
         self._scored: tuple[int, float] | None = None
         """Learner step and mean return of the newest evaluation: the score of a checkpoint of just that step."""
         self._told_of_cut = False
+        self._callbacks = Callbacks(callbacks, self.message)
 
     @staticmethod
-    def create(config: Config, folder: Path, lock: RunLock | None = None) -> RunOutput:
+    def create(
+        config: Config, folder: Path, lock: RunLock | None = None, callbacks: Sequence[object] = ()
+    ) -> RunOutput:
         """A new run's folder with its `config.yaml`. Raises ConfigError if it is there already.
 
         lock: of the folder, if it is there already, held by this process and empty.
@@ -96,10 +92,16 @@ class RunOutput:
         lock = lock or make_run_folder(folder)
         Run(folder).write_config(config)
         with writing(folder):
-            return RunOutput(folder, config, lock)
+            return RunOutput(folder, config, lock, callbacks=callbacks)
 
     @staticmethod
-    def reopen(config: Config, folder: Path, checkpoint: Checkpoint, lock: RunLock | None = None) -> RunOutput:
+    def reopen(
+        config: Config,
+        folder: Path,
+        checkpoint: Checkpoint,
+        lock: RunLock | None = None,
+        callbacks: Sequence[object] = (),
+    ) -> RunOutput:
         """Go on in `folder` from `checkpoint`: rows and scores after it are dropped, they will be made again.
 
         Later checkpoints are renamed `<step>.abandoned`. `config`, with the budget it was given now, becomes the run's.
@@ -119,7 +121,15 @@ class RunOutput:
             last = keep_rows(run.metrics_file, rows, checkpoint.step)
             keep_scores(run.scores_file, checkpoint.step)
             known = {name: value for name, value in last.items() if name in AXES or name in METRICS}
-            output = RunOutput(folder, config, lock, wandb_id=wandb_id, seconds_before=seconds, last_row=known)
+            output = RunOutput(
+                folder,
+                config,
+                lock,
+                wandb_id=wandb_id,
+                seconds_before=seconds,
+                last_row=known,
+                callbacks=callbacks,
+            )
         if checkpoint.score is not None:
             output._scored = checkpoint.step, checkpoint.score
         return output
@@ -172,7 +182,23 @@ class RunOutput:
     def write_row(self, run_state: RunCounts) -> None:
         """One row of metrics: everything since the last. Nothing if this learner step has its row already."""
         if run_state.learner_steps != self._last_row.get("learner_steps"):
-            self._write(run_state.row(), self._metrics.write)
+            row = run_state.row()
+            self._write(row, self._metrics.write)
+            self._tell(run_state, "on_metrics", dict(row))
+
+    @property
+    def wants_games(self) -> bool:
+        """Whether a callback is to be told of games."""
+        return self._callbacks.wants("on_game")
+
+    def played(self, run_state: RunCounts, games: Iterable[GameHistory], stats: RolloutStats) -> None:
+        """Tell callbacks of games that a call of self-play handed out."""
+        for game in games:
+            self._tell(run_state, "on_game", game, stats)
+
+    def _tell(self, run_state: RunCounts, event: Event, *what: Any) -> None:
+        self._callbacks.tell(event, *what)
+        run_state.ended_by = self._callbacks.stopped_by
 
     def confirm_lock(self) -> None:
         """LockLost if the run is another process' now: to be asked before a checkpoint is put together."""
@@ -200,6 +226,7 @@ class RunOutput:
         if (note := evaluation.cut_note()) and not self._told_of_cut:
             self._told_of_cut = True
             self.message(note)
+        self._tell(run_state, "on_evaluation", replace(evaluation, learner_step=step))
         self.show(run_state)
 
     def _label(self, step: int, evaluation: Evaluation) -> None:
@@ -224,7 +251,7 @@ class RunOutput:
             "wandb_id": self._metrics.run_id,
         }
         scored_step, score = self._scored or (None, None)
-        save_checkpoint(
+        path = save_checkpoint(
             self._root,
             run_state.learner_steps,
             model=model,
@@ -235,6 +262,7 @@ class RunOutput:
             best=score if scored_step == run_state.learner_steps else None,
         )
         prune_chunks(self.replay_folder, self._root, self._config.replay.shards)
+        self._tell(run_state, "on_checkpoint", path)
 
     def finished(
         self,
@@ -262,14 +290,7 @@ class RunOutput:
             self._write(row, self._metrics.replace_last)
         else:
             self._write(row, self._metrics.write)
-        self._metrics.log_table(
-            "eval/episodes_table",
-            ("episode", "seed", "return", "length"),
-            [
-                (i, evaluation.seed + i, float(score), int(length))
-                for i, (score, length) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True))
-            ],
-        )
+        self._metrics.log_table("eval/episodes_table", *episodes_table(evaluation))
         self._progress.close()
         lines = [
             "",
@@ -290,23 +311,12 @@ class RunOutput:
         lines += [f"warning: {note}" for note in (evaluation.cut_note(), warning) if note]
         for line in lines:
             self.message(line)
+        self._tell(run_state, "on_evaluation", replace(evaluation, learner_step=step))
 
     def _record_score(self, kind: str, evaluation: Evaluation, step: int, env_steps: int) -> None:
         """Every score with the protocol it was measured under."""
         self._lock.confirm()
-        entry = {
-            "kind": kind,
-            "learner_step": step,
-            "env_steps": env_steps,
-            "return_mean": evaluation.mean,
-            "return_std": float(evaluation.returns.std()),
-            "returns": evaluation.returns.tolist(),
-            "faults": len(evaluation.faults),
-            "cut": evaluation.cut,
-            "seed": evaluation.seed,
-            "protocol": {**evaluation.protocol.as_dict(), "digest": evaluation.protocol.digest},
-        }
-        self.run.append_score(entry)
+        self.run.append_score(score_entry(kind, evaluation, step, env_steps))
 
 
 @as_checkpoint_error("the checkpoint's state.json")

@@ -63,7 +63,10 @@ class Progress:
         self._display = Display(sys.stdout)
         # Said outright: rich takes a pipe for a terminal when FORCE_COLOR is set, as on many CI machines.
         self._console = console or Console(
-            file=cast(TextIO, self._display), highlight=False, force_terminal=self._display.isatty()
+            file=cast(TextIO, self._display),
+            highlight=False,
+            force_terminal=self._display.isatty(),
+            force_jupyter=False,  # lines of text there, too
         )
         if min(self._console.size) < 1:  # COLUMNS=0: rich would print nothing
             self._console.size = ConsoleDimensions(80, 25)

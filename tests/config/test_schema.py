@@ -186,6 +186,7 @@ def test_override_sets_dotted_names_and_leaves_the_rest() -> None:
     assert changed.run.learner_steps == 1000
     assert changed.env.kwargs == {"lanes": 3, "wind": True}
     assert base.env.kwargs == {"lanes": 2, "wind": True}
+    assert base.override({"run.training_steps": 7}).run.learner_steps == 7  # its name in older files
     back = {"learner.lr": base.learner.lr, "network.layers": base.network.layers, "env.kwargs.lanes": 2}
     assert changed.override({**back, "run.learner_steps": base.run.learner_steps}) == base
 
