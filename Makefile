@@ -46,7 +46,7 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[boards,box2d,minatar,openvino,plots,dev]'
+	$(INSTALL) -e '.[boards,box2d,minatar,onnx,openvino,plots,dev]'
 	touch $@ $(RUN_STAMP)
 
 clean:

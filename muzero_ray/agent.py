@@ -22,6 +22,7 @@ from muzero_ray.inference.build import EngineName, acting_engine
 from muzero_ray.networks.build import build_network
 from muzero_ray.networks.flat import load_named
 from muzero_ray.networks.model import MuZeroNetwork
+from muzero_ray.networks.onnx_export import export_onnx
 from muzero_ray.runs.checkpoint import Checkpoint
 from muzero_ray.runs.run import Run, WhichCheckpoint, open_checkpoint
 from muzero_ray.search.planner import Planned, Planner
@@ -178,6 +179,34 @@ class Agent:
         mask = self._legal([stack[-1] for stack in stacks], legal)
         planned = self._search(stacker.stacked, mask, explore, temperature)
         return self._told(planned, mask, 0.0 if explore else temperature)
+
+    def export(self, folder: str | Path) -> Path:
+        """Write the network's h, g and f as ONNX, checked with onnxruntime, and `model.json`, which describes them.
+
+        h: stacked observations to hidden states; g: these and actions to the next ones and rewards; f: hidden states to
+        policies and values; for any number of rows, in env units. Needs the extra `onnx`. Returns the folder. Raises
+        MuZeroRayError.
+
+            mz.Agent.load("runs/cartpole").export("exported")
+        """
+        spec, env = self.shape.spec, self.config.env
+        about = {
+            "environment": env.id,
+            "observation": spec.seen,
+            "frame_stack": env.frame_stack,
+            "num_actions": spec.num_actions,
+            "num_players": spec.num_players,
+            "discount": self.config.learner.discount,
+            "learner_step": self.step,
+        }
+        export_onnx(
+            self.network,
+            Path(folder),
+            observation_shape=self.shape.observation_shape,
+            observation_dtype=spec.observation_dtype,
+            about=about,
+        )
+        return Path(folder)
 
     def _search(self, stacked: Array, legal: BoolArray, explore: bool, temperature: float) -> Planned:
         heat = np.full(len(legal), temperature, np.float32)

@@ -26,8 +26,9 @@ IMPORTED_AS = {
 COMES_WITH = {"pydantic_core": "pydantic"}
 """Modules of packages that another one requires in one exact version."""
 
-OPTIONAL = {"openvino", "pyspiel"}
-"""Modules of extras. Messages about a missing one name the extra."""
+OPTIONAL = {"onnx", "onnxruntime", "openvino", "pandas", "pyspiel"}
+"""Modules of extras, and pandas, which only `MetricsTable.to_pandas` needs. Messages about a missing one name how to
+install it."""
 
 
 def test_the_package_depends_on_what_it_imports_and_nothing_else() -> None:
