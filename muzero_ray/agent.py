@@ -189,7 +189,7 @@ class Agent:
 
             mz.Agent.load("runs/cartpole").export("exported")
         """
-        spec, env = self.shape.spec, self.config.env
+        spec, env = self.task.spec, self.config.env
         about = {
             "environment": env.id,
             "observation": spec.seen,
@@ -202,7 +202,7 @@ class Agent:
         export_onnx(
             self.network,
             Path(folder),
-            observation_shape=self.shape.observation_shape,
+            observation_shape=self.task.observation_shape,
             observation_dtype=spec.observation_dtype,
             about=about,
         )
