@@ -17,11 +17,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from muzero_ray.agent import Agent
     from muzero_ray.api import evaluate, load_config, train
+    from muzero_ray.config.registration import register_environment, register_network, register_search
     from muzero_ray.config.schema import Config
     from muzero_ray.runs.callbacks import STOP
     from muzero_ray.runs.run import Run
 
-__all__ = ["STOP", "Agent", "Config", "Run", "evaluate", "load_config", "train"]
+__all__ = [
+    "STOP",
+    "Agent",
+    "Config",
+    "Run",
+    "evaluate",
+    "load_config",
+    "register_environment",
+    "register_network",
+    "register_search",
+    "train",
+]
 
 _PLACES = {
     "Agent": "muzero_ray.agent",
@@ -30,6 +42,9 @@ _PLACES = {
     "STOP": "muzero_ray.runs.callbacks",
     "evaluate": "muzero_ray.api",
     "load_config": "muzero_ray.api",
+    "register_environment": "muzero_ray.config.registration",
+    "register_network": "muzero_ray.config.registration",
+    "register_search": "muzero_ray.config.registration",
     "train": "muzero_ray.api",
 }
 

@@ -23,6 +23,8 @@ def register_network(settings: type[NetworkConfig], build: Callable[..., Any] | 
 
     build: `(settings, observation_shape, num_actions, consistency) -> MuZeroNetwork`. observation_shape: stacked.
     consistency: whether the network needs its projection.
+
+        mz.register_network(MyNetworkConfig, build_mine)
     """
     _register(NetworkConfig.kinds, NetworkConfig, settings, build)
 
@@ -31,6 +33,8 @@ def register_search(settings: type[SearchConfig], build: Callable[..., Any] | st
     """Adds a kind of search.
 
     build: `(settings, discount) -> SearchFunction`. discount: per agent step, negative for two players.
+
+        mz.register_search(MySearchConfig, build_mine)
     """
     _register(SearchConfig.kinds, SearchConfig, settings, build)
 
@@ -40,6 +44,8 @@ def register_environment(settings: type[EnvConfig], build: Callable[..., Any] | 
 
     build: `(settings, *, evaluation, render) -> Environment`. evaluation: whole games are to be played. render:
     pictures are wanted.
+
+        mz.register_environment(MyEnvConfig, build_mine)
     """
     _register(EnvConfig.kinds, EnvConfig, settings, build)
 
