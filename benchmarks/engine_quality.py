@@ -97,7 +97,7 @@ def collect(config: Config, task: TaskSpec, engine: InferenceEngine, count: int)
     rng = np.random.default_rng(SEED)
     observations: list[Array] = []
     legal_actions: list[BoolArray] = []
-    temperature = config.search.temperature[-1]
+    temperature = config.search.temperature_at(1.0)
     rounds = 0
 
     def act(stacked: Array, legal: BoolArray) -> IntArray:

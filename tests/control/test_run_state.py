@@ -57,7 +57,7 @@ def evaluation(*returns: float) -> Evaluation:
     [(0, 1.0, 0.4), (499, 1.0, 0.6994), (500, 0.5, 0.7), (749, 0.5, 0.8494), (750, 0.25, 0.85), (1000, 0.25, 1.0)],
 )
 def test_schedules_run_over_learner_steps(step: int, temperature: float, beta: float) -> None:
-    run_state = run_state_of(run={"learner_steps": 1000}, replay={"priority_beta": 0.4})
+    run_state = run_state_of(run={"learner_steps": 1000}, search={"kind": "puct"}, replay={"priority_beta": 0.4})
     run_state.learner_steps = step
     assert run_state.temperature == temperature
     assert run_state.beta == pytest.approx(beta, abs=1e-12)
