@@ -70,10 +70,14 @@ SMALL = shlex.split(
     "--replay.capacity 200 --replay.segment-length 6 --learner.batch-size 4 --learner.unroll-steps 2 "
     "--learner.td-steps 3 --actors.count 1 --actors.envs-per-actor 1 --actors.rollout-steps 10 --actors.engine torch "
     "--evaluation.episodes 1 --evaluation.final-episodes 1 --evaluation.opponent random --evaluation.video False "
-    "--network.channels 4 --network.blocks 1 --network.head-channels 2 --network.head-layers 16 --network.hidden 16 "
-    "--network.layers 16 --network.value.bins 11 --network.reward.bins 11"
+    "--network.head-layers 16 --network.value.bins 11 --network.reward.bins 11"
 )
 """For every task, whatever the command said before."""
+
+SMALL_NETWORK = {
+    "mlp": shlex.split("--network.hidden 16 --network.layers 16"),
+    "resnet": shlex.split("--network.channels 4 --network.blocks 1 --network.head-channels 2"),
+}
 
 SMALL_SCREEN = shlex.split("--env.atari.image-size 32 --network.downsample 16")
 
@@ -230,7 +234,8 @@ def test_what_trains_is_executed(line: str, workplace: Path) -> None:
     words = [word for word in shlex.split(line) if word != "--serial"]
     command = parse_args(words)
     assert isinstance(command, TrainCommand)
-    small = [*SMALL, *(SMALL_SCREEN if command.config.env.kind == "atari" else [])]
+    screen = SMALL_SCREEN if command.config.env.kind == "atari" else []
+    small = [*SMALL, *SMALL_NETWORK[command.config.network.kind], *screen]
     assert launch.main([*words, *small, "--runs-dir", "made"]) == 0
     made = list((workplace / "made").iterdir())
     assert len(made) == max(len(command.seeds), 1)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ import pytest
 from muzero_ray import launch, printed
 from muzero_ray.control.serial import SerialRunner
 from muzero_ray.printed import launch_line
+from muzero_ray.runs.callbacks import STOP
 from muzero_ray.runs.checkpoint import load_checkpoint
 from tests.test_command_line_runs import SMALL
 from tests.test_layering import modules
@@ -45,6 +46,8 @@ ELSEWHERE = {
     "muzero_ray.actors.jobs._await_start": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "muzero_ray.actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "muzero_ray.actors.jobs._reach": "ssh: needs a host of a cluster",
+    "muzero_ray.networks.onnx_export": "pip: installs a package (its name is checked below)",
+    "muzero_ray.runs.metrics_table.MetricsTable.to_pandas": "pip: installs a package",
     "muzero_ray.runs.tracking._WandbThread._start": "wandb sync: needs an account of W&B",
 }
 """Printed command lines that no test executes, by where they are made, and why."""
@@ -130,6 +133,17 @@ def ended_by_episodes(person: Person) -> str:
 def ended_by_minutes(person: Person) -> str:
     """Far less than the run takes, so that twice as much is less, too."""
     return person.trains("--minutes", "0.0001")
+
+
+class EndsSoon:
+    """A callback that ends every run early."""
+
+    def on_metrics(self, row: Mapping[str, float]) -> object:
+        return STOP if row["learner_steps"] >= 3 else None
+
+
+def ended_by_a_callback(person: Person) -> str:
+    return person.trains("--run.callbacks", f"{__name__}:EndsSoon", "--run.log-steps", "1")
 
 
 def resumed_when_finished(person: Person) -> str:
@@ -233,6 +247,7 @@ SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
         *(ended_by_steps, ended_by_episodes, ended_by_minutes),
         *(resumed_when_finished, given_a_spent_limit),
     ],
+    "muzero_ray.control.limits.finish": [ended_by_a_callback],
     "muzero_ray.runs.folder.make_run_folder": [given_the_name_of_a_run],
     "muzero_ray.cli.start._go_on": [resumed_without_a_replay_chunk],
     "muzero_ray.runs.scores.read_score": [reported_with_a_damaged_score],

@@ -240,7 +240,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path, int | N
     """What would be trained: configuration, folder, learner step of the checkpoint."""
     runs: list[tuple[Config, Path, int | None]] = []
 
-    def run(config: Config, task: object, output: Any, checkpoint: Any) -> int:
+    def run(config: Config, task: object, output: Any, checkpoint: Any, *_: object) -> int:
         del task
         output._metrics.close()
         runs.append((config, output.folder, checkpoint.step if checkpoint else None))

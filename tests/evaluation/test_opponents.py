@@ -85,7 +85,7 @@ def test_unknown_and_impossible_opponents_are_refused() -> None:
     cartpole = make_environment(EnvConfig(id="CartPole-v1"))
     cartpole.reset(0)
     for name in ("minimax", "mcts:5"):
-        with pytest.raises(ConfigError, match=rf"opponent={name} needs an OpenSpiel game .* CartPole-v1 is none"):
+        with pytest.raises(ConfigError, match=rf"opponent={name} needs an OpenSpiel game .* CartPole-v1 is not one"):
             make_opponent(name, seed=0)(cartpole)
 
 
