@@ -18,6 +18,8 @@ class HostLatents(ABC):
     def __init__(self) -> None:
         self._pools: dict[tuple[Any, ...], HostPool] = {}
         self._pool: HostPool | None = None
+        self._bound_answers: EdgeAnswers | None = None
+        self._bound_outputs: list[NetworkOutput] = []
 
     @abstractmethod
     def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
@@ -32,7 +34,8 @@ class HostLatents(ABC):
                 del self._pools[next(iter(self._pools))]
             latents, hidden = allocate(((nodes, *root.shape), root.dtype), (root.shape, root.dtype))
             pool = self._pools[key] = HostPool(list(latents), latents, hidden)
-        self._pool = pool
+        if pool is not self._pool:
+            self._pool, self._bound_answers = pool, None
         pool.nodes[0][...] = root
         return pool
 
@@ -40,4 +43,8 @@ class HostLatents(ABC):
         """See `search.Model`; the search has gathered the latents of the parents."""
         pool = self._pool
         assert pool is not None
-        self.recurrent(pool.hidden, actions, NetworkOutput(pool.nodes[leaf], out.reward, out.value, out.policy_logits))
+        if out is not self._bound_answers:  # made once for a search shape: with one root, each costs as much as a step
+            reward, value, logits = out.reward, out.value, out.policy_logits
+            self._bound_answers = out
+            self._bound_outputs = [NetworkOutput(node, reward, value, logits) for node in pool.nodes]
+        self.recurrent(pool.hidden, actions, self._bound_outputs[leaf])
