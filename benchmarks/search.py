@@ -17,7 +17,6 @@ from benchmarks.engines import CONV_ENGINES, MLP_ENGINES, Engines
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
 from muzero_ray.config.schema import GumbelConfig, MlpConfig, NetworkConfig, PuctConfig, ResnetConfig, SupportConfig
 from muzero_ray.inference.engine import InferenceEngine
-from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.search.policies import SearchFunction, make_search
@@ -166,15 +165,21 @@ def _free_outputs(batch: int, actions: int) -> list[NetworkOutput]:
     ]
 
 
-class _FreeModel(HostLatents):
+class _FreeModel:
     """Gives these answers in turn."""
 
     def __init__(self, outputs: list[NetworkOutput]) -> None:
-        super().__init__()
         self._answers = itertools.cycle(outputs)
+        root = outputs[0].hidden
+        latents = np.zeros((TREE_SIMULATIONS + 1, *root.shape), np.float32)
+        self._pool = HostPool(list(latents), latents, np.zeros_like(root))
 
-    def recurrent(self, _hidden: Array, _actions: IntArray, out: NetworkOutput) -> None:
-        out.hidden[...], out.reward[...], out.value[...], out.policy_logits[...] = next(self._answers)
+    def pool(self, _root: Array, _nodes: int) -> HostPool:
+        return self._pool
+
+    def expand(self, leaf: int, _parents: IntArray, _actions: IntArray, out: EdgeAnswers) -> None:
+        latents = self._pool.nodes[leaf]
+        latents[...], out.reward[...], out.value[...], out.policy_logits[...] = next(self._answers)
 
 
 @njit
