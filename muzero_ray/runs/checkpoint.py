@@ -207,12 +207,14 @@ def list_checkpoints(root: Path) -> list[Path]:
     """Visible checkpoint folders below `root`, newest step first; not verified."""
     found = []
     with reading(root):
-        entries = list(root.iterdir()) if root.is_dir() else []
+        # What an entry is comes with the listing: asked later, one that is just being replaced would be nothing.
+        entries = list(os.scandir(root)) if root.is_dir() else []
     for entry in entries:
         match = _FOLDER.fullmatch(entry.name)
-        if match and match[2] != ".abandoned" and entry.is_dir() and not entry.is_symlink():
-            found.append((_step_of(entry), match[2] is None, entry))
-    return [entry for _, _, entry in sorted(found, reverse=True)]
+        if match and match[2] != ".abandoned" and entry.is_dir(follow_symlinks=False):
+            folder = root / entry.name
+            found.append((_step_of(folder), match[2] is None, folder))
+    return [folder for _, _, folder in sorted(found, reverse=True)]
 
 
 def _read_checkpoint(path: Path, *, read: Content) -> Checkpoint:
