@@ -60,7 +60,7 @@ _folders: list[PrivateFolder] = []
 @contextlib.contextmanager
 def connected(address: str | None, namespace: str) -> Iterator[str | None]:
     """`connect`, and `disconnect` at the end of the block. Afterwards it may be entered again."""
-    refuse_running_ray()  # and do not end it
+    refuse_ray_of_others(address)  # and do not end it
     try:
         yield connect(address, namespace)
     finally:
@@ -106,13 +106,23 @@ def connect(address: str | None, namespace: str) -> str | None:
     )
 
 
-def refuse_running_ray() -> None:
-    """ConfigError if this process has a Ray already, which is somebody else's: a run must neither use nor end it."""
+def refuse_ray_of_others(address: str | None) -> None:
+    """ConfigError if this process has a Ray already that a run must neither use nor end, or that was imported too early
+    to ask for a token."""
     ray: Any = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
+    if ray is None:
+        return
+    if ray.is_initialized():
         raise ConfigError(
-            "Ray is running in this process already (ray.init was called), and a run has its own. Call ray.shutdown() "
-            "first, or train with serial=True"
+            "Ray is running in this process already (ray.init was called), and a run has its own. Train in a process "
+            "of its own, or with serial=True"
+        )
+    from muzero_ray.actors.ray_internals import asks_for_token
+
+    if address is None and not asks_for_token():
+        raise ConfigError(
+            "Ray was imported in this process before RAY_AUTH_MODE=token was set, so a run's own Ray would let in "
+            "anybody. Start Python with RAY_AUTH_MODE=token in its environment, or train with serial=True"
         )
 
 

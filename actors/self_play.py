@@ -63,6 +63,8 @@ class SelfPlayWorker:
 
     def rollout(self, transitions: int, temperature: float, seconds: float) -> RolloutStats:
         """Play `transitions`, or for `seconds`; every segment is acknowledged by replay before this returns."""
+        if self._told:
+            self._told.clear()  # of a call that failed, whose statistics are lost, too
         stats = self._self_play.play(
             transitions,
             temperature=temperature,
@@ -71,10 +73,7 @@ class SelfPlayWorker:
             newer=self._weights.poll,
         )
         self._settle(0)
-        games = tuple(self._told or ())
-        if self._told:
-            self._told.clear()
-        return replace(stats, memory_exceeded=self._memory_exceeded(), games=games)
+        return replace(stats, memory_exceeded=self._memory_exceeded(), games=tuple(self._told or ()))
 
     def _memory_exceeded(self) -> str | None:
         """Why this process holds too much, if it does. Its network and games in flight are of constant size."""

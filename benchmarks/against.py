@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.checkouts import HERE, checkout, run_python
 from benchmarks.measure import Row, headline, load_rows, machine, number, padded
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import MuZeroRayError
 from muzero_ray.types import Array
 
 PARTS = ("tree", "search", "selfplay", "learner", "replay")
@@ -70,23 +70,31 @@ def compared(here: Sequence[Sequence[Row]], there: Sequence[Sequence[Row]]) -> l
     found = []
     for row in here[0]:
         one, other = (_figures(row.name, turns) for turns in (here, there))
-        rate = row.unit.endswith(("/s", "/CPU s"))
-        if len(one) != len(other) or not (one.all() and other.all()) or not (rate or row.unit.split("/")[0] in COSTS):
+        if len(one) != len(other) or not (one.all() and other.all()) or not (_is_rate(row) or _is_cost(row)):
             continue
-        ratios = one / other if rate else other / one
+        ratios = one / other if _is_rate(row) else other / one
         found.append(
             Comparison(row.name, row.unit, float(np.median(one)), float(np.median(other)), tuple(ratios.tolist()))
         )
     return found
 
 
+def _is_rate(row: Row) -> bool:
+    return row.unit.endswith(("/s", "/CPU s"))
+
+
+def _is_cost(row: Row) -> bool:
+    return row.unit.split("/")[0] in COSTS
+
+
 def _figures(name: str, turns: Sequence[Sequence[Row]]) -> Array:
     return np.array([row.figure for rows in turns for row in rows if row.name == name])
 
 
-def only_one_has(here: Sequence[Row], there: Sequence[Row]) -> list[str]:
-    """Names of rows that the other checkout does not measure."""
-    return sorted({row.name for row in here} ^ {row.name for row in there})
+def left_out(turns: Iterable[Sequence[Row]], comparisons: Sequence[Comparison]) -> list[str]:
+    """Names of rows of speed or memory in any turn that are not among `comparisons`."""
+    names = {row.name for rows in turns for row in rows if _is_rate(row) or _is_cost(row)}
+    return sorted(names - {row.name for row in comparisons})
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
@@ -111,6 +119,8 @@ def main(arguments: list[str]) -> int:
     for part in chosen.parts:
         if part not in PARTS:
             parser.error(f"part {part!r} cannot be compared. Choose from: {' '.join(PARTS)}")
+    if chosen.turns < 2:
+        parser.error("--turns must be at least 2: one turn has no spread")
     try:
         places = {"here": HERE, "there": checkout(chosen.path)}
         print(headline({"machine": machine(), "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}), flush=True)
@@ -120,13 +130,13 @@ def main(arguments: list[str]) -> int:
                 begin = time.monotonic()
                 turns[place].append(measured(root, chosen.parts or PARTS, quick=chosen.quick))
                 print(f"turn {turn}, {place}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
-    except ConfigError as error:
+    except (MuZeroRayError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = compared(turns["here"], turns["there"])
     print(table(rows))
-    if names := only_one_has(turns["here"][0], turns["there"][0]):
-        print(f"Only one checkout has: {' '.join(names)}")
+    if names := left_out([*turns["here"], *turns["there"]], rows):
+        print(f"Not compared, since they are 0 or not there in every turn of both: {' '.join(names)}")
     worse = [row.name for row in rows if row.worse]
     print(f"{len(worse)} of {len(rows)} rows are below {BAR} beyond their spread. {' '.join(worse)}".rstrip())
     return int(bool(worse))

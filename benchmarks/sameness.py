@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.checkouts import HERE, checkout, run_python
 from muzero_ray.config import renamed
-from muzero_ray.errors import ConfigError
+from muzero_ray.errors import MuZeroRayError
 from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.metrics import MACHINE_METRICS
 from muzero_ray.runs.replay_archive import ReplayArchive
@@ -184,12 +184,13 @@ def main(arguments: list[str]) -> int:
             summary, lines = compare(preset, there, work, chosen.learner_steps, chosen.seed)
             print(summary, *lines, sep="\n  ", flush=True)
             found += lines
-    except ConfigError as error:
+    except (MuZeroRayError, OSError) as error:
+        found.clear()
         print(f"error: {error}", file=sys.stderr)
-        shutil.rmtree(work)
         return 2
+    finally:
+        if not found:
+            shutil.rmtree(work)
     if found:
         print(f"The runs are in {work}.")
-        return 1
-    shutil.rmtree(work)
-    return 0
+    return int(bool(found))

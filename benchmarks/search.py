@@ -17,6 +17,7 @@ from benchmarks.engines import CONV_ENGINES, MLP_ENGINES, Engines
 from benchmarks.measure import Effort, Row, Trial, make_row, rate, take_turns
 from muzero_ray.config.schema import GumbelConfig, MlpConfig, NetworkConfig, PuctConfig, ResnetConfig, SupportConfig
 from muzero_ray.inference.engine import InferenceEngine
+from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.networks.build import make_network
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.search.policies import SearchFunction, make_search
@@ -112,19 +113,17 @@ def _network_alone(label: str, engine: InferenceEngine, root: NetworkOutput, sec
     return {f"{label} alone": rate(lambda: engine.recurrent(hidden, actions, out), len(hidden), seconds)}
 
 
-class _Clock:
-    """A model that adds up the time spent in it."""
+class _Clock(HostLatents):
+    """Adds up the time spent in the network of `engine`. The time it takes to keep latents is the search's."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, engine: InferenceEngine) -> None:
+        super().__init__()
+        self._engine = engine
         self.seconds, self.calls = 0.0, 0
 
-    def pool(self, root: Array, nodes: int) -> HostPool | None:
-        return self._model.pool(root, nodes)
-
-    def expand(self, leaf: int, parents: IntArray, actions: IntArray, out: EdgeAnswers) -> None:
+    def recurrent(self, hidden: Array, actions: IntArray, out: NetworkOutput) -> None:
         begin = time.perf_counter()
-        self._model.expand(leaf, parents, actions, out)
+        self._engine.recurrent(hidden, actions, out)
         self.seconds += time.perf_counter() - begin
         self.calls += 1
 

@@ -262,7 +262,18 @@ def test_a_class_in_place_of_a_callback_is_named(tmp_path: Path) -> None:
 
 def test_a_ray_of_the_programs_own_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
-    with pytest.raises(ConfigError, match=r"Ray is running in this process already .* Call ray\.shutdown\(\) first"):
+    with pytest.raises(
+        ConfigError,
+        match=r"Ray is running in this process already .* Train in a process of its own, or with serial=True",
+    ):
+        mz.train("cartpole", small_settings(tmp_path))
+
+
+def test_a_ray_that_asks_for_no_token_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    internals = SimpleNamespace(asks_for_token=lambda: False)
+    monkeypatch.setitem(sys.modules, "muzero_ray.actors.ray_internals", internals)
+    with pytest.raises(ConfigError, match=r"Ray was imported .* Start Python with RAY_AUTH_MODE=token"):
         mz.train("cartpole", small_settings(tmp_path))
 
 

@@ -192,8 +192,8 @@ class RunOutput:
         return self._callbacks.wants("on_game")
 
     def played(self, run_state: RunCounts, games: Iterable[GameHistory], stats: RolloutStats) -> None:
-        """Tell callbacks of games that a call of self-play handed out."""
-        for game in games:
+        """Tell callbacks of games that a call of self-play handed out; without a callback, none is even decoded."""
+        for game in games if self.wants_games else ():
             self._tell(run_state, "on_game", game, stats)
 
     def _tell(self, run_state: RunCounts, event: Event, *what: Any) -> None:

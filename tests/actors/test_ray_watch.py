@@ -27,14 +27,14 @@ def test_what_works_in_a_folder_is_found_with_what_it_started(tmp_path: Path) ->
         for folder in (mine, others)
     ]
     try:
-        for workers in programs:
-            assert workers.stdout is not None
-            assert workers.stdout.readline() == "up\n"
+        for program in programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "up\n"
         found = {process.pid: process.ppid() for process in processes_in([mine])}
         assert len(found) == 2
         assert programs[0].pid in found
         assert programs[0].pid in found.values()
         assert not processes_in([])
     finally:
-        for workers in programs:
-            workers.communicate()
+        for program in programs:
+            program.communicate()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import against
-from benchmarks.against import Comparison, compared, only_one_has
+from benchmarks.against import Comparison, compared, left_out
 from benchmarks.measure import Row
 
 BENCHMARKS = """
@@ -49,8 +49,21 @@ def test_only_rows_of_speed_or_memory_that_both_have() -> None:
     same = [row("depth", "edges", 3.0), row("curve", "of the loss", 0.1), row("nothing", "ms", 0.0)]
     here = [*same, row("memory", "B/transition", 2.0), row("new", "ms", 1.0)]
     there = [*same, row("memory", "B/transition", 1.0), row("old", "ms", 1.0)]
-    assert [(found.name, found.ratio) for found in compared([here], [there])] == [("memory", 0.5)]
-    assert only_one_has(here, there) == ["new", "old"]
+    found = compared([here], [there])
+    assert [(row.name, row.ratio) for row in found] == [("memory", 0.5)]
+    assert left_out([here, there], found) == ["new", "nothing", "old"]
+
+
+def test_a_row_that_one_turn_lacks_is_named() -> None:
+    here, there = [[row("time", "ms", 1.0)], []], [[row("time", "ms", 1.0)]] * 2
+    assert compared(here, there) == []
+    assert left_out(here, []) == ["time"]
+
+
+def test_one_turn_has_no_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        against.main(["anywhere", "--turns", "1"])
+    assert "--turns must be at least 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

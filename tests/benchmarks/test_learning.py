@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,15 +19,19 @@ from muzero_ray.evaluation.protocol import evaluation_protocol
 
 KEPT = [Curve(seed, True, "p", [10, 20], [100, 200], [score - 1, score + 1], [5, 5]) for seed, score in
         enumerate((10.0, 12.0, 14.0))]  # fmt: skip
+OLD_PROTOCOL = {"digest": "p"}
+"""Of a score from before its parts were written down."""
 
 
-def run_with(folder: Path, scores: list[tuple[str, int, float]], seed: int = 3) -> Path:
+def run_with(
+    folder: Path, scores: list[tuple[str, int, float]], seed: int = 3, protocol: Mapping[str, Any] = OLD_PROTOCOL
+) -> Path:
     """A run's folder with these scores: (kind, learner step, mean return)."""
     folder.mkdir()
     (folder / "config.yaml").write_text(dump_config(Config().overridden(run=Config().run.overridden(seed=seed))))
     lines = [
         {"kind": kind, "learner_step": step, "env_steps": 8 * step, "return_mean": mean, "returns": [mean] * 4,
-         "protocol": {"digest": "p"}}
+         "protocol": protocol}
         for kind, step, mean in scores
     ]  # fmt: skip
     (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -76,10 +82,14 @@ def test_a_curve_is_compared_by_all_settings_of_play(tmp_path: Path) -> None:
     assert protocol("a", 1.0) == protocol("b", 1.0) != protocol("c", 0.1)
 
 
-def test_the_kept_curves_are_of_the_protocol_that_their_preset_has_now() -> None:
+def test_the_kept_curves_are_of_the_protocol_that_their_preset_has_now(tmp_path: Path) -> None:
+    """And so is what is read of a new run of it: else every comparison would be refused."""
     config = load_config(preset_path("cartpole"))
     protocol = evaluation_protocol(config, make_environment(config.env).spec, precision="float32")
     assert {curve.protocol for curve in load_curves(CURVES / "cartpole.json")} == {protocol.digest}
+    run = run_with(tmp_path / "new", [("evaluation", 10, 100.0)], protocol=protocol.as_dict())
+    (run / "config.yaml").write_text(dump_config(config))
+    assert read_curve(run).protocol == protocol.digest
 
 
 def test_kept_curves_come_back_and_a_worse_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

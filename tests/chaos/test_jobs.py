@@ -34,7 +34,7 @@ def make_job(**parts: Any) -> Job:
     return Job(**({"supervisor": nothing, "workers": nothing, "run_state": nothing, "output": nothing} | parts))
 
 
-def test_the_book_ends_exactly_at_its_target(tmp_path: Path) -> None:
+def test_a_run_ends_exactly_at_its_target(tmp_path: Path) -> None:
     run_state = WatchedRunState(small_config(tmp_path))
     run_state.limiter.inserts(100_000)
     assert run_state.stop_reason() is None
