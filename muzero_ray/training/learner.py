@@ -121,10 +121,11 @@ class Learner:
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """(scalar loss, the mean of each term for the log, |value error| `[B]`)."""
         targets, network = self._targets(batch), self._network
-        out = self._unrolled(batch)
-        later = None if batch.next_observations is None else self._tensor(batch.next_observations)
-        mask = self._tensor(batch.observation_mask)
-        per_sample, losses = total_loss(self._terms, LossInput(network, out, targets, later, mask, self._autocast))
+        later, mask = self._observed(batch)
+        # One context: casts of weights are kept until it is left.
+        with self._autocast():
+            out = self._unrolled(batch)
+            per_sample, losses = total_loss(self._terms, LossInput(network, out, targets, later, mask))
         weights = self._tensor(batch.weights)
         with torch.no_grad():
             errors = (network.value_support.decode(out.value_logits[:, 0]) - targets.value[:, 0]).abs()
@@ -132,8 +133,13 @@ class Learner:
         return (per_sample * weights).mean(), means, errors
 
     def _unrolled(self, batch: Batch) -> UnrolledOutput:
-        with self._autocast():
-            return unroll(self._network, self._tensor(batch.observations), self._tensor(batch.actions))
+        return unroll(self._network, self._tensor(batch.observations), self._tensor(batch.actions))
+
+    def _observed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+        """next_observations and their mask, if the batch has any."""
+        if batch.next_observations is None:
+            return None, None
+        return self._tensor(batch.next_observations), self._tensor(batch.observation_mask)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
@@ -151,7 +157,7 @@ class Learner:
         """The `model/` metrics of the newest weights on `batch`, which should not have been trained on."""
         network = self._network
         network.eval()  # as search sees it
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             out = self._unrolled(batch)
         network.train()
         return validation_metrics(

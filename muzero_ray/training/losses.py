@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,15 +66,14 @@ class LossInput:
     """What loss terms are computed from: a batch on the learner's device, and what the network says of it.
 
     next_observations: `[B, K, ...]`, or None if the batch has none. observation_mask: `[B, K]`, 0 where nothing was
-    observed. autocast: the context in which forward passes run.
+    observed; None without next_observations.
     """
 
     network: MuZeroNetwork
     out: UnrolledOutput
     targets: Targets
     next_observations: torch.Tensor | None
-    observation_mask: torch.Tensor
-    autocast: Callable[[], AbstractContextManager[Any]]
+    observation_mask: torch.Tensor | None
 
 
 class LossTerm(NamedTuple):
@@ -143,10 +141,9 @@ def reward_loss(batch: LossInput) -> torch.Tensor:
 
 def consistency_loss(batch: LossInput) -> torch.Tensor:
     """How far the projections of predicted latents are from those of observed ones: `negative_similarity`, `[B]`."""
-    if batch.next_observations is None:
+    if batch.next_observations is None or batch.observation_mask is None:
         raise ValueError("the consistency loss is on, but the batch has no next_observations")
-    with batch.autocast():
-        projections = project_unrolled(batch.network, batch.out, batch.next_observations)
+    projections = project_unrolled(batch.network, batch.out, batch.next_observations)
     return negative_similarity(*projections, batch.observation_mask)
 
 

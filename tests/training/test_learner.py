@@ -273,6 +273,17 @@ def test_gradients_are_clipped() -> None:
     assert np.linalg.norm(trained.weights() - before) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_the_consistency_loss_uses_the_casts_of_weights_that_are_there() -> None:
+    trained = learner("resnet", precision="bf16", consistency_weight=2.0)
+    weight = next(trained._network.representation_part.parameters())
+    shape = list(weight.shape)
+    assert [list(p.shape) for p in trained._network.parameters()].count(shape) == 1
+    with torch.profiler.profile(record_shapes=True) as profile:
+        trained.train_step(make_batch("resnet"))
+    copies = [e for e in profile.events() if e.name == "aten::_to_copy" and e.input_shapes[0] == shape]
+    assert len(copies) == 2  # the weight to bf16, its gradient to float32
+
+
 def test_learning_rate_closed_form() -> None:
     shape: dict[str, Any] = {"base": 0.2, "final": 0.1, "warmup": 4, "total": 101}
     for step, expected in [(0, 0.05), (1, 0.1), (3, 0.2), (4, 0.2), (100, 0.2), (900, 0.2)]:
