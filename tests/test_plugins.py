@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
+import yaml
 
 from muzero_ray.config import plugins
-from muzero_ray.config.files import load_config
+from muzero_ray.config.files import WRITTEN_TOGETHER, load_config, load_preset
 from muzero_ray.config.registration import register_environment, register_network, register_search
 from muzero_ray.config.schema import Config, EnvConfig, MlpConfig, NetworkConfig, SearchConfig
 from muzero_ray.control.probe import probe
@@ -118,14 +119,47 @@ def test_a_process_that_is_sent_a_config_imports_its_plugins() -> None:
     assert done.stdout.decode().strip() == "('puct', 'gumbel', 'lookahead') ('mlp', 'resnet', 'gru') False"
 
 
-def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example, as pip would install it; nothing has imported it yet."""
     info = tmp_path / "lookahead_plugin-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lookahead-plugin\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text(f"[muzero_ray.plugins]\nlookahead = {NAME}\n")
     monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_package_is_found_by_its_entry_point() -> None:
     assert Config.model_validate({"search": {"kind": "lookahead"}}).search.model_dump()["sharpness"] == 5.0
     assert train("cartpole --network.kind gru").config.network.kind == "gru"
+
+
+@pytest.mark.usefixtures("installed")
+def test_override_keeps_the_settings_of_a_kind_that_nothing_imported_yet() -> None:
+    base = Config().override({"search.simulations": 50, "search.c_scale": 0.5})
+    assert NAME not in sys.modules
+    search = base.override({"search.kind": "lookahead"}).search.model_dump()
+    assert (search["kind"], search["simulations"], search["sharpness"]) == ("lookahead", 50, 5.0)
+    assert "c_scale" not in search
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_file_keeps_what_its_base_says_for_a_kind_that_nothing_imported_yet(tmp_path: Path) -> None:
+    simulations = load_preset("connect4").search.simulations
+    assert simulations != SearchConfig.model_fields["simulations"].default
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: connect4\nsearch:\n  kind: lookahead\n")
+    assert load_config(file).search.simulations == simulations
+
+
+@pytest.mark.usefixtures("installed")
+def test_reading_a_run_without_its_plugins_imports_none(tmp_path: Path) -> None:
+    written = set().union(*WRITTEN_TOGETHER.values()) - {"kind"}
+    section = {"kind": "lookahead", **dict.fromkeys(sorted(written), 1)}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"search": section}))
+    assert load_run_config(tmp_path, plugins=False).search.kind == "lookahead"
+    assert NAME not in sys.modules
 
 
 class SlowPoleConfig(EnvConfig):
@@ -173,6 +207,13 @@ def test_what_cannot_be_registered_is_refused() -> None:
 
     with pytest.raises(TypeError, match="Nameless cannot be registered as a kind of search: it must extend"):
         register_search(Nameless, "nowhere:build")
+    for no_settings, name in (
+        (Environment, "Environment"),
+        (build_slow_pole, "build_slow_pole"),
+        (MlpConfig(), "kind='mlp'"),
+    ):
+        with pytest.raises(TypeError, match=rf"{name}.* cannot be registered as a kind of network: it must extend"):
+            register_network(no_settings, "nowhere:build")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"network\.kind=mlp is registered by muzero_ray\.config\.network\.MlpConfig"):
         register_network(Mlp, "nowhere:build")
     assert NetworkConfig.kinds.find("mlp") == (MlpConfig, "muzero_ray.networks.mlp:build_mlp")

@@ -92,7 +92,7 @@ def without_unread(data: Mapping[str, Any]) -> dict[str, Any]:
     for name, written in WRITTEN_TOGETHER.items():
         section, kinds = data.get(name), kinds_of(Config.model_fields[name].annotation)
         if kinds is not None and isinstance(section, dict) and written <= section.keys():
-            result[name] = kinds.settings_for(section.get("kind", kinds.default), section)
+            result[name] = kinds.settings_for(section.get("kind", kinds.default), section, installed=False)
     return result
 
 

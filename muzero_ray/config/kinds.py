@@ -77,10 +77,13 @@ class Kinds(Generic[Section]):
         """The kinds that have a setting of this name."""
         return [name for name, kind in self._kinds.items() if setting in kind.settings.model_fields]
 
-    def settings_for(self, kind: object, section: Mapping[str, Any]) -> dict[str, Any]:
-        """A section's data without the settings that other kinds have, and `kind` does not."""
-        owners = {setting: self.owners(setting) for setting in section}
-        return {setting: value for setting, value in section.items() if not owners[setting] or kind in owners[setting]}
+    def settings_for(self, kind: object, section: Mapping[str, Any], *, installed: bool = True) -> dict[str, Any]:
+        """A section's data without the settings that other kinds have, and `kind` does not. installed: as in `find`."""
+        known = self.find(kind, installed=installed)
+        if known is None:
+            return dict(section)  # reported when the settings are checked
+        own = known.settings.model_fields
+        return {setting: value for setting, value in section.items() if setting in own or not self.owners(setting)}
 
     def fields(self) -> dict[str, FieldInfo]:
         """The settings of all kinds by name, those that they share first."""

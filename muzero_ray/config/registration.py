@@ -53,11 +53,12 @@ def register_environment(settings: type[EnvConfig], build: Callable[..., Any] | 
 def _register(
     kinds: Kinds[Section], base: type[Section], settings: type[Section], build: Callable[..., Any] | str
 ) -> None:
-    name = settings.model_fields["kind"].default
-    if settings is base or not issubclass(settings, base) or not isinstance(name, str):
+    extends = isinstance(settings, type) and issubclass(settings, base) and settings is not base
+    name = settings.model_fields["kind"].default if extends else None
+    if not isinstance(name, str):
         raise TypeError(
-            f"{settings.__name__} cannot be registered as a kind of {kinds.section}: it must extend {base.__name__}, "
-            'and have a field such as `kind: Literal["mine"] = "mine"`'
+            f"{getattr(settings, '__name__', settings)} cannot be registered as a kind of {kinds.section}: it must "
+            f'extend {base.__name__}, and have a field such as `kind: Literal["mine"] = "mine"`'
         )
     known = kinds.find(name, installed=False)
     if known is not None and _place(known.settings) != _place(settings):

@@ -18,6 +18,11 @@ RENAMED: dict[Setting, Setting] = {**IN_VERSION_2}
 """Every old name -> the name of today."""
 
 
+def given_twice(old: str, new: str) -> str:
+    """What is said where a setting has two values."""
+    return f"{old} and {new} are the same setting, and both are given. Remove one"
+
+
 def renaming(old: str, new: str) -> str:
     """How a change of name is told."""
     return f"{old} is now called {new}"

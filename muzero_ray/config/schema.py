@@ -28,8 +28,8 @@ from muzero_ray.config.learning import (
     ReplayConfig,
 )
 from muzero_ray.config.network import MlpConfig, NetworkConfig, ResnetConfig, SupportConfig
-from muzero_ray.config.plugins import import_plugins
-from muzero_ray.config.renamed import RENAMED
+from muzero_ray.config.plugins import import_plugins, named_plugins
+from muzero_ray.config.renamed import RENAMED, given_twice
 from muzero_ray.config.rules import check_across
 from muzero_ray.config.running import ActorsConfig, EvaluationConfig, RunConfig
 from muzero_ray.config.search import GumbelConfig, PuctConfig, SearchConfig
@@ -97,11 +97,13 @@ class Config(FrozenConfig):
 
             config.override({"learner.lr": 3e-3, "network.layers": [64, 64], "env.kwargs.lanes": 3})
         """
-        import_plugins(settings.get("run.plugins", ()))
+        import_plugins(named_plugins({"run": {"plugins": as_tuples(settings.get("run.plugins"))}}))
         data = self.model_dump()
         for name in sorted(settings, key=lambda name: not name.endswith(".kind")):
             words = tuple(name.split("."))
-            *sections, key = RENAMED.get(words, words)
+            *sections, key = today = RENAMED.get(words, words)
+            if today != words and dotted(today) in settings:
+                raise ConfigError(given_twice(name, dotted(today)))
             place: Any = data
             for section in sections:
                 if not isinstance(place := place.get(section), dict):

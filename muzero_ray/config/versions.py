@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from muzero_ray.config.renamed import IN_VERSION_2, Setting, renaming
+from muzero_ray.config.renamed import IN_VERSION_2, Setting, given_twice, renaming
 from muzero_ray.config.validation import KeyPath, dotted, shown
 from muzero_ray.config.yaml_file import Loaded
 from muzero_ray.errors import ConfigError
@@ -70,9 +70,7 @@ def _renamed(loaded: Loaded, old: Setting, new: Setting) -> Loaded:
     if old not in where or not isinstance(data.get(new[0], {}), Mapping):
         return loaded  # a section that is not one is reported when the settings are checked
     if new in where:
-        raise ConfigError(
-            f"{where[old]}: {dotted(old)} and {dotted(new)} are the same setting, and both are given. Remove one"
-        )
+        raise ConfigError(f"{where[old]}: {given_twice(dotted(old), dotted(new))}")
     section = {name: value for name, value in data[old[0]].items() if name != old[1]}
     moved: dict[str, Any] = {**data, old[0]: section}
     moved[new[0]] = {**moved.get(new[0], {}), new[1]: data[old[0]][old[1]]}

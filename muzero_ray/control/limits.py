@@ -73,9 +73,12 @@ def describe_limits(config: Config) -> str:
 
 
 def nothing_learned(config: Config, run_state: RunState) -> str | None:
-    """Why a run that is over made no learner step, and what to raise; None if it made one."""
+    """Why a run that is over made no learner step, and what to raise if a limit ended it; None if it made one."""
     if run_state.learner_steps:
         return None
+    untrained = "The score is that of an untrained network"
+    if run_state.ended_by is not None:
+        return f"the run ended before its first learner step: {run_state.ended_by}. {untrained}"
     played, needed = run_state.limiter.inserted, config.replay.min_size
     why = "no learner step was finished in that time"
     by_episodes = config.run.episodes is not None and run_state.episodes >= config.run.episodes
@@ -83,10 +86,7 @@ def nothing_learned(config: Config, run_state: RunState) -> str | None:
     if played < needed:
         why = f"replay.min_size={needed} transitions must be in replay before the first, and {played} were"
         raised += ", or lower replay.min_size"
-    return (
-        f"the run ended at {run_state.stop_reason()} without a learner step: {why}. The score is that of an untrained "
-        f"network. Raise {raised}"
-    )
+    return f"the run ended at {run_state.stop_reason()} without a learner step: {why}. {untrained}. Raise {raised}"
 
 
 def left_unfinished(run_state: RunState) -> str:

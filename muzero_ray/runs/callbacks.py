@@ -38,7 +38,8 @@ class Callbacks:
     A callback has one or more of these methods; each may return STOP:
 
         on_game(history, stats)     a finished game, or a segment of a long one (GameHistory), and the RolloutStats of
-                                    the call in which it was played
+                                    the call in which it was played. A call that is going on when a `--serial` run
+                                    ends or is stopped has none, so the games that it has finished are not told
         on_metrics(row)             a row as it was written to metrics.jsonl
         on_evaluation(score)        an Evaluation: mean, returns, learner_step, ...
         on_checkpoint(path)         the folder of a checkpoint that was just written

@@ -201,6 +201,17 @@ def test_override_sets_dotted_names_and_leaves_the_rest() -> None:
         ({"learner": {"lr": 1e-3}}, r"learner: is a section\. Name one of its settings, such as learner\.\w+"),
         ({"learner.lr": "fast"}, r"learner\.lr: must be a number \(got 'fast'\)"),
         ({"replay.min_size": 2_000_000_000}, r"replay\.min_size=2000000000"),
+        ({"run.plugins": "my_pkg"}, r"run\.plugins: must be a list \(got 'my_pkg'\)"),
+        ({"run.plugins": 5}, r"run\.plugins: must be a list \(got 5\)"),
+        ({"run.plugins": [5]}, r"run\.plugins\[0\]: must be text \(got 5\)"),
+        (
+            {"run.training_steps": 7, "run.learner_steps": 8},
+            r"^run\.training_steps and run\.learner_steps are the same setting, and both are given\. Remove one$",
+        ),
+        (
+            {"learner.cpus": 2, "actors.learner_cpus": 2},
+            r"^actors\.learner_cpus and learner\.cpus are the same setting",
+        ),
     ],
 )
 def test_override_names_what_cannot_be_used(settings: dict[str, object], message: str) -> None:

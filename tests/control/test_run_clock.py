@@ -108,3 +108,12 @@ def test_what_to_raise_is_the_limit_that_ended_the_run() -> None:
     assert enough.endswith("Raise run.episodes (--episodes)")
     run_state.learner_steps = 1
     assert nothing_learned(config, run_state) is None
+
+
+def test_nothing_is_to_be_raised_where_a_callback_ended_the_run() -> None:
+    run_state = RunState(Config())
+    run_state.ended_by = "Impatient.on_game returned STOP"
+    assert nothing_learned(Config(), run_state) == (
+        "the run ended before its first learner step: Impatient.on_game returned STOP. The score is that of an "
+        "untrained network"
+    )
