@@ -15,8 +15,15 @@ from muzero_ray.stop_signals import STOP_SIGNALS
 # Read when torch is first imported, here and in the programs that tests start: results then do not depend on cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# Ray gives a worker 60 s to start, and a question to its control process as long; a busy machine needs more.
-os.environ.update({"RAY_worker_register_timeout_seconds": "600", "RAY_gcs_server_request_timeout_seconds": "600"})
+# Ray gives a worker 60 s to start, and a question to its control process as long; a busy machine needs more. A process
+# that cannot reach its control process for 60 s ends at once, without a word: the tests would end with it.
+os.environ.update(
+    {
+        "RAY_worker_register_timeout_seconds": "600",
+        "RAY_gcs_server_request_timeout_seconds": "600",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    }
+)
 
 hear_hangups()
 
@@ -77,9 +84,12 @@ def _signals_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _environment_as_it_was() -> Iterator[None]:
-    """Programs set variables for the libraries that they load; the next test starts without them."""
+    """Programs set variables for the libraries that they load; the next test starts without them.
+
+    Only what differs is touched: Ray's threads read the environment, and crash if it is emptied meanwhile.
+    """
     before = dict(os.environ)
     yield
-    if os.environ != before:
-        os.environ.clear()
-        os.environ.update(before)
+    for name in [name for name in os.environ if name not in before]:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
