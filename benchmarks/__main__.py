@@ -1,6 +1,6 @@
 """How fast is it, against what the machine allows? `python -m benchmarks [PART ...] [--quick] [--json FILE]`
 
-docs/performance.md says what each part measures, against which limit, and how to read the table.
+docs/performance.md says how to read the table, docs/experiments/performance-figures.md what each row measures.
 Two checkouts of the code are compared by `python -m benchmarks against PATH` (is this one as fast) and
 `python -m benchmarks sameness PATH` (do runs stay as they were).
 Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
@@ -8,7 +8,7 @@ Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast en
 of the recipe pay), `python -m benchmarks.diagnose RUN` (does looking ahead help), `python -m benchmarks.offline RUN`
 (what other settings learn from the same games), `python -m benchmarks.learning PRESET` (does it still learn as well),
 `python -m benchmarks.curves` (learning curves) and `python -m benchmarks.page FILE` (results into
-docs/performance.md).
+docs/experiments/performance-figures.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Results into their section of docs/performance.md: `python -m benchmarks.page FILE.json [--page PAGE]`."""
+"""Results into docs/experiments/performance-figures.md: `python -m benchmarks.page FILE.json [--page PAGE]`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fill(page: str, section: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--page", type=Path, default=Path("docs/performance.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/experiments/performance-figures.md"))
     arguments = parser.parse_args()
     result = json.loads(arguments.file.read_text())
     arguments.page.write_text(fill(arguments.page.read_text(), figures(result)))

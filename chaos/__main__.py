@@ -1,7 +1,7 @@
 """Break it, and see what is left. `python -m chaos [FAULT ...] [--quick] [--json FILE]`
 
-docs/reliability.md says what each fault is and what is asked. Every fault is of the real program: its processes are
-killed, its disk is full. A bar that is missed is printed as missed.
+docs/experiments/reliability-figures.md says what each fault is and what is asked. Every fault is of the real program:
+its processes are killed, its disk is full. A bar that is missed is printed as missed.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Normalisation is GroupNorm with one group, or BatchNorm. Measured on one CPU cor
 6x6 in channels_last, they cost the same (0.19 ms at batch 1, 0.67 at 8, 3.7 at 64; training 13.5 and 14.0 ms at batch
 64), and 0-15 % more than none at all. (Eight groups cost twice as much in bf16.) GroupNorm has no running statistics:
 nothing that drifts between training and search, or that the moving average of the weights would blur. It does as well
-on screens (docs/results.md). But it scales rare features, such as three in a row, by the common ones, such as stones,
-and boards are learned several times slower with it. channels_last is 1.2-1.4x faster than the default layout, so all
-convolutions run in it.
+on screens (docs/experiments/breakout-preset.md). But it scales rare features, such as three in a row, by the common
+ones, such as stones, and boards are learned several times slower with it. channels_last is 1.2-1.4x faster than the
+default layout, so all convolutions run in it.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ BEGIN_LOST = "figures: elsewhere"
 
 
 def test_the_project_page_has_a_place_for_figures() -> None:
-    page = Path(__file__).parents[2] / "docs" / "performance.md"
+    page = Path(__file__).parents[2] / "docs" / "experiments" / "performance-figures.md"
     assert "new figures" in fill(page.read_text(), "new figures")
 
 
