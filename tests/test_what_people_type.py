@@ -160,14 +160,14 @@ def test_a_run_that_may_not_be_looked_at(
 ) -> None:
     """Root may look at everything, so the refusal is made up: for the folder of the checkpoints."""
     run = make_run(tmp_path / "run")
-    listed = os.listdir
+    scanned = os.scandir
 
-    def refuse(path: str) -> list[str]:
+    def refuse(path: str) -> Any:
         if Path(path).name == "checkpoints":
             raise PermissionError(errno.EACCES, "Permission denied", path)
-        return listed(path)
+        return scanned(path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert str(run) in error_of(capsys, 2, command, run)
 
 
