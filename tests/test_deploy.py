@@ -130,6 +130,21 @@ def test_all_files_name_the_same_ray() -> None:
     assert images == {rayjob()["spec"]["rayClusterSpec"]["rayVersion"]}
 
 
+def test_images_are_pinned_and_get_the_versions_that_ci_tests() -> None:
+    """The tag names one version of Ray, that of constraints.txt; pip takes the rest from there."""
+    ray = re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert ray == [rayjob()["spec"]["rayClusterSpec"]["rayVersion"]]
+    texts = [(DEPLOY / name).read_text() for name in ("ray-cluster.yaml", "Dockerfile")]
+    images = [image for text in texts for image in re.findall(r"rayproject/ray\S*", text)]
+    assert images
+    assert all(re.fullmatch(rf"rayproject/ray:{re.escape(ray[0])}-py\d+-[cg]pu", image) for image in images), images
+    for text in texts:
+        (line,) = re.findall(r"pip install .+", text)
+        words = shlex.split(line)
+        constraints, package = words[words.index("-c") + 1], Path(words[-1].removesuffix("[openvino]"))
+        assert Path(constraints) == package / "constraints.txt"
+
+
 # --- Slurm ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,14 @@
-"""What `pyproject.toml` and `constraints.txt` say of packages, compared with what the source imports."""
+"""What `pyproject.toml`, `constraints.txt` and the pages about this project say of packages, licences and versions."""
 
 from __future__ import annotations
 
 import re
 import sys
 import tomllib
+from importlib import metadata
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -62,3 +64,60 @@ def test_the_constraints_fit_any_machine() -> None:
     """No version of one build, such as 2.13.0+cpu, and no path."""
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pinned().values())
     assert "muzero-ray" not in pinned()
+
+
+# --- licences and versions -----------------------------------------------------------------------------------------
+
+FOR_DEVELOPERS = {"dev", "docs", "golden"}
+"""Extras that nobody needs who uses the package."""
+
+
+def listed_licences() -> dict[str, tuple[str, str]]:
+    """Package -> licence, needed by; the table of docs/licences.md."""
+    rows = re.findall(r"^\| `(\S+)` \| (.+) \| (.+) \|$", (ROOT / "docs" / "licences.md").read_text(), re.MULTILINE)
+    return {name: (licence, needed_by) for name, licence, needed_by in rows}
+
+
+def test_every_package_that_a_user_installs_is_on_the_page_of_licences() -> None:
+    needed: dict[str, list[str]] = {}
+    for line in PROJECT["dependencies"]:
+        needed.setdefault(Requirement(line).name, []).append("every installation")
+    for extra, lines in PROJECT["optional-dependencies"].items():
+        for line in lines if extra not in FOR_DEVELOPERS else []:
+            needed.setdefault(Requirement(line).name, []).append(f"extra `{extra}`")
+    assert {name: needed_by for name, (_, needed_by) in listed_licences().items()} == {
+        name: "; ".join(users) for name, users in needed.items()
+    }
+
+
+def own_words(package: str) -> list[str]:
+    """The licence as the metadata of the installed package may put it."""
+    about = metadata.metadata(package)
+    classifiers = [line for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
+    return [
+        about["License-Expression"] or "",
+        about["License"] or "",
+        *(line.split(" :: ")[-1] for line in classifiers),
+    ]
+
+
+@pytest.mark.parametrize("package", sorted(listed_licences()))
+def test_the_licence_is_that_of_the_installed_package(package: str) -> None:
+    """Only where it is installed in the version that the page speaks of."""
+    try:
+        installed = metadata.version(package).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    if installed != pinned()[canonicalize_name(package)]:
+        pytest.skip(f"{package} {installed} is installed, not the version of constraints.txt")
+    licence = listed_licences()[package][0].partition(";")[0]
+    assert any(re.search(rf"\b{re.escape(licence)}\b", words) for words in own_words(package)), own_words(package)
+
+
+def test_one_version_everywhere() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert headings[1] == PROJECT["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
