@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 # Each set of extras has a stamp, so that `make train` does not install what only tests need.
 RUN_STAMP := $(VENV)/.run
 DEV_STAMP := $(VENV)/.dev
+DOCS_STAMP := $(VENV)/.docs
 # The versions that CI tests; `make PIP_CONSTRAINTS= test` in a new clone takes the newest ones.
 PIP_CONSTRAINTS ?= -c constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_CONSTRAINTS)
 
-.PHONY: train test chaos check lint types format clean
+.PHONY: train test chaos check lint types format docs wheel clean
 
 train: $(RUN_STAMP)
 	$(BIN)/python launch.py train breakout $(ARGS)
@@ -38,6 +39,16 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site mirrors the repository, so that links between pages are right in both. A dead link fails the build.
+docs: $(DOCS_STAMP)
+	rm -rf build/docs build/site
+	mkdir -p build/docs
+	cp -r *.md LICENSE NOTICE CITATION.cff docs examples deploy build/docs
+	$(BIN)/zensical build --strict
+
+wheel: $(BIN)/python
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
@@ -50,5 +61,9 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[boards,box2d,minatar,onnx,openvino,plots,dev]'
 	touch $@ $(RUN_STAMP)
 
+$(DOCS_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache

@@ -87,9 +87,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = mz.trian
 
 
-def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_code_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word; the run is smaller."""
-    section = (ROOT / "README.md").read_text().partition("## From Python")[2]
+    section = (ROOT / page).read_text().partition("# From Python")[2]
     code = section.partition("```python\n")[2].partition("```")[0]
     if importlib.util.find_spec("onnxruntime") is None:
         code = "".join(line for line in code.splitlines(keepends=True) if "export" not in line)
@@ -102,7 +103,7 @@ def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(mz, "train", small)
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), found)
+    exec(compile(code, page, "exec"), found)
     assert found["env"].action_space.contains(found["action"])
     assert found["plan"].visits.sum() == found["run"].config.search.simulations
     assert len(found["score"].returns) == 100

@@ -23,7 +23,10 @@ from tests.command_lines import make_run
 from tests.small_runs import run_serial, small_config
 
 ROOT = Path(launch.__file__).resolve().parent
-MARKDOWN = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MARKDOWN = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 COMMENTED = [*sorted((ROOT / "deploy").iterdir()), *sorted((ROOT / "configs").glob("*.yaml"))]
 
 COMMANDS = ["train", "evaluate", "arena", "report", "play", "resume", "submit", "presets"]

@@ -47,8 +47,9 @@ def pinned() -> dict[str, str]:
 
 
 def installed_by_make() -> list[Requirement]:
-    """Of the project itself, what `make test` installs."""
-    extras = re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())[-1].split(",")
+    """Of the project itself, what the targets of the Makefile install."""
+    installed = re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())
+    extras = sorted({extra for names in installed for extra in names.split(",")})
     optional = [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
     return [Requirement(line) for line in (*PROJECT["dependencies"], *optional)]
 
