@@ -42,8 +42,9 @@ def train(
 
     source: the name of a preset, a Config, or a YAML file. settings: to change in it, by their dotted names. serial:
     in this process, without Ray, which is else started for the run alone. resume: go on with the run of that name, if
-    there is one. callbacks: objects with some of the methods on_game(history, stats), on_metrics(row),
-    on_evaluation(score) and on_checkpoint(path); one that returns STOP ends the run, one that fails is left out.
+    there is one, or with the run whose own config.yaml `source` is. callbacks: objects with some of the methods
+    on_game(history, stats), on_metrics(row), on_evaluation(score) and on_checkpoint(path); one that returns STOP ends
+    the run, one that fails is left out.
 
     Ctrl-C, or a notebook's stop button, writes a checkpoint and returns the run as far as it went; pressed again, it
     raises KeyboardInterrupt at once. Raises MuZeroRayError, as ConfigError for settings that cannot be used.
@@ -84,9 +85,8 @@ def evaluate(
     from muzero_ray.cli.finished_runs import evaluate as measure
     from muzero_ray.config.validation import validate
 
-    folder = run.folder if isinstance(run, Run) else Path(run)
     asked = {
-        "run": folder,
+        "run": run.folder if isinstance(run, Run) else Path(run),
         "episodes": episodes,
         "seed": seed,
         "checkpoint": checkpoint,
@@ -95,7 +95,7 @@ def evaluate(
         "c_scale": c_scale,
     }
     with _host_kept():
-        return measure(folder, validate(EvaluateCommand, asked, {}))[1]
+        return measure(validate(EvaluateCommand, asked, {}))[1]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ import torch
 
 import muzero_ray as mz
 from muzero_ray import launch
+from muzero_ray.cli.commands import TrainCommand
+from muzero_ray.cli.parse import parse_args
 from muzero_ray.errors import ConfigError
 from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.runs.checkpoint import list_checkpoints
@@ -143,66 +145,35 @@ def test_callbacks_are_told_what_the_run_writes(run: mz.Run, recorder: Recorder)
     assert recorder.transitions > 0
 
 
-class StopAtScore:
-    """With any score: the example of the documentation."""
-
-    def on_evaluation(self, score: Evaluation) -> object:
-        return mz.STOP if score.mean >= 0 else None
+class StopsAtTheFirstScore:
+    def on_evaluation(self, _score: Evaluation) -> object:
+        return mz.STOP
 
 
-class Fails:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def on_metrics(self, row: dict[str, float]) -> None:
-        self.calls += 1
-        raise KeyError(f"no such thing at {row['learner_steps']}")
-
-
-def test_a_callback_ends_the_run_cleanly_and_one_that_fails_does_not(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    failing = Fails()
-    run = mz.train("cartpole", small_settings(tmp_path), serial=True, callbacks=[failing, StopAtScore()])
-    said = capfd.readouterr().out
-    assert failing.calls == 1
-    assert f"callback Fails.on_metrics failed (KeyError: 'no such thing at 10' at {__file__}:" in said
-    assert "ended:   StopAtScore.on_evaluation returned STOP" in said
+@pytest.mark.parametrize("name", ["named", None])
+def test_resume_with_a_runs_own_config_goes_on_with_it(tmp_path: Path, name: str | None) -> None:
+    """Wherever its folder is by now; the command line does the same."""
+    settings = {**small_settings(tmp_path / "runs"), "run.name": name}
+    run = mz.train("cartpole", settings, serial=True, callbacks=[StopsAtTheFirstScore()])
     assert run.steps()[0] == 20
-    assert [score["kind"] for score in run.scores()] == ["evaluation", "final", "random"]
-    # Nothing is used up: a run that is resumed goes on.
-    again = mz.train("cartpole", small_settings(tmp_path), serial=True, resume=True)
-    assert again.steps()[0] == 40
+    (tmp_path / "elsewhere").mkdir()
+    moved = mz.Run(run.folder.rename(tmp_path / "elsewhere" / "moved"))
+    command = parse_args(["train", "--config", str(moved.config_file), "--resume"])
+    assert isinstance(command, TrainCommand)
+    assert command.new_folder() == moved.folder
+    again = mz.train(moved.config_file, resume=True)
+    assert (again.folder, again.steps()[0]) == (moved.folder, 40)
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["moved"]
+    assert not list((tmp_path / "runs").iterdir())
 
 
-def test_callbacks_come_from_the_settings_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "my_callbacks.py").write_text(
-        "class Stops:\n    def on_metrics(self, row):\n        import muzero_ray\n        return muzero_ray.STOP\n"
-        "class Empty:\n    pass\nclass Needs:\n    def __init__(self, what):\n        pass\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def train(name: str) -> int:
-        path = tmp_path / "settings.yaml"
-        config = small_config().override({"run.runs_dir": str(tmp_path), "run.callbacks": [name]})
-        path.write_text(json.dumps(config.to_dict()))
-        return launch.main(["train", "--config", str(path), "--serial", "--run.name", "run"])
-
-    for name, message in {
-        "no_such_module:Stops": "module 'no_such_module' cannot be imported",
-        "my_callbacks:Stop": "has no attribute 'Stop'",
-        "my_callbacks:Needs": "making it failed",
-        "my_callbacks:Empty": "Empty has no method that could be called. Give it one of on_game",
-    }.items():
-        assert train(name) == 2
-        assert message in capfd.readouterr().err
-        assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="Use a module and a class in it, such as my_pkg:MyCallback"):
-        small_config().override({"run.callbacks": ["my_callbacks"]})
-    assert train("my_callbacks:Stops") == 0
-    assert "ended:   Stops.on_metrics returned STOP" in capfd.readouterr().out
+def test_settings_alone_do_not_say_which_run_to_resume(tmp_path: Path) -> None:
+    config = mz.load_config("cartpole").override({"run.runs_dir": str(tmp_path)})
+    with pytest.raises(
+        ConfigError, match=r"resume=True: run\.name is not set, .*Set it, or train with the config\.yaml"
+    ):
+        mz.train(config, resume=True)
+    assert not list(tmp_path.iterdir())
 
 
 class Interrupts:
@@ -253,12 +224,6 @@ def test_what_cannot_be_trained_is_said_before_anything_is_made(
     with pytest.raises(ConfigError, match=message):
         mz.train(source, {"run.runs_dir": str(tmp_path / "runs")} | changes, serial=True)
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_class_in_place_of_a_callback_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"StopAtScore is a class\. Pass an instance, such as StopAtScore\(\)"):
-        mz.train("cartpole", small_settings(tmp_path), serial=True, callbacks=[StopAtScore])
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_ray_of_the_programs_own_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ WITHOUT_A_ROOM = (
     "private_folder",
     "caches",
     "user_paths",
+    "user_modules",
 )
 """What every room may use."""
 

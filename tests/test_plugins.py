@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +22,8 @@ from muzero_ray.config.schema import Config, EnvConfig, MlpConfig, NetworkConfig
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.environment import Environment
 from muzero_ray.envs.gymnasium_env import GymnasiumEnvironment
-from muzero_ray.errors import ConfigError
+from muzero_ray.envs.registry import describe_environment, make_environment
+from muzero_ray.errors import ConfigError, EnvironmentFault
 from muzero_ray.inference.build import make_engine
 from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.networks.build import build_network
@@ -189,13 +191,46 @@ def test_an_adapter_has_settings_of_its_own() -> None:
     [
         (
             ["--run.plugins", "no_such_package"],
-            "run.plugins=no_such_package cannot be imported (ModuleNotFoundError: No module named 'no_such_package')",
+            "run.plugins=no_such_package: module 'no_such_package' cannot be imported. Where the run starts",
         ),
         (["--search.kind", "lookahead"], "--search.kind: must be one of puct, gumbel (got 'lookahead')"),
     ],
 )
 def test_what_cannot_be_found_is_said(words: list[str], message: str) -> None:
     assert message in refused("train", "cartpole", *words)
+
+
+def test_an_error_inside_a_plugin_is_not_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_plugin.py").write_text("\nraise ImportError('cannot import name x')\n")
+    said = refused("train", "cartpole", "--run.plugins", "broken_plugin")
+    assert f"run.plugins=broken_plugin: importing it failed (ImportError: cannot import name x at {tmp_path}" in said
+    assert "broken_plugin.py:2). Correct that, or name another module" in said
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("no_such_package:build", "module 'no_such_package' cannot be imported"),
+        (f"{__name__}:bild", f"importing it failed (AttributeError: module '{__name__}' has no attribute 'bild'"),
+    ],
+)
+def test_a_builder_that_cannot_be_imported_is_named(place: str, reason: str) -> None:
+    register_environment(SlowPoleConfig, place)
+    with pytest.raises(ConfigError, match=re.escape(f"env.kind=slow_pole, made by {place}: {reason}")):
+        make_environment(SlowPoleConfig())
+
+
+@pytest.mark.parametrize("error", [KeyError("gravity"), SystemExit(3)])
+@pytest.mark.parametrize("make", [make_environment, describe_environment])
+def test_an_adapter_that_cannot_be_built_is_a_fault(make: Callable[[EnvConfig], object], error: BaseException) -> None:
+    def build(*_: object, **__: object) -> Environment:
+        raise error
+
+    register_environment(SlowPoleConfig, build)
+    what = re.escape(f"environment CartPole-v1 could not be made: {type(error).__name__}: {error} at {__file__}:")
+    with pytest.raises(EnvironmentFault, match=what):
+        make(SlowPoleConfig())
 
 
 def test_what_cannot_be_registered_is_refused() -> None:

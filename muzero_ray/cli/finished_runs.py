@@ -80,10 +80,10 @@ def _tell_of_cut(evaluation: Evaluation) -> None:
         print_error(f"warning: {note}")
 
 
-def evaluate(source: Run | Path, command: EvaluateCommand) -> tuple[Agent, Evaluation]:
-    """Play the games that `command` asks for with the weights of `source`; returns who played, and the score."""
+def evaluate(command: EvaluateCommand) -> tuple[Agent, Evaluation]:
+    """Play the games that `command` asks for; returns who played, and the score."""
     agent, evaluator = trained_evaluator(
-        source,
+        command.run,
         command.checkpoint,
         opponent=command.opponent,
         simulations=command.simulations,
@@ -98,7 +98,7 @@ def evaluate(source: Run | Path, command: EvaluateCommand) -> tuple[Agent, Evalu
 
 def evaluate_run(command: EvaluateCommand) -> None:
     """Print the score of a run; the last line is for programs."""
-    agent, evaluation = evaluate(command.run, command)
+    agent, evaluation = evaluate(command)
     if command.as_json:
         print_result(
             json.dumps(

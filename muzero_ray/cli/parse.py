@@ -139,9 +139,9 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     if loaded.changes:
         print_error(f"hint: {path}: {', '.join(loaded.changes)}")
     validate(Config, loaded.data, loaded.where)  # a broken file is reported as such, whatever the options say
-    goes_on = resume or name == "submit"
-    base = loaded.data if goes_on or not is_of_a_run(path) else _without_name(loaded.data)
-    data, places = merged(base, given), {**without_items(loaded.where, where), **where}
+    own = own_run(path, resume=resume) if name == "train" else {}  # a job's run has its folder on another machine
+    data = merged(merged(loaded.data, {"run": own}), given)
+    places = {**without_items(loaded.where, where), **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
         places["env", "id"] = "--game"
@@ -277,13 +277,13 @@ def run_label(path: Path) -> str:
     return path.resolve().parent.name if path.stem == "config" else path.stem
 
 
-def is_of_a_run(path: Path) -> bool:
-    """Whether `path` is the config.yaml that a run wrote into its own folder."""
-    layout = RunLayout(path.resolve().parent)
-    return path.name == CONFIG_FILE and (layout.metrics_file.is_file() or layout.checkpoints_folder.is_dir())
+def own_run(path: Path, *, resume: bool) -> dict[str, str | None]:
+    """Settings of `run` that replace those of `path`, if it is the config.yaml that a run wrote into its own folder.
 
-
-def _without_name(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The name in a run's own file is that run's: a new one that starts from the file gets a name of its own."""
-    run = data.get("run")
-    return {**data, "run": {key: value for key, value in run.items() if key != "name"}} if run else dict(data)
+    To go on with that run, they name its folder, which may have been moved. A new run gets a name of its own.
+    """
+    folder = path.resolve().parent
+    layout = RunLayout(folder)
+    if path.name != CONFIG_FILE or not (layout.metrics_file.is_file() or layout.checkpoints_folder.is_dir()):
+        return {}
+    return {"runs_dir": str(folder.parent), "name": folder.name} if resume else {"name": None}

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from muzero_ray.cli.commands import ResumeCommand, TrainCommand
-from muzero_ray.config.files import read_config
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import describe_finished, describe_limits, lift_spent_limits
 from muzero_ray.control.probe import probe
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import as_checkpoint_error
 from muzero_ray.printed import launch_line
-from muzero_ray.runs.callbacks import load_callbacks
+from muzero_ray.runs.callbacks import all_callbacks
 from muzero_ray.runs.checkpoint import Checkpoint, list_checkpoints
 from muzero_ray.runs.folder import hold_run, kept_if_used, make_run_folder, run_folder, set_aside
 from muzero_ray.runs.layout import RunLayout
 from muzero_ray.runs.lock import PATIENCE_SECONDS, RunLock
-from muzero_ray.runs.lost_games import check_games, open_resumed
+from muzero_ray.runs.lost_games import check_games, load_resumed
 from muzero_ray.runs.output import RunOutput
-from muzero_ray.runs.run_config import load_run_config
+from muzero_ray.runs.run_config import ConvertedConfig, convert_run_config
 from muzero_ray.standard_streams import print_result
 from muzero_ray.user_paths import check_new_folder
 
@@ -38,7 +37,7 @@ class RunStart(NamedTuple):
 
 @contextlib.contextmanager
 def started_run(command: TrainCommand, folder: Path, callbacks: Sequence[object] = ()) -> Iterator[RunStart | None]:
-    """A new run in `folder`; with `--resume` the one that is there. None if that one is finished, which is printed.
+    """A new run in `folder`; with `--resume` the one that is there. Prints that it is finished, and gives None, if so.
 
     callbacks: besides those that the settings name.
     """
@@ -46,45 +45,46 @@ def started_run(command: TrainCommand, folder: Path, callbacks: Sequence[object]
     if command.resume and folder.exists():
         with hold_run(folder, PATIENCE_SECONDS) as lock:
             if list_checkpoints(RunLayout(folder).checkpoints_folder):
-                yield _go_on(command.resumed(folder, load_run_config(folder)), folder, lock, callbacks)
+                made_with = convert_run_config(folder)
+                yield _go_on(command.resumed(folder, made_with.config), made_with, folder, lock, callbacks)
             else:
-                task = _probe(command.config)
+                task, told = _check(command.config, callbacks)
                 set_aside(folder)
-                yield _new(command.config, task, folder, lock, all_callbacks(command.config, callbacks))
+                yield _new(command.config, task, folder, lock, told)
         return
-    told = all_callbacks(command.config, callbacks)
-    task = _probe(command.config)
+    task, told = _check(command.config, callbacks)
     with make_run_folder(folder) as lock, kept_if_used(folder):
         yield _new(command.config, task, folder, lock, told)
 
 
 @contextlib.contextmanager
 def resumed_run(command: ResumeCommand) -> Iterator[RunStart | None]:
-    """A run that is there, from its newest good checkpoint. None if it is finished, which is printed."""
+    """A run that is there, from its newest good checkpoint. Prints that it is finished, and gives None, if so."""
     folder = run_folder(command.run)
     with hold_run(folder) as lock:
-        yield _go_on(command, folder, lock)
+        yield _go_on(command, convert_run_config(folder), folder, lock, ())
 
 
-def _probe(config: Config) -> TaskSpec:
-    """Before the run's folder is made or changed: an environment that cannot be built must leave no run behind."""
-    return probe(config, in_subprocess=not config.run.serial)
+def _check(config: Config, callbacks: Sequence[object]) -> tuple[TaskSpec, list[object]]:
+    """The task, and who is told of the run: what cannot be built must leave no run behind, and change none.
 
-
-def all_callbacks(config: Config, given: Sequence[object]) -> list[object]:
-    """Those that the settings name, and those given."""
-    return [*load_callbacks(config.run.callbacks), *given]
+    callbacks: besides those that the settings name.
+    """
+    told = all_callbacks(config.run.callbacks, callbacks)
+    return probe(config, in_subprocess=not config.run.serial), told
 
 
 def _new(config: Config, task: TaskSpec, folder: Path, lock: RunLock, callbacks: Sequence[object]) -> RunStart:
     return RunStart(config, task, RunOutput.create(config, folder, lock, callbacks), None)
 
 
-def _go_on(command: ResumeCommand, folder: Path, lock: RunLock, callbacks: Sequence[object] = ()) -> RunStart | None:
+def _go_on(
+    command: ResumeCommand, made_with: ConvertedConfig, folder: Path, lock: RunLock, callbacks: Sequence[object]
+) -> RunStart | None:
     """With the run in `folder`, which this process holds."""
-    _, config, checkpoint = open_resumed(command.run)
+    checkpoint = load_resumed(command.run)
     with as_checkpoint_error("the checkpoint's state.json"):
-        config = lift_spent_limits(command.extended(config), checkpoint.state["book"], command.limits)
+        config = lift_spent_limits(command.extended(made_with.config), checkpoint.state["book"], command.limits)
     if (finished := describe_finished(folder, config, checkpoint)) is not None:
         print_result(finished)
         return None
@@ -96,10 +96,9 @@ def _go_on(command: ResumeCommand, folder: Path, lock: RunLock, callbacks: Seque
         go_on=command.without_lost_games,
         remedy=f"Restore them from a backup, or go on without them: {without}",
     )
-    task = _probe(config)
-    converted = read_config(RunLayout(folder).config_file).changes
-    output = RunOutput.reopen(config, folder, checkpoint, lock, all_callbacks(config, callbacks))
-    if converted:
-        output.message(f"config.yaml was converted from an older version: {', '.join(converted)}")
+    task, told = _check(config, callbacks)
+    output = RunOutput.reopen(config, folder, checkpoint, lock, told)
+    if made_with.changes:
+        output.message(f"config.yaml was converted from an older version: {', '.join(made_with.changes)}")
     output.message(f"resuming at learner step {checkpoint.step}; the run ends at {describe_limits(config)}")
     return RunStart(config, task, output, checkpoint)

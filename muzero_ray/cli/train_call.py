@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from muzero_ray.cli.commands import TrainCommand
-from muzero_ray.cli.parse import is_of_a_run, run_label
+from muzero_ray.cli.parse import own_run, run_label
 from muzero_ray.config.files import load_config, preset_path
 from muzero_ray.config.schema import Config
+from muzero_ray.errors import ConfigError
 from muzero_ray.user_paths import check_run_name
 
 Source = Config | str | Path
@@ -20,26 +21,30 @@ FROM_PYTHON = "python"
 
 
 def file_of(source: str | Path) -> Path:
-    """The file of a preset, or the one that is named. ConfigError for neither."""
+    """The file of a preset, or the one that is named. Raises ConfigError for a name that is not a preset's."""
     path = Path(source)
     return path if isinstance(source, Path) or path.suffix in (".yaml", ".yml") else preset_path(source)
 
 
-def config_of(source: Source) -> Config:
-    """The settings that `source` holds. The name in a run's own file is that run's: it is left out."""
-    if isinstance(source, Config):
-        return source
+def config_of(source: str | Path, *, resume: bool = False) -> Config:
+    """The settings of a preset or a file; of a run's own file without the name, or with its folder (see `own_run`)."""
     path = file_of(source)
     config = load_config(path)
-    if not is_of_a_run(path):
-        return config
-    return config.model_copy(update={"run": config.run.model_copy(update={"name": None})})
+    return config.model_copy(update={"run": config.run.model_copy(update=own_run(path, resume=resume))})
 
 
 def train_call(source: Source, settings: Mapping[str, Any], *, resume: bool) -> TrainCommand:
     """As `launch.py train SOURCE` with an option for each of the `settings`, which are named with dots."""
-    config = config_of(source).override(settings)
+    if isinstance(source, Config):
+        config, label = source.override(settings), FROM_PYTHON
+        if resume and config.run.name is None:
+            raise ConfigError(
+                "resume=True: run.name is not set, and settings alone do not say which run to go on with. Set it, or "
+                "train with the config.yaml of that run in place of its settings"
+            )
+    else:
+        config = config_of(source, resume=resume).override(settings)
+        label = run_label(file_of(source))
     if config.run.name is not None:
         check_run_name(config.run.name, "run.name")
-    label = FROM_PYTHON if isinstance(source, Config) else run_label(file_of(source))
     return TrainCommand(config, None, label, resume)

@@ -20,6 +20,7 @@ from pydantic_core import InitErrorDetails
 from muzero_ray.config.base import FrozenConfig
 from muzero_ray.config.plugins import import_installed
 from muzero_ray.errors import ConfigError
+from muzero_ray.user_modules import imported
 
 Section = TypeVar("Section", bound="KindConfig")
 
@@ -52,7 +53,7 @@ class Kinds(Generic[Section]):
         return tuple(self._kinds)
 
     def find(self, name: object, *, installed: bool = True) -> Kind[Section] | None:
-        """None if there is no kind of that name. installed: installed plugins are looked for one that is not known."""
+        """None if there is no kind of that name. installed: import installed plugins first if the name is not known."""
         if not isinstance(name, str):
             return None
         if name not in self._kinds and installed:
@@ -68,8 +69,7 @@ class Kinds(Generic[Section]):
             )
         builder = kind.builder
         if isinstance(builder, str):
-            module, _, function = builder.partition(":")
-            builder = getattr(importlib.import_module(module), function)
+            builder = imported(lambda: _function(str(builder)), f"{self.section}.kind={name}, made by {builder}")
         found: Callable[..., Any] = builder
         return found
 
@@ -106,6 +106,11 @@ class Kinds(Generic[Section]):
         expected = " or ".join(repr(one) for one in self.names)
         details = InitErrorDetails(type="literal_error", loc=("kind",), input=name, ctx={"expected": expected})
         return ValidationError.from_exception_data(self.section, [details])
+
+
+def _function(place: str) -> Any:
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _is_plugin(kind: Kind[Any]) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from muzero_ray.errors import ConfigError
+from muzero_ray.user_modules import imported
 
 GROUP = "muzero_ray.plugins"
 """The group of entry points that installed packages name their module in."""
@@ -17,7 +17,7 @@ GROUP = "muzero_ray.plugins"
 def import_plugins(names: Iterable[str]) -> None:
     """Imports the packages that `run.plugins` names. Raises ConfigError for one that cannot be imported."""
     for name in names:
-        _imported(
+        imported(
             functools.partial(importlib.import_module, name),
             f"run.plugins={name}",
             "Where the run starts, and on each node, it must be installed, on PYTHONPATH, or beside launch.py",
@@ -29,16 +29,7 @@ def import_installed() -> None:
     """Imports what installed packages name in the group `muzero_ray.plugins`, once. Raises ConfigError as above."""
     for entry in entry_points(group=GROUP):
         package = entry.dist.name if entry.dist is not None else entry.value
-        _imported(entry.load, f"the installed plugin {entry.name} ({entry.value})", f"Repair or uninstall {package}")
-
-
-def _imported(load: Callable[[], object], what: str, remedy: str) -> None:
-    try:
-        load()
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever a module of somebody else raises
-        raise ConfigError(f"{what} cannot be imported ({type(error).__name__}: {error}). {remedy}") from error
+        imported(entry.load, f"the installed plugin {entry.name} ({entry.value})", f"Repair or uninstall {package}")
 
 
 def named_plugins(data: Mapping[str, Any]) -> tuple[str, ...]:

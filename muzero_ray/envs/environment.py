@@ -229,7 +229,7 @@ class CheckedEnvironment:
             self._left()
             raise EnvironmentFault(f"{self.where}: {error}") from error
         except (Exception, SystemExit) as error:
-            if hasattr(error, "ray_terminate_msg"):  # nothing of the environment's: this process was asked to end
+            if asked_to_end(error):
                 raise
             self._left()
             raise self._fault(f"{name} raised an exception", "none", f"{type(error).__name__}: {error}") from error
@@ -248,6 +248,11 @@ class CheckedEnvironment:
     def where(self) -> str:
         """Environment, seed and step, for messages."""
         return f"environment {self.spec.name} (seed {self._seed}, step {self._moves})"
+
+
+def asked_to_end(error: BaseException) -> bool:
+    """Whether Ray raised it to end this process: it is then nothing of the environment's."""
+    return hasattr(error, "ray_terminate_msg")
 
 
 def describe(value: Any) -> str:

@@ -27,6 +27,7 @@ from muzero_ray.envs.environment import BrokenContract, describe
 from muzero_ray.envs.observations import ObservationReader
 from muzero_ray.errors import ConfigError, EnvironmentFault
 from muzero_ray.types import Array, BoolArray, EnvSpec, EnvStep
+from muzero_ray.user_modules import imported, raised
 
 RESERVED = ("render_mode", "disable_env_checker")
 
@@ -187,19 +188,26 @@ def _make(name: str, kwargs: Mapping[str, Any], *, render: bool) -> gymnasium.En
         raise ConfigError(
             f"env.id={name} needs a package that is not installed: {_sentence(error)} {_remedy(spec)}"
         ) from error
-    except TypeError as error:
-        raise ConfigError(f"env.id={name} refused env.kwargs={dict(kwargs)}: {_sentence(error)}") from error
     except Exception as error:
-        raise EnvironmentFault(f"environment {name} could not be made: {type(error).__name__}: {error}") from error
+        if isinstance(error, TypeError) and (kwargs or not _is_from_within(error)):
+            raise ConfigError(f"env.id={name} refused env.kwargs={dict(kwargs)}: {_sentence(error)}") from error
+        # gymnasium raises a TypeError of a constructor once more
+        raise EnvironmentFault(f"environment {name} could not be made: {raised(error.__cause__ or error)}") from error
+
+
+def _is_from_within(error: TypeError) -> bool:
+    """Whether the constructor raised it. Otherwise calling it did, with arguments that it does not take."""
+    within = error.__cause__.__traceback__ if error.__cause__ is not None else None
+    return within is not None and within.tb_next is not None
 
 
 def _find(name: str) -> GymnasiumSpec:
     module, _, bare = name.rpartition(":")
+    if module:
+        imported(lambda: importlib.import_module(module), f"env.id={name}")
+    elif bare not in gymnasium.registry:
+        _register_plugins(bare)
     try:
-        if module:
-            importlib.import_module(module)
-        elif bare not in gymnasium.registry:
-            _register_plugins(bare)
         return gymnasium.spec(bare)
     except gymnasium.error.Error as error:
         near = difflib.get_close_matches(bare, list(gymnasium.registry), n=3, cutoff=0.5)
@@ -208,15 +216,6 @@ def _find(name: str) -> GymnasiumSpec:
             f"env.id={name} is not a registered gymnasium id: {_sentence(error)} {hint}. "
             "For an environment of your own write my_pkg:MyEnv-v0, where importing my_pkg registers MyEnv-v0"
         ) from error
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"env.id={name}: module {error.name!r} cannot be imported. "
-            "Install the package, or put its folder on PYTHONPATH"
-        ) from error
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"env.id={name}: importing {module} failed: {type(error).__name__}: {error}") from error
 
 
 def _register_plugins(bare: str) -> None:
@@ -228,11 +227,8 @@ def _register_plugins(bare: str) -> None:
     if bare.startswith("MinAtar/") and "MinAtar/Breakout-v1" not in gymnasium.registry:
         handlers = list(logging.root.handlers)
         try:
-            importlib.import_module("minatar.gym").register_envs()
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"env.id={bare} needs the package {error.name}. Install it: pip install 'muzero-ray[minatar]'"
-            ) from error
+            remedy = "Install it: pip install 'muzero-ray[minatar]'"
+            imported(lambda: importlib.import_module("minatar.gym"), f"env.id={bare}", remedy).register_envs()
         finally:
             # minatar.gym warns that seaborn is absent in a way that gives the root logger a handler; it is not needed.
             logging.root.handlers[:] = handlers

@@ -8,10 +8,11 @@ from typing import Any
 
 from muzero_ray.config.schema import EnvConfig, KwargValue
 from muzero_ray.envs.crash_note import CrashNote
-from muzero_ray.envs.environment import CheckedEnvironment, Environment
+from muzero_ray.envs.environment import CheckedEnvironment, Environment, asked_to_end
 from muzero_ray.envs.own_spaces import FrameSpaces, OwnSpaces
-from muzero_ray.errors import ConfigError, EnvironmentFault
+from muzero_ray.errors import ConfigError, EnvironmentFault, MuZeroRayError
 from muzero_ray.types import EnvSpec
+from muzero_ray.user_modules import raised
 
 
 def make_environment(
@@ -21,15 +22,23 @@ def make_environment(
 
     evaluation: play whole games, that is, without `atari.terminal_on_life_loss` and `opening_moves`. render: `render()`
     gives pictures. note: told of every call into it, from its making on.
-    Raises ConfigError if there is no such environment or it is of a kind that cannot be learnt here, EnvironmentFault
-    if it fails while being made.
+    Raises ConfigError if there is no such environment or if its spaces are not supported, EnvironmentFault if it fails
+    while being made.
     """
     if note is not None:
         note.enter("making it", None, 0)
     build = EnvConfig.kinds.builder(cfg.kind)
-    adapter: Environment = build(cfg, evaluation=evaluation, render=render)
-    if note is not None:
-        note.leave()
+    try:
+        adapter: Environment = build(cfg, evaluation=evaluation, render=render)
+    except MuZeroRayError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever an adapter of somebody else raises
+        if asked_to_end(error):
+            raise
+        raise EnvironmentFault(f"environment {cfg.id} could not be made: {raised(error)}") from error
+    finally:
+        if note is not None:
+            note.leave()
     return CheckedEnvironment(adapter, max_moves=cfg.max_moves, note=note)
 
 
@@ -38,10 +47,10 @@ def describe_environment(cfg: EnvConfig) -> tuple[EnvSpec, OwnSpaces]:
 
     Raises as `make_environment`.
     """
-    adapter: Any = EnvConfig.kinds.builder(cfg.kind)(cfg, evaluation=True, render=False)
-    adapter.close()
-    spaces: OwnSpaces = getattr(adapter, "spaces", None) or FrameSpaces(adapter.spec)
-    return adapter.spec, spaces
+    environment = make_environment(cfg, evaluation=True)
+    environment.close()
+    spaces: OwnSpaces = getattr(environment.inner, "spaces", None) or FrameSpaces(environment.spec)
+    return environment.spec, spaces
 
 
 def build_atari(cfg: EnvConfig, *, evaluation: bool, render: bool) -> Environment:  # noqa: ARG001 (it always can)

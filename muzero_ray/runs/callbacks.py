@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import traceback
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Literal
 
-from muzero_ray.errors import ConfigError, in_one_line
+from muzero_ray.errors import ConfigError
+from muzero_ray.user_modules import imported, raised
 
 Event = Literal["on_game", "on_metrics", "on_evaluation", "on_checkpoint"]
 EVENTS: tuple[Event, ...] = ("on_game", "on_metrics", "on_evaluation", "on_checkpoint")
@@ -45,12 +45,9 @@ class Callbacks:
         on_checkpoint(path)         the folder of a checkpoint that was just written
 
     They are called in the driver, between its other work: what takes long holds up the run. say: shows a message.
-    Raises ConfigError for an object that has none of the methods.
     """
 
     def __init__(self, callbacks: Sequence[object], say: Callable[[str], None]) -> None:
-        for callback in callbacks:
-            _check(callback)
         self._callbacks = list(callbacks)
         self._say = say
         self.stopped_by: str | None = None
@@ -71,33 +68,33 @@ class Callbacks:
             # It is the user's code: no failure of it, of whatever kind, may end the run.
             except (Exception, SystemExit) as error:
                 self._callbacks.remove(callback)
-                self._say(f"callback {name} failed ({_place(error)}). The run goes on without this callback")
+                self._say(f"callback {name} failed ({raised(error)}). The run goes on without this callback")
             else:
                 if answer is STOP:
                     self.stopped_by = f"{name} returned STOP"
 
 
-def load_callbacks(names: Sequence[str]) -> list[object]:
-    """An instance of each class, named `my_pkg.module:MyCallback`. ConfigError for what cannot be made."""
-    return [_load(name) for name in names]
+def all_callbacks(names: Sequence[str], given: Sequence[object]) -> list[object]:
+    """An instance of each class that is named, such as `my_pkg.module:MyCallback`, and the callbacks that are given.
+
+    Raises ConfigError for a class that cannot be made, and for an object that has none of the methods.
+    """
+    callbacks = [*map(_load, names), *given]
+    for callback in callbacks:
+        _check(callback)
+    return callbacks
 
 
 def _load(name: str) -> object:
+    what = f"run.callbacks={name}"
     module, _, kind = name.partition(":")
+    found = imported(lambda: importlib.import_module(module), what)
+    if not hasattr(found, kind):
+        raise ConfigError(f"{what}: module {module!r} has no attribute {kind!r}. Name a class that the module has")
     try:
-        made: object = getattr(importlib.import_module(module), kind)()
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"run.callbacks={name}: module {error.name!r} cannot be imported. Install the package, or put its folder "
-            "on PYTHONPATH"
-        ) from error
-    except AttributeError as error:
-        raise ConfigError(f"run.callbacks={name}: {in_one_line(error)}. Name a class that the module has") from error
-    except Exception as error:
-        raise ConfigError(
-            f"run.callbacks={name}: making it failed ({_place(error)}). It is called without arguments"
-        ) from error
-    _check(made)
+        made: object = getattr(found, kind)()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{what}: making it failed ({raised(error)}). It is called without arguments") from error
     return made
 
 
@@ -107,10 +104,3 @@ def _check(callback: object) -> None:
     if not any(callable(getattr(callback, event, None)) for event in EVENTS):
         name = type(callback).__name__
         raise ConfigError(f"callbacks: {name} has no method that could be called. Give it one of {', '.join(EVENTS)}")
-
-
-def _place(error: BaseException) -> str:
-    """The error and where it was raised, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {in_one_line(error)}{where}"

@@ -16,10 +16,9 @@ import safetensors.numpy
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import CheckpointError, as_checkpoint_error
 from muzero_ray.replay import checkpoint_arrays
-from muzero_ray.runs.checkpoint import Checkpoint
+from muzero_ray.runs.checkpoint import Checkpoint, load_checkpoint
 from muzero_ray.runs.files import parse_object, verify
 from muzero_ray.runs.replay_archive import ARRAYS_FILE, INDEX_FILE, join_shards, parse_chunk, shard_folder, split_shards
-from muzero_ray.runs.run import open_run
 from muzero_ray.runs.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
@@ -35,12 +34,12 @@ class _Shard(NamedTuple):
     kept: int = 0
 
 
-def open_resumed(path: Path) -> tuple[Path, Config, Checkpoint]:
-    """As `open_run`. If no checkpoint is good, that of the newest good weights, without its replay files."""
+def load_resumed(path: Path) -> Checkpoint:
+    """As `load_checkpoint`. If no checkpoint is good, that of the newest good weights, without its replay files."""
     try:
-        return open_run(path)
+        return load_checkpoint(path)
     except CheckpointError:
-        return open_run(path, read="learner")
+        return load_checkpoint(path, read="learner")
 
 
 def check_games(checkpoint: Checkpoint, replay_folder: Path, config: Config, *, go_on: bool, remedy: str) -> Checkpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from muzero_ray.config.files import without_unread
 from muzero_ray.config.plugins import import_plugins, named_plugins
@@ -20,14 +20,26 @@ CONFIG_COPY = "run_config.yaml"
 """In each checkpoint: the `config.yaml` of its run."""
 
 
+class ConvertedConfig(NamedTuple):
+    """changes: what was converted from an older version of the file, in words."""
+
+    config: Config
+    changes: tuple[str, ...]
+
+
 def load_run_config(folder: Path, *, plugins: bool = True) -> Config:
     """The `config.yaml` of a run: a setting that is not in it was not there yet, and means what was done without it.
 
     plugins: import those that it names; otherwise nothing is, and settings of theirs are left out.
     Where it cannot be used, the ConfigError names the newest copy of it.
     """
+    return convert_run_config(folder, plugins=plugins).config
+
+
+def convert_run_config(folder: Path, *, plugins: bool = True) -> ConvertedConfig:
+    """As `load_run_config`, and says what was converted."""
     try:
-        data, where, _ = convert(read_yaml(RunLayout(folder).config_file))
+        data, where, changes = convert(read_yaml(RunLayout(folder).config_file))
     except NewerVersion:
         raise  # so are the copies
     except ConfigError as error:
@@ -35,7 +47,7 @@ def load_run_config(folder: Path, *, plugins: bool = True) -> Config:
     if plugins:
         import_plugins(named_plugins(data))
     try:
-        return _checked(data, where, foreign=not plugins)
+        return ConvertedConfig(_checked(data, where, foreign=not plugins), changes)
     except ConfigError as error:
         raise _with_copy_hint(error, folder) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -179,3 +180,36 @@ def test_wrong_keyword_arguments(user_package: str) -> None:
         make_environment(EnvConfig(kwargs={"render_mode": "human"}))
     with pytest.raises(EnvironmentFault, match="environment their_games:Walk-v0 could not be made: ValueError"):
         make_environment(EnvConfig(id=f"{user_package}:Walk-v0", kwargs={"n": -1}))
+
+
+MISTAKES = """
+import gymnasium
+
+
+class Adds(gymnasium.Env):
+    def __init__(self):
+        1 + "1"
+
+
+class Needs(gymnasium.Env):
+    def __init__(self, size):
+        pass
+
+
+gymnasium.register("Adds-v0", Adds)
+gymnasium.register("Needs-v0", Needs)
+"""
+
+
+def test_an_error_of_the_users_own_is_told_from_a_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "with_mistakes.py").write_text(MISTAKES)
+    (tmp_path / "asks_wrongly.py").write_text("import gymnasium\ngymnasium.spec('Nothing-v0')\n")
+    with pytest.raises(ConfigError, match=r"asks_wrongly:Mine-v0: importing it failed \(NameNotFound: .* Correct that"):
+        make_environment(EnvConfig(id="asks_wrongly:Mine-v0"))
+    with pytest.raises(EnvironmentFault, match=r"could not be made: TypeError: unsupported .*with_mistakes\.py:7$"):
+        make_environment(EnvConfig(id="with_mistakes:Adds-v0"))
+    with pytest.raises(ConfigError, match=r"refused env\.kwargs=\{\}: .* missing 1 required .* 'size'"):
+        make_environment(EnvConfig(id="with_mistakes:Needs-v0"))
+    for name in ("Adds-v0", "Needs-v0"):
+        del gymnasium.registry[name]
