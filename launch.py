@@ -172,8 +172,10 @@ def ray_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Ch
 def serial_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
     """The same parts in this process."""
     from muzero_ray.control.serial import SerialRunner
+    from muzero_ray.envs.chance import generators_kept
 
-    yield SerialRunner(config, task, output, checkpoint)
+    with generators_kept():
+        yield SerialRunner(config, task, output, checkpoint)
 
 
 def run(

@@ -1,7 +1,7 @@
 """Be told what happens in a run, and end it at a score: `python examples/callbacks.py`.
 
-From the command line, in a folder from which this module can be imported:
-`python launch.py train cartpole --run.callbacks callbacks:StopAtScore`.
+From the command line: `python launch.py train cartpole --run.callbacks examples.callbacks:StopAtScore`. Modules are
+found beside launch.py and on PYTHONPATH.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Act in a loop of one's own, and look into the search: `python examples/own_loop.py runs/NAME`.
 
-The run may be of any environment of gymnasium with one player; nothing but its folder is needed.
+The run may be of any environment of gymnasium; nothing but its folder is needed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ import muzero_ray as mz
 def main(run: mz.Run, moves: int = 20) -> None:
     """Play `moves` moves, and say for each what the agent expects of it."""
     agent = mz.Agent.load(run, checkpoint="last", simulations=50)
-    env = gymnasium.make(run.config.env.id)
+    settings = run.config.to_dict()["env"]
+    env = gymnasium.make(settings["id"], **settings["kwargs"])
     observation, info = env.reset(seed=0)
     agent.reset()
+    frames = []
     for move in range(moves):
-        plan = agent.plan([observation])
-        action = agent.act(observation, info.get("action_mask"))
+        # `act` keeps the frames by itself; `plan` is given them, the newest last.
+        frames = [*frames, observation][-settings["frame_stack"] :]
+        legal = info.get("action_mask")
+        plan = agent.plan([frames], None if legal is None else [legal])
+        action = agent.act(observation, legal)
         tried = np.flatnonzero(plan.visits[0])
         print(
             f"move {move}: action {action}; value {plan.values[0]:.2f}, without a search {plan.network_values[0]:.2f}"

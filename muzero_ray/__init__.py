@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from muzero_ray.caches import make_cache_writable
+
 if TYPE_CHECKING:
     from muzero_ray.agent import Agent
     from muzero_ray.api import evaluate, load_config, train
@@ -52,7 +54,8 @@ _PLACES = {
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_PLACES[name]), name)
+    with make_cache_writable():
+        value = globals()[name] = getattr(import_module(_PLACES[name]), name)
     return value
 
 

@@ -12,6 +12,7 @@ import torch
 
 from muzero_ray.acting.build import build_planner
 from muzero_ray.acting.frame_stacker import FrameStacker
+from muzero_ray.caches import make_cache_writable
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.own_spaces import OwnSpaces
 from muzero_ray.envs.registry import describe_environment
@@ -116,6 +117,7 @@ class Agent:
         return cls.of(config, found, device=device, engine=engine, seed=seed)
 
     @classmethod
+    @make_cache_writable()
     def of(
         cls, config: Config, checkpoint: Checkpoint, *, device: str = "auto", engine: EngineName = "auto", seed: int = 0
     ) -> Agent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,24 +19,29 @@ CACHE_VARIABLE = "XDG_CACHE_HOME"
 def make_cache_writable() -> Iterator[None]:
     """In this context the user's cache folder can be written to, by this process and those it starts.
 
-    Where it cannot be (a container under any user id has no home), a private temporary folder stands in; it is removed
-    at the end. For a user who has no home at all it is the home, too. Must be entered before numba is imported. Raises
-    ConfigError if there is no temporary folder either.
+    Where it cannot be (a container under any user id has no home), a private temporary folder stands in. For a user who
+    has no home at all it is the home, too. Must be entered before numba is imported. Raises ConfigError if there is no
+    temporary folder either.
     """
     if is_writable(user_cache()):
         yield
         return
     names = [CACHE_VARIABLE] if has_home() else [CACHE_VARIABLE, "HOME"]
     before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(_stand_in().path)))
     try:
-        with PrivateFolder() as folder:
-            os.environ.update(dict.fromkeys(names, str(folder)))
-            yield
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@functools.cache
+def _stand_in() -> PrivateFolder:
+    """Removed with this process, not before: numba goes on writing where it could write when it was imported."""
+    return PrivateFolder()
 
 
 def has_home() -> bool:

@@ -200,13 +200,44 @@ def test_an_interrupt_writes_a_checkpoint_and_the_program_goes_on(tmp_path: Path
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]  # noqa: NPY002
 
 
-def test_a_run_in_another_thread(tmp_path: Path) -> None:
+class ActsBeside:
+    """Does what threads beside the run may do meanwhile, and what they may not."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings | {"run.name": "second"}
+        self.refusal = ""
+
+    def on_checkpoint(self, path: Path) -> None:
+        assert path.is_dir()
+        os.environ["SET_BESIDE"] = "new"
+        os.environ.pop("REMOVED_BESIDE")
+        os.environ.setdefault("WANDB_DATA_DIR", "as W&B's thread sets it")
+        with pytest.raises(ConfigError) as caught:
+            mz.train("cartpole", self.settings, serial=True)
+        self.refusal = str(caught.value)
+
+
+def test_a_run_in_another_thread_changes_nothing_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_DATA_DIR", "SET_BESIDE"):
+        monkeypatch.setenv(name, "old")  # put back after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("REMOVED_BESIDE", "old")
     ended: list[mz.Run] = []
     small = small_settings(tmp_path) | {"run.learner_steps": 5}
-    thread = threading.Thread(target=lambda: ended.append(mz.train("cartpole", small, serial=True)))
+    beside, drawn = ActsBeside(small), random.getstate()
+
+    def train() -> None:
+        ended.append(mz.train("cartpole", small, serial=True, callbacks=[beside]))
+
+    thread = threading.Thread(target=train)
     thread.start()
     thread.join()
     assert ended[0].steps() == [5]
+    assert os.environ["SET_BESIDE"] == "new"
+    assert not {"REMOVED_BESIDE", "WANDB_DATA_DIR"} & os.environ.keys()
+    assert random.getstate() != drawn  # nobody draws again what was drawn meanwhile
+    assert "a run is going on in this process already" in beside.refusal
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +275,9 @@ def test_a_ray_that_asks_for_no_token_is_not_used(tmp_path: Path, monkeypatch: p
 
 
 SCRIPT = """
+import gc
+import os
+
 import muzero_ray as mz
 
 class Games:
@@ -255,9 +289,11 @@ class Games:
     def on_checkpoint(self, path):
         return mz.STOP if self.seen else None
 
-games = Games()
+games, variables = Games(), dict(os.environ)
 run = mz.train("cartpole", SETTINGS, callbacks=[games])
 assert games.seen > 0
+assert dict(os.environ) == variables
+assert gc.get_freeze_count() == 0
 agent = mz.Agent.load(run)
 print("acts:", agent.act([0.0, 0.0, 0.0, 0.0]))
 """

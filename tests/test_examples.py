@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import muzero_ray as mz
@@ -57,6 +59,45 @@ def test_callbacks_end_a_run_at_a_score(tmp_path: Path, capsys: pytest.CaptureFi
     run = example("callbacks").main(small_settings(tmp_path), score=1.0)
     assert run.steps() == [20]
     assert "StopAtScore.on_evaluation returned STOP" in capsys.readouterr().out
+
+
+def test_the_command_for_callbacks_is_executed_as_it_is_written(tmp_path: Path) -> None:
+    text = example("callbacks").__doc__
+    (words,) = (span.split() for span in re.findall(r"`(python launch\.py [^`]+)`", text))
+    small = "--serial --iterations 2 --replay.min-size 16 --learner.batch-size 4 --evaluation.final-episodes 1"
+    own = (
+        f"--run.wandb disabled --evaluation.video False --actors.rollout-steps 10 --runs-dir {tmp_path} --run.name run"
+    )
+    answer = subprocess.run(
+        [sys.executable, *words[1:], *small.split(), *own.split()],
+        cwd=EXAMPLES.parent,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert mz.Run(tmp_path / "run").config.run.callbacks == ("examples.callbacks:StopAtScore",)
+
+
+def test_a_loop_of_ones_own_for_masks_stacks_and_keywords(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The environment refuses an action that is not legal. The last plan sees what `act` has stacked."""
+    env = {"env.id": "tests.depot_environment:Depot-v0", "env.frame_stack": 3, "env.kwargs": {"lots": 3, "capacity": 5}}
+    small = small_settings(tmp_path) | env | {"run.learner_steps": 3, "evaluation.final_episodes": 1}
+    run = mz.train("cartpole", small, serial=True)
+    plans, acts = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        search = mz.Agent._search
+
+        def recorded(agent: mz.Agent, stacked: Any, *rest: Any) -> Any:
+            (acts if stacked is agent._stacker.stacked else plans).append(stacked.copy())
+            return search(agent, stacked, *rest)
+
+        patch.setattr(mz.Agent, "_search", recorded)
+        example("own_loop").main(run, moves=8)
+    assert "move 7: action" in capsys.readouterr().out
+    np.testing.assert_array_equal(plans, acts)
+    assert np.shape(plans) == (8, 1, 15)
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from muzero_ray import caches, launch
+from muzero_ray import launch
 from muzero_ray.config.kinds import fields_of, kinds_of
 from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import leaf_paths
@@ -200,28 +199,6 @@ def test_a_deleted_current_directory(tmp_path: Path) -> None:
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error: the current directory is gone")
-
-
-# --- caches --------------------------------------------------------------------------------------------------------
-
-
-def test_a_cache_that_can_be_written_to_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "yet"))
-    with caches.make_cache_writable():
-        assert os.environ["XDG_CACHE_HOME"] == str(tmp_path / "not" / "yet")
-    assert not (tmp_path / "not").exists()
-
-
-def test_another_cache_is_private_and_goes_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/dev/null")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with caches.make_cache_writable():
-        folder = Path(os.environ["XDG_CACHE_HOME"])
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert (folder.parent, os.environ["HOME"]) == (tmp_path, "/dev/null")
-    assert "XDG_CACHE_HOME" not in os.environ
-    assert list(tmp_path.iterdir()) == []
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------

@@ -107,9 +107,7 @@ class Config(FrozenConfig):
             place: Any = data
             for section in sections:
                 if not isinstance(place := place.get(section), dict):
-                    raise ConfigError(
-                        f"{name}: there is no such setting. {nearest(name, map(dotted, leaf_paths(Config)))}"
-                    )
+                    raise ConfigError(f"{name}: unknown setting. {nearest(name, map(dotted, leaf_paths(Config)))}")
             if isinstance(place.get(key), dict) and key != "kwargs":
                 example = f"{name}.{next(iter(place[key]))}"
                 raise ConfigError(f"{name}: is a section. Name one of its settings, such as {example}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,21 @@ def seed_generators(*key: int | str) -> None:
     random.seed(python)
     np.random.seed(numpy)  # noqa: NPY002 - the very generator that such environments use
     torch.manual_seed(of_torch)
+
+
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """The global generators are at the end of the block as they were at its beginning.
+
+    Not in another thread than the main one: the threads beside it have drawn from them meanwhile, and would draw the
+    same numbers again.
+    """
+    outside = _state()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            _set_state(outside)
 
 
 class OwnChance:

@@ -9,7 +9,9 @@ Any number of rows. Scalars are in env units: what decodes the supports is part 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.errors import ConfigError, MuZeroRayError, in_one_line
 from muzero_ray.networks.model import MuZeroNetwork
 from muzero_ray.types import Array
 
@@ -78,25 +80,35 @@ def export_onnx(
     observation_dtype: str,
     about: Mapping[str, Any],
 ) -> None:
-    """Write the files into `folder`, which is made if missing, and check each with onnxruntime.
+    """Write the files into `folder`, which is made if missing, once onnxruntime computes what the network does.
 
     observation_shape: stacked. about: what the description says besides the inputs and outputs. Raises ConfigError if a
-    package is missing, MuZeroRayError if a file computes something else than the network or cannot be written.
+    package is missing, MuZeroRayError if the network cannot be exported, if onnxruntime computes something else, or if
+    the folder cannot be written to.
     """
     runtime = _onnxruntime()
     network = network.eval()
     parts = _parts(network, _observations(3, observation_shape, observation_dtype))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in parts:
-            _write(part, folder / f"{part.name}.onnx")
-        description = {**about, "functions": {part.name: _described(part) for part in parts}}
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    except OSError as error:
-        raise MuZeroRayError(f"{folder} cannot be written ({error.strerror or error}). Name another folder") from error
+    files = {f"{part.name}.onnx": _exported(part) for part in parts}
+    sessions = {name: _session(runtime, name, content) for name, content in files.items()}
     for rows in (1, 5):
         for part in _parts(network, _observations(rows, observation_shape, observation_dtype)):
-            _check(part, folder / f"{part.name}.onnx", runtime)
+            _check(part, sessions[f"{part.name}.onnx"])
+    description = {**about, "functions": {part.name: _described(part) for part in parts}}
+    _write({**files, DESCRIPTION: f"{json.dumps(description, indent=2)}\n".encode()}, folder)
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    """All of them, or none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        for name in files:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+        raise MuZeroRayError(f"{folder} cannot be written ({error.strerror or error}). Name another folder") from error
 
 
 def _parts(network: MuZeroNetwork, observations: torch.Tensor) -> tuple[Part, Part, Part]:
@@ -118,20 +130,38 @@ def _observations(rows: int, shape: tuple[int, ...], dtype: str) -> torch.Tensor
     return torch.from_numpy(rng.normal(size=(rows, *shape)).astype(np.float32))
 
 
-def _write(part: Part, path: Path) -> None:
+def _exported(part: Part) -> bytes:
     names = [*part.arguments, *part.outputs]
-    with warnings.catch_warnings():
-        # The older exporter takes a second where the newer one takes half a minute, and says that it is older.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            part.module,
-            tuple(part.arguments.values()),
-            str(path),
-            input_names=list(part.arguments),
-            output_names=list(part.outputs),
-            dynamic_axes={name: {0: "rows"} for name in names},
-            dynamo=False,
-        )
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            file = Path(folder, part.name)
+            # The older exporter takes a second where the newer one takes half a minute, and says that it is older.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                part.module,
+                tuple(part.arguments.values()),
+                str(file),
+                input_names=list(part.arguments),
+                output_names=list(part.outputs),
+                dynamic_axes={name: {0: "rows"} for name in names},
+                dynamo=False,
+            )
+            return file.read_bytes()
+    except Exception as error:  # whatever torch, or a network of a user's package, raises
+        raise MuZeroRayError(
+            f"{part.name} of this network cannot be exported ({type(error).__name__}: {in_one_line(error)}). Build it "
+            "from what torch.onnx supports, or try another version of torch"
+        ) from error
+
+
+def _session(runtime: ModuleType, name: str, content: bytes) -> Any:
+    try:
+        return runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own kinds, which have no common base
+        raise MuZeroRayError(
+            f"{name}: onnxruntime does not read what torch exports ({in_one_line(error)}). Try other versions of "
+            "torch, onnx and onnxruntime"
+        ) from error
 
 
 def _results(part: Part) -> dict[str, Array]:
@@ -152,16 +182,19 @@ def _described(part: Part) -> dict[str, Any]:
     }
 
 
-def _check(part: Part, path: Path, runtime: ModuleType) -> None:
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def _check(part: Part, session: Any) -> None:
     found = session.run(list(part.outputs), {name: tensor.numpy() for name, tensor in part.arguments.items()})
     for (name, expected), got in zip(_results(part).items(), found, strict=True):
-        worst = float(np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected))))
-        if got.shape != expected.shape or not worst <= TOLERANCE:
-            raise MuZeroRayError(
-                f"{path}: onnxruntime computes another {name} than the network (difference {worst:.2g}, at most "
-                f"{TOLERANCE:g}). Do not use the file; try other versions of torch and onnx"
-            )
+        if got.shape != expected.shape:
+            difference = f"shape {got.shape} in place of {expected.shape}"
+        elif (worst := float(np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected))))) <= TOLERANCE:
+            continue
+        else:
+            difference = f"difference {worst:.2g}, at most {TOLERANCE:g}"
+        raise MuZeroRayError(
+            f"{part.name}.onnx: onnxruntime computes another {name} than the network ({difference}). Nothing was "
+            "written; try other versions of torch, onnx and onnxruntime"
+        )
 
 
 def _onnxruntime() -> ModuleType:

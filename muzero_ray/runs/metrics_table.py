@@ -65,8 +65,4 @@ class MetricsTable(Mapping[str, Array]):
 
 def read_metrics(path: Path) -> MetricsTable:
     """The good rows of a run's metrics file; a warning names the others. CheckpointError if it cannot be read."""
-    file = SideFile(path, row_problem)
-    table = MetricsTable([line.entry for line in file])
-    if file.problems:
-        logger.warning("%s is damaged: %s. These lines are left out", path, file.trouble())
-    return table
+    return MetricsTable(SideFile(path, row_problem).entries())

@@ -55,9 +55,9 @@ class Run(RunLayout):
     def scores(self) -> list[dict[str, Any]]:
         """Every evaluation so far, each with the protocol it was made under; `kind` is evaluation, final or random.
 
-        CheckpointError if the file cannot be read; a line that is damaged is left out.
+        CheckpointError if the file cannot be read; lines that are damaged are left out, and a warning names them.
         """
-        return [line.entry for line in SideFile(self.scores_file, score_problem)]
+        return SideFile(self.scores_file, score_problem).entries()
 
     def steps(self) -> list[int]:
         """Learner steps of the checkpoints that are kept, the newest first."""

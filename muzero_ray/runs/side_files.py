@@ -82,6 +82,13 @@ class SideFile:
             return {}, "is not a JSON object of a few levels"
         return entry, self._check(entry)
 
+    def entries(self) -> list[dict[str, Any]]:
+        """Those of the good lines. A warning names the others."""
+        entries = [line.entry for line in self]
+        if self.problems:
+            logger.warning("%s is damaged: %s. These lines are left out", self.path, self.trouble())
+        return entries
+
     def trouble(self) -> str:
         """The problems in words, those of the first lines by name."""
         more = len(self.problems) - _NAMED

@@ -196,8 +196,8 @@ def test_override_sets_dotted_names_and_leaves_the_rest() -> None:
     [
         ({"learner.lrr": 1e-3}, r"learner\.lrr: unknown key.* Did you mean learner\.lr\?"),
         ({"lr": 1e-3}, r"lr: unknown key.* Did you mean learner\.lr\?"),
-        ({"lerner.lr": 1e-3}, r"lerner\.lr: there is no such setting\. Did you mean learner\.lr\?"),
-        ({"learner.lr.final": 1e-3}, r"learner\.lr\.final: there is no such setting"),
+        ({"lerner.lr": 1e-3}, r"lerner\.lr: unknown setting\. Did you mean learner\.lr\?"),
+        ({"learner.lr.final": 1e-3}, r"learner\.lr\.final: unknown setting"),
         ({"learner": {"lr": 1e-3}}, r"learner: is a section\. Name one of its settings, such as learner\.\w+"),
         ({"learner.lr": "fast"}, r"learner\.lr: must be a number \(got 'fast'\)"),
         ({"replay.min_size": 2_000_000_000}, r"replay\.min_size=2000000000"),

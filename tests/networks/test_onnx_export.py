@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.inference.torch_engine import TorchEngine
@@ -70,18 +74,87 @@ def test_onnxruntime_computes_what_the_engine_computes(task: str, tmp_path: Path
     np.testing.assert_allclose(call("f", hidden=moved["next_hidden"])["value"], after.value, rtol=1e-3, atol=1e-3)
 
 
-def test_a_file_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
-    write = onnx_export._write
+def changed(monkeypatch: pytest.MonkeyPatch, make: Callable[[onnx_export.Part], nn.Module]) -> None:
+    """What is exported as h is another module."""
+    exported = onnx_export._exported
+    monkeypatch.setattr(
+        onnx_export,
+        "_exported",
+        lambda part: exported(part._replace(module=make(part) if part.name == "h" else part.module)),
+    )
+
+
+class FirstRow(nn.Module):
+    """Another shape of what it answers, which would broadcast to the right one."""
+
+    def __init__(self, part: onnx_export.Part) -> None:
+        super().__init__()
+        self.module = part.module
+
+    def forward(self, *given: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.module(*given)
+        return answer[:1]
+
+
+class OfNumpy(nn.Module):
+    """A network of a user's that torch cannot export."""
+
+    def __init__(self, part: onnx_export.Part) -> None:
+        super().__init__()
+        self.name = part.name
+
+    def forward(self, *given: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(given[0])
+
+
+def with_other_weights(part: onnx_export.Part) -> nn.Module:
     other = network("cartpole")
     other.load_state_dict({name: tensor + 0.1 for name, tensor in other.state_dict().items()})
+    return type(part.module)(other)
 
-    def write_another(part: onnx_export.Part, path: Path) -> None:
-        write(part._replace(module=type(part.module)(other)), path)
 
-    monkeypatch.setattr(onnx_export, "_write", write_another)
-    with pytest.raises(MuZeroRayError, match=r"h\.onnx: onnxruntime computes another hidden than the network"):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            with_other_weights,
+            r"h\.onnx: onnxruntime computes another hidden than the network \(difference [\d.]+, at most",
+        ),
+        (FirstRow, r"h\.onnx: .* another hidden than the network \(shape \(1, 16\) in place of \(5, 16\)\)"),
+        (OfNumpy, r"h of this network cannot be exported \(UnsupportedOperatorError: .* Build it from"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_and_nothing_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[onnx_export.Part], nn.Module], message: str
+) -> None:
+    pytest.importorskip("onnxruntime")
+    changed(monkeypatch, make)
+    with pytest.raises(MuZeroRayError, match=message):
+        export("cartpole", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_onnxruntime_does_not_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx_export, "_exported", lambda _: b"not a model")
+    with pytest.raises(MuZeroRayError, match=r"h\.onnx: onnxruntime does not read what torch exports"):
+        export("cartpole", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_fills_up_leaves_no_part_of_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "f.onnx":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(MuZeroRayError, match=r"cannot be written \(No space left on device\)\. Name another"):
         export("cartpole", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,16 @@ def test_metrics_are_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert table.to_pandas().equals(frame)
 
 
+def test_scores_that_are_damaged_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = {"kind": "final", "learner_step": 9}
+    lines = [json.dumps(good), json.dumps({"kind": "final"}), '{"kind": "fi']
+    path = tmp_path / "scores.jsonl"
+    path.write_text("\n".join(lines))
+    assert Run(tmp_path).scores() == [good]
+    expected = "line 2 has no whole number as learner_step, line 3 is cut off. These lines are left out"
+    assert caplog.messages == [f"{path} is damaged: {expected}"]
+
+
 def test_a_run_without_rows_has_empty_columns(tmp_path: Path) -> None:
     assert {name: len(column) for name, column in Run(tmp_path).metrics().items()} == {
         "env_steps": 0,
