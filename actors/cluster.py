@@ -54,7 +54,7 @@ LEAST_STORE_BYTES = 80 << 20
 
 
 _folders: list[PrivateFolder] = []
-"""Of the private Ray of this process: the only one, as Ray itself is there once in a process."""
+"""The folders of this process's private Ray. It has one at most, as Ray itself is there once in a process."""
 
 
 @contextlib.contextmanager

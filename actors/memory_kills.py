@@ -26,7 +26,7 @@ class MemoryKills:
 
 
 def kills() -> int:
-    """Of this process's control group and those above it (v2, v1), or of the machine if they do not tell."""
+    """Kills for memory in this process's control group and those above it (v2, v1), or else on the machine."""
     counts = [count for file in _event_files() if (count := _count(file)) is not None]
     return max(counts) if counts else _count(VMSTAT) or 0
 

@@ -39,7 +39,7 @@ def dead_processes() -> list[str]:
 
 
 def raylet_pids() -> list[int]:
-    """Of a private Ray."""
+    """Process ids of the raylets of a private Ray."""
     node = _worker._global_node
     return [info.process.pid for info in node.all_processes.get("raylet", [])] if node is not None else []
 

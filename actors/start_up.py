@@ -15,7 +15,7 @@ START_SECONDS = 600.0
 """With a private Ray, the time within which replay, the learner and one self-play actor must have started."""
 
 READ_BYTES = 64 << 10
-"""Of the end of a log."""
+"""How much of the end of a log is read."""
 
 _BY_RAY = re.compile(r"\[\d{4}-\d\d-\d\d [\d:,]+ \w \d+ \d+\] \(\w+\) [\w.]+:\d+: (.*)")
 """A line that Ray itself wrote."""

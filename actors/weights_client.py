@@ -39,7 +39,7 @@ class WeightsClient(Generic[Prepared]):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self._job: Future[Prepared | None] | None = None
         self.version: WeightsVersion | None = None
-        """Of the newest weights that were prepared."""
+        """The version of the newest weights that were prepared."""
 
     def fetch(self) -> Prepared | None:
         """Wait for the newest weights; None if they are known already. Raises if none were ever published."""

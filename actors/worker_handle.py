@@ -74,7 +74,7 @@ class WorkerHandle:
     failures: int = 0
     """Deaths since its last useful answer. Starting a replacement does not count as an answer."""
     in_environment: int = 0
-    """Of those deaths, how many were an environment's doing: its process was in a call into one, or held too much."""
+    """How many of those deaths were an environment's doing: its process was in a call into one, or held too much."""
     blocked: int = 0
     """Calls since then that failed because another process died."""
     retry_at: float = 0.0
@@ -82,9 +82,9 @@ class WorkerHandle:
     answered: float | None = None
     """Monotonic time of its last answer."""
     identity: str | None = None
-    """Of a service: which process answered last."""
+    """Which process of a service answered last."""
     rolled_back: bool = False
-    """Of the learner: whether it was set back to the last checkpoint, and not for dying."""
+    """Whether the learner was set back to the last checkpoint, and not for dying."""
     fresh: bool = True
     """Its process holds nothing yet but what its constructor was given."""
     ready: ray.ObjectRef[Any] | None = field(init=False)

@@ -47,7 +47,7 @@ VARIANTS = {
 
 
 def options_of(name: str, samples_per_insert: float) -> list[str]:
-    """Of `launch.py train`, for a name of `VARIANTS`."""
+    """The options of `launch.py train`, for a name of `VARIANTS`."""
     return VARIANTS[name].format(half=samples_per_insert / 2, twice=samples_per_insert * 2).split()
 
 

@@ -26,7 +26,7 @@ MOVES = (1, 2, 3, 5)
 """For how long an action is held."""
 
 DRAWS = 4
-"""Of chance; even, so that they have halves."""
+"""How many times chance is drawn; even, so that there are halves."""
 
 ASKED, RANDOM = 0.25, 0.1
 """Share of the positions of a game that is taken, and of its moves that are random."""
@@ -171,7 +171,7 @@ def _batches(array: Array) -> Iterator[Array]:
 
 
 def _differences(values: FloatArray) -> FloatArray:
-    """Of actions, `[N, A]`, from their mean."""
+    """How far the values of actions, `[N, A]`, are from their mean."""
     out: FloatArray = values - values.mean(axis=1, keepdims=True)
     return out
 

@@ -164,7 +164,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that matter here, where installed."""
+    """Versions of Python and of the packages that matter here, where installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

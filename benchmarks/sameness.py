@@ -42,7 +42,7 @@ OPTIONS = {
     "evaluation.final_episodes": "2",
     "evaluation.video": "False",
 }
-"""Of every run, over its preset: few evaluations and many rows. By today's names."""
+"""Settings of every run over those of its preset, by today's names: few evaluations and many rows."""
 
 PLACES = ("run.name", "run.runs_dir")
 """Settings in which two runs always differ."""

@@ -19,10 +19,10 @@ from muzero_ray.training.results import TrainResult
 from muzero_ray.types import Array, Batch, FloatArray, IntArray, NetworkOutput
 
 NETWORK_SECONDS = 0.04
-"""Of each call of the network that acts."""
+"""How long each call of the network that acts takes."""
 
 UPDATE_SECONDS = 0.1
-"""Of each update of the learner."""
+"""How long each update of the learner takes."""
 
 
 class SleepingEngine(HostLatents):

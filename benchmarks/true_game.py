@@ -17,7 +17,7 @@ from muzero_ray.inference.host_latents import HostLatents
 from muzero_ray.types import Array, IntArray, NetworkOutput
 
 SEED = 1_000
-"""Of the first game; the others follow."""
+"""The seed of the first game; the others follow."""
 
 Games = Sequence[CheckedEnvironment]
 

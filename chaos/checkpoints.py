@@ -135,7 +135,7 @@ def restore(folder: Path, task: TaskSpec) -> tuple[int, str]:
 
 @dataclass
 class Verdict:
-    """Of one mutated run. problem: what broke the bar, or None."""
+    """What became of one mutated run. problem: what broke the bar, or None."""
 
     what: str
     result: str
@@ -170,7 +170,7 @@ def judge(original: Original, mutation: Mutation, rng: random.Random, folder: Pa
 
 
 def verdicts(mutations: list[Mutation], folder: Path, limit: float = LIMIT) -> list[Verdict]:
-    """Of each mutation, on a copy of its own of one original, within `limit` seconds. Prints nothing."""
+    """The verdict on each mutation, on a copy of its own of one original, within `limit` seconds. Prints nothing."""
     logging.disable(logging.WARNING)  # every skipped checkpoint is a warning
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -37,10 +37,10 @@ while True:
 SETUP_SECONDS = 180.0
 
 STARTS = 6
-"""Of Ray on a host, until it is given up."""
+"""How often Ray is started on a host before it is given up."""
 
 CPUS, HEAD_CPUS = 2, 1
-"""Of a host that joins, places for two self-play actors; of the head, for one beside learner and evaluator."""
+"""A host that joins has places for two self-play actors, the head for one beside learner and evaluator."""
 
 OPTIONS = (
     *("--run.wandb", "disabled", "--minutes", 600, "--iterations", 10**8, "--run.checkpoint-steps", 200),
@@ -50,10 +50,10 @@ OPTIONS = (
     *("--replay.segment-length", 20, "--learner.td-steps", 5),
     *("--evaluation.interval-steps", 10**8, "--evaluation.final-episodes", 2),
 )
-"""Of the run. One place for self-play is free while all hosts are there, and one actor waits for a place without one of
-them: of what a lost host held, something starts elsewhere at once, and something on the next host that joins. There is
-room for all games, so what is missing in the end was lost. Self-play never waits for the learner, and pushes often: at
-any moment something is on its way to replay.
+"""Options of the run. One place for self-play is free while all hosts are there, and one actor waits for a place
+without one of them: of what a lost host held, something starts elsewhere at once, and something on the next host that
+joins. There is room for all games, so what is missing in the end was lost. Self-play never waits for the learner, and
+pushes often: at any moment something is on its way to replay.
 """
 
 
@@ -77,7 +77,7 @@ class Cluster:
         return path
 
     def environment(self, token: Path | None, *, mode: bool = True) -> dict[str, str]:
-        """Of a program on a host that has this token. mode: it knows that tokens are asked for."""
+        """Variables of a program on a host that has this token. mode: it knows that tokens are asked for."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
         ray |= {"RAY_AUTH_MODE": "token"} if mode else {}

@@ -149,7 +149,7 @@ class Job:
 
 
 def pid_of(kind: Kind) -> int:
-    """Of the one process of this program that does it, whatever it is busy with. Broken if there is none."""
+    """The id of the one process of this program that does it, whatever it is busy with. Broken if there is none."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error, IndexError):
             title = process.cmdline()[0]

@@ -41,7 +41,7 @@ RECENT = 9
 throughput of the first kills is not that of the last."""
 
 KEPT_SHARE = 0.9
-"""Of what the same job without kills keeps of its throughput."""
+"""The share of its throughput that a job must keep, relative to what it keeps without kills."""
 
 SAMPLING_SECONDS = 15.0
 """Per 100,000 transitions that replay holds, or fewer."""
@@ -63,7 +63,7 @@ class Kills:
     The usual one is the median of the newest: a single window may catch self-play as it makes up for a death before.
     """
     moments: list[float] = field(default_factory=list)
-    """Of the ends of these windows, since the job began to train."""
+    """The moments of the ends of these windows, since the job began to train."""
     sampling: list[float] = field(default_factory=list)
     """Until a batch was drawn (replay)."""
     transitions: list[float] = field(default_factory=list)

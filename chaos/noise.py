@@ -9,7 +9,7 @@ import numpy as np
 
 SIZE = 64
 MOVES = 100
-"""Of a game: a segment of it is 1.2 MB."""
+"""The moves of a game; a segment of it is 1.2 MB."""
 
 
 class Noise(gymnasium.Env[np.ndarray, int]):

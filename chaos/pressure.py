@@ -132,7 +132,7 @@ class Pressure:
 
     @property
     def growth(self) -> float:
-        """Of the process that grew most."""
+        """Growth of the process that grew most."""
         return max(
             (self.last[name] - self.first[name] for name in self.last.keys() & self.first.keys()), default=float("nan")
         )
@@ -152,7 +152,7 @@ def store_mb() -> tuple[float, float]:
 
 
 def session_folder() -> Path:
-    """Of the private Ray that this process started."""
+    """The session folder of the private Ray that this process started."""
     return Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1]
 
 

@@ -88,7 +88,7 @@ def largest(values: Sequence[float]) -> float:
 
 
 def commit() -> str:
-    """Of the code that runs, with `+` if files were changed since; `unknown` outside of a clone."""
+    """The commit of the code that runs, with `+` if files were changed since; `unknown` outside of a clone."""
     try:
         head = _git("rev-parse", "--short", "HEAD")
         return head + ("+" if _git("status", "--porcelain") else "")

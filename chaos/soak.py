@@ -53,7 +53,7 @@ INFORMATION = ("raylet", "gcs_server", "wandb-core")
 
 @dataclass
 class Series:
-    """Of one process (or folder): minutes since the start, beside what it held then."""
+    """A measurement of one process or folder: minutes since the start, beside what it held then."""
 
     memory: list[tuple[float, float]] = field(default_factory=list)
     """MB that no other process shares (USS)."""
@@ -116,7 +116,7 @@ def kind_of(process: psutil.Process) -> str | None:
 
 
 def folder_mb(folder: Path) -> float:
-    """Of all files below it, as far as they are still there."""
+    """The size of all files below it, as far as they are still there."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -136,7 +136,7 @@ def growth(points: list[tuple[float, float]]) -> float:
 
 
 def row(name: str, series: Series, pids: int, minutes: float) -> Outcome:
-    """Of one process, after the warm-up."""
+    """The outcome for one process, after the warm-up."""
     slope = series.slope()
     files, threads = growth(series.files), growth(series.threads)
     lost = int(max(files, 0.0)) + int(max(threads, 0.0)) + pids - 1

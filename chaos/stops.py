@@ -29,7 +29,7 @@ GONE_SECONDS = 15.0
 
 @dataclass
 class Stops:
-    """Of one kind. found: seconds until it was given up. stayed: stopped processes that were never got rid of."""
+    """Stops of one kind of process. found: seconds until each was given up. stayed: those never got rid of."""
 
     found: list[float] = field(default_factory=list)
     stayed: int = 0

@@ -169,7 +169,7 @@ def attack(plan: Plan, other: pwd.struct_passwd, tally: Tally) -> None:
 
 
 class Run:
-    """Of `owner`, who has umask 0: nothing but the folders that it is in keeps it from others."""
+    """A run of `owner`, who has umask 0: nothing but the folders that it is in keeps it from others."""
 
     def __init__(self, owner: pwd.struct_passwd, other: pwd.struct_passwd, number: int, tally: Tally) -> None:
         self._owner, self._other, self._tally = owner, other, tally

@@ -107,7 +107,7 @@ def _lines(folder: Path, pattern: str) -> Iterator[Any]:
 
 
 def notes(folder: Path) -> list[Note]:
-    """Of all actors."""
+    """The notes of all actors."""
     return [Note(GameId(*game), *rest) for game, *rest in _lines(folder, ACKNOWLEDGED.format("*", "*"))]
 
 

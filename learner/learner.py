@@ -89,7 +89,7 @@ class LearnerWorker(LearnerRank):
         return tally.stats(self._learner.step, self._validate())
 
     def _validate(self) -> dict[str, float]:
-        """Of the model on games held out, when a row of metrics is due; by turns on those of each shard."""
+        """Metrics of the model on games held out, when a row of metrics is due; by turns on those of each shard."""
         rows, rest = divmod(self._learner.step, self._config.run.log_steps)
         if rest:
             return {}

@@ -64,7 +64,7 @@ class LearnerRank:
         self._part_size = config.learner.batch_size // config.learner.workers
         self._replays = replays
         self._masses: list[float] = []
-        """Of the shards, as last reported."""
+        """The masses of the shards, as last reported."""
         self._rng = np.random.default_rng([config.run.seed, 2_000_001 + rank, incarnation])
         self._group: DataParallelGroup | None = None
         if config.learner.workers == 1:

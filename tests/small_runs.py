@@ -117,7 +117,7 @@ def run_serial(config: Config, folder: Path, *, stop_at: int | None = None) -> b
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Of metrics.jsonl."""
+    """The rows of metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 

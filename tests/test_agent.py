@@ -131,7 +131,7 @@ def test_a_plan_with_a_temperature_draws_from_its_policy(run: Run) -> None:
 
 
 def test_frames_are_stacked_until_reset(tmp_path: Path) -> None:
-    """Of the newest three: an observation alone, and the same one after others, are searched as `plan` says."""
+    """The newest three count: an observation alone, and the same one after others, are searched as `plan` says."""
     agent = Agent.load(make_run(tmp_path / "run", "breakout"))
     rng = np.random.default_rng(3)
     frames = [rng.integers(0, 256, (32, 32), np.uint8) for _ in range(5)]

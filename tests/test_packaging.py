@@ -47,7 +47,7 @@ def pinned() -> dict[str, str]:
 
 
 def installed_by_make() -> list[Requirement]:
-    """Of the project itself, what the targets of the Makefile install."""
+    """What the targets of the Makefile install of the project itself."""
     installed = re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())
     extras = sorted({extra for names in installed for extra in names.split(",")})
     optional = [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]

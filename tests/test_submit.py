@@ -85,7 +85,7 @@ class FakeClient:
     there: ClassVar[list[Job]] = []
     fails: ClassVar[Exception | None] = None
     stages: ClassVar[list[tuple[str, str]]] = []
-    """Of the job that was sent: status and log at one look after another; the last one stays."""
+    """What is said of the job that was sent: status and log at one look after another; the last one stays."""
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ GROUPS = ("folders", "terminals", "limits", "side_files", "environments", "clust
 
 
 def all_conditions() -> list[Condition]:
-    """Of every group, in order."""
+    """The conditions of every group, in order."""
     for group in GROUPS:
         importlib.import_module(f"chaos.conditions.{group}")
     return sorted(CONDITIONS, key=lambda one: GROUPS.index(one.group))

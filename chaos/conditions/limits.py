@@ -10,7 +10,7 @@ from pathlib import Path
 from chaos.conditions.place import LONG, Place, Unfit, condition
 
 CGROUP = Path("/sys/fs/cgroup/memory")
-"""Of cgroup v1."""
+"""Where cgroup v1 is."""
 
 
 def limited(command: list[str], *limits: str) -> list[str]:

@@ -19,7 +19,7 @@ METRICS: Final[Mapping[str, MetricKind]] = {
     "actors/env_steps_per_s": "rate",
     "actors/weights_lag": "mean",
 }
-"""Of self-play: its episodes, its searches, and the actors that play."""
+"""Metrics of self-play: its episodes, its searches, and the actors that play."""
 
 
 class Episode(NamedTuple):
@@ -53,7 +53,7 @@ class RolloutStats:
     kl_prior: float
     version: WeightsVersion
     faults: tuple[str, ...] = ()
-    """Of environments that broke and were replaced; the games that they were in are lost."""
+    """Faults of environments that broke and were replaced; the games that they were in are lost."""
     memory_exceeded: str | None = None
     """Why this actor's process should be replaced, if it should."""
     games: tuple[bytes, ...] = ()

@@ -86,7 +86,7 @@ class SelfPlay:
         self._faults: list[str] = []
         """Not yet reported."""
         self._interrupted: RolloutAccumulator | None = None
-        """Of a call that was interrupted: the next one goes on with it."""
+        """What a call that was interrupted had done; the next one goes on with it."""
         self.first_move_at: float | None = None
         """Monotonic time at which this process had made its first move; None before."""
         self.begun_anew: list[str] = []
@@ -100,7 +100,7 @@ class SelfPlay:
 
     @property
     def version(self) -> WeightsVersion | None:
-        """Of the weights in use; None before the first `set_weights`."""
+        """The version of the weights in use; None before the first `set_weights`."""
         return self._version
 
     def set_weights(self, weights: Weights) -> None:

@@ -41,11 +41,11 @@ class TrainCommand:
 
     @property
     def default_name(self) -> str:
-        """Of the run, but for the date."""
+        """The run's name without the date."""
         return f"{self.label}-s{self.config.run.seed}"
 
     def new_folder(self) -> Path:
-        """Of the run. Without a name it is called after the time, unless the same command is to find it again."""
+        """The run's folder. Without a name it is called after the time, unless the same command is to find it again."""
         run = self.config.run
         name = run.name or self.default_name + ("" if self.resume else time.strftime("-%Y%m%d-%H%M%S"))
         return Path(run.runs_dir) / name
@@ -81,7 +81,7 @@ class SubmitCommand:
 
     @property
     def folder(self) -> Path:
-        """Of the run, on the head node."""
+        """The run's folder on the head node."""
         return Path(self.config.run.runs_dir) / str(self.config.run.name)
 
 

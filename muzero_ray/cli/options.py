@@ -163,7 +163,7 @@ def _pairs(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(key: str, text: str) -> Any:
-    """Of a keyword argument."""
+    """The value of a keyword argument."""
     try:
         return None if _is_none([text]) else parse_value(text)
     except ValueError:

@@ -37,7 +37,7 @@ class SearchConfig(KindConfig):
         return super().overridden(**{name: value for name, value in values.items() if name in type(self).model_fields})
 
     def temperature_at(self, progress: float) -> float:  # noqa: ARG002 (for kinds that have one)
-        """Of action sampling in self-play, after this share of training in [0, 1]."""
+        """The temperature of action sampling in self-play, after this share of training in [0, 1]."""
         return 0.0
 
     @property

@@ -61,7 +61,7 @@ _CONVERTERS: tuple[Callable[[Loaded], Loaded], ...] = (_from_1_to_2,)
 """One for each version but the last: from that one to the next."""
 
 VERSION = len(_CONVERTERS) + 1
-"""Of the config files that this program writes."""
+"""The version of the config files that this program writes."""
 
 
 def _renamed(loaded: Loaded, old: Setting, new: Setting) -> Loaded:

@@ -60,7 +60,7 @@ class RunState:
 
     @property
     def temperature(self) -> float:
-        """Of action sampling, now."""
+        """The temperature of action sampling now."""
         return self._config.search.temperature_at(self.progress)
 
     @property

@@ -62,7 +62,7 @@ class SerialRunner:
         self._games: list[GameHistory] = []
         """Handed out by the call of self-play that goes on; kept if a callback is to be told of them."""
         self._training: tuple[int, TrainTally] | None = None
-        """Of learner steps that were interrupted: at which one they began, and what came of them so far."""
+        """Learner steps that were interrupted: at which one they began, and what came of them so far."""
         if checkpoint is not None:
             self._learner.load_state(*learner_state(checkpoint))
             self._archive.load(self._buffer, *split_shards(checkpoint.files, 1))
@@ -181,7 +181,7 @@ class SerialRunner:
         return True
 
     def _validate(self) -> dict[str, float]:
-        """Of the model on games held out, when a row of metrics is due."""
+        """Metrics of the model on games held out, when a row of metrics is due."""
         if self._learner.step % self._config.run.log_steps:
             return {}
         batch = self._buffer.draw_held_out(self._config.learner.batch_size)

@@ -26,7 +26,7 @@ class OwnSpaces(Protocol):
 
 
 class FrameSpaces:
-    """Of an adapter that names none, such as one of a user's package: observations are its frames, actions its own."""
+    """For an adapter that names none, as in a user's package: observations are its frames, actions its own."""
 
     def __init__(self, spec: EnvSpec) -> None:
         self._spec = spec

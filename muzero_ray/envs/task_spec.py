@@ -21,7 +21,7 @@ class TaskSpec:
 
     @staticmethod
     def of(spec: EnvSpec, frame_stack: int) -> TaskSpec:
-        """Of an environment of which networks see `frame_stack` frames at once."""
+        """The task of an environment whose frames a network sees `frame_stack` at a time."""
         channels, *rest = spec.observation_shape
         return TaskSpec(spec, (channels * frame_stack, *rest))
 

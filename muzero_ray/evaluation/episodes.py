@@ -162,7 +162,7 @@ class Episodes:
 
     @property
     def frames(self) -> list[Array]:
-        """Of the episode that was recorded, uint8 `[H, W, 3]` each; empty if none was."""
+        """Pictures of the episode that was recorded, uint8 `[H, W, 3]` each; empty if none was."""
         return self._runners[0].frames
 
     def play(self, go_on: Callable[[], bool]) -> bool:

@@ -22,7 +22,7 @@ from muzero_ray.search.planner import Planner
 from muzero_ray.types import FloatArray
 
 VIDEO_FPS = 30
-"""Of videos, in agent steps per second."""
+"""The speed of videos, in agent steps per second."""
 
 
 def play_episodes(

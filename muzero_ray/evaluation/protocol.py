@@ -43,7 +43,7 @@ class EvaluationProtocol:
     search_settings: dict[str, Any] = field(default_factory=dict)
     """Those that a noise-free search of this kind reads, `simulations` apart."""
     discount: float | None = None
-    """Of the search, per agent step. The return that is scored is not discounted."""
+    """The discount of the search, per agent step. The return that is scored is not discounted."""
     precision: str | None = None
     """In which the network was computed: float32 or bf16. None: no network of ours played, or no engine was asked."""
     checkpoint: str | None = None
@@ -157,6 +157,6 @@ def completed(entries: Mapping[str, Any], config: Config) -> dict[str, Any]:
 
 
 def _precision(config: Config) -> str:
-    """Of the engine that `config` asks for, as far as that is so on every machine."""
+    """The precision of the engine that `config` asks for, as far as that is so on every machine."""
     compiled_loops = config.network.kind == "mlp" and config.actors.engine != "torch"
     return "float32" if compiled_loops or config.actors.precision == "float32" else UNKNOWN

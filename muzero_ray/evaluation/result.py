@@ -16,7 +16,7 @@ METRICS: Final[Mapping[str, MetricKind]] = {
     "eval/episodes": "last",
     "eval/simulations": "last",
 }
-"""Of the newest evaluation."""
+"""Metrics of the newest evaluation."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Evaluation:
     video: bytes | None = None
     """mp4 of the first episode, if it was asked for and the environment renders."""
     faults: tuple[str, ...] = ()
-    """Of environments that broke. What they played does not count: those episodes were played again."""
+    """Faults of environments that broke. What they played does not count: those episodes were played again."""
     cut: int = 0
     """Episodes that reached the protocol's limit of moves, and count with their return so far."""
     learner_step: int | None = None
-    """Of the weights that played; None if nobody said."""
+    """The learner step of the weights that played; None if nobody said."""
 
     @property
     def mean(self) -> float:

@@ -34,10 +34,10 @@ _LOG2_E, _LN_2_HIGH, _LN_2_LOW = np.float32(math.log2(math.e)), np.float32(0.693
 _C2, _C3, _C4, _C5, _C6 = (np.float32(1.0 / math.factorial(k)) for k in range(2, 7))
 
 SHEETS = 7
-"""Of the scratch space `[SHEETS, rows, stride]`, one row per state."""
+"""Sheets of the scratch space `[SHEETS, rows, stride]`, one row per state."""
 _IN, _A, _B, _RAW, _HIDDEN, _POLICY, _BINS = range(SHEETS)
 PARTS = 5
-"""Of a network, in the order of the plan."""
+"""Parts of a network, in the order of the plan."""
 REPRESENT, DYNAMICS, REWARD_HEAD, POLICY_HEAD, VALUE_HEAD = range(PARTS)
 
 

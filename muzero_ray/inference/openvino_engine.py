@@ -30,7 +30,7 @@ from muzero_ray.types import Array, FloatArray, IntArray, NetworkOutput
 Tensors = tuple[torch.Tensor, ...]
 
 _OV_TYPES = {"uint8": ov.Type.u8, "int32": ov.Type.i32, "float32": ov.Type.f32, "uint16": ov.Type.bf16}
-"""Of numpy's types. It has no bf16: its bits are handed around as uint16."""
+"""OpenVINO's types by the names of numpy's. Numpy has no bf16: its bits are handed around as uint16."""
 
 
 _TENSORS = 1024

@@ -160,5 +160,5 @@ class MuZeroNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters: float32, or bfloat16 in a converted inference copy."""
+        """The type of the parameters: float32, or bfloat16 in a converted inference copy."""
         return next(self.parameters()).dtype

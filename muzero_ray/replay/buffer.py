@@ -300,7 +300,7 @@ class ReplayBuffer:
         self._rng.bit_generator.state = meta["rng"]
 
     def _all_leaves(self) -> LongArray:
-        """Of all games, oldest first: they follow one another around the ring."""
+        """The leaves of all games, oldest first: they follow one another around the ring."""
         return (self._store.next_leaf - self.size + np.arange(self.size)) % self._capacity
 
     def _settings(self) -> dict[str, Any]:

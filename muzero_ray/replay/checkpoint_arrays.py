@@ -13,7 +13,7 @@ from muzero_ray.types import Array, BoolArray, FloatArray, GameHistory, LongArra
 
 
 class Targets(NamedTuple):
-    """Of a game that was searched again: policies `[T, A]`, root_values `[T + 1]`, by weights of `version`."""
+    """New targets of a game searched again: policies `[T, A]`, root_values `[T + 1]`, by weights of `version`."""
 
     policies: FloatArray
     root_values: FloatArray

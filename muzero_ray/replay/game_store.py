@@ -46,7 +46,7 @@ class GameStore:
 
     @property
     def numbers(self) -> range:
-        """Of the games kept, oldest first."""
+        """The numbers of the games kept, oldest first."""
         return range(self._oldest, self.next_number)
 
     @property

@@ -20,7 +20,7 @@ from muzero_ray.errors import CheckpointError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 MAX_FILE_BYTES = 1 << 36
-"""Of any file of a checkpoint or replay."""
+"""The largest size of any file of a checkpoint or replay."""
 _BLOCK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -49,7 +49,7 @@ def hold_run(folder: Path, patience: float = 0.0, say: Callable[[str], None] = p
 
 
 def make_run_folder(folder: Path) -> RunLock:
-    """Of a new run, held by this process. ConfigError if it is there already."""
+    """Make the folder of a new run, and hold it by this process. ConfigError if it is there already."""
     try:
         with making_folder(folder):
             folder.mkdir(parents=True)

@@ -27,7 +27,7 @@ def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Of the checkpoint folder `path`, as `manifest_bytes` wrote it. CheckpointError for anything else."""
+    """The manifest of the checkpoint folder `path`, as `manifest_bytes` wrote it. CheckpointError for anything else."""
     file = path / MANIFEST
     content = read_regular(file, _MAX_MANIFEST_BYTES)
     manifest = parse_object(content, file)

@@ -29,7 +29,7 @@ PROGRAM: Final[Mapping[str, MetricKind]] = {
     "system/rss_mb": "last",
     "system/object_store_mb": "last",
 }
-"""Of the run's processes, measured by what supervises them."""
+"""Metrics of the run's processes, measured by what supervises them."""
 
 
 def _in_order(*declared: Mapping[str, MetricKind]) -> dict[str, MetricKind]:

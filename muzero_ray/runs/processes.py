@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def start_time(pid: int) -> str | None:
-    """Of a process; "" if it has ended and only its entry is left, None if it is not there or hidden."""
+    """When a process started; "" if it has ended and only its entry is left, None if it is not there or hidden."""
     try:
         if Path("/proc/self/stat").exists():  # in ticks since the boot: psutil's time moves when the clock is set
             state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -270,7 +270,7 @@ def _prune_shard(folder: Path, checkpoints: Path, shard: int) -> None:
 
 
 def _named_chunks(path: Path, shard: int) -> tuple[list[str], int]:
-    """Of a checkpoint: the names of the chunks it needs, and the number of the first that it does not know."""
+    """The names of the chunks that a checkpoint needs, and the number of the first that it does not know."""
     name = _shard_file(CHUNKS_FILE, shard)
     if has_checkpoint_file(path, name):
         listed = parse_object(read_checkpoint_file(path, name), path / name)

@@ -26,7 +26,7 @@ from muzero_ray.standard_streams import printable
 from muzero_ray.types import Array
 
 RESAMPLES = 10_000
-"""Of the bootstrap."""
+"""How often the bootstrap draws."""
 
 CONFIDENCE = 0.95
 

@@ -23,7 +23,7 @@ def dump_tensors(tensors: Mapping[str, Array]) -> bytes:
 
 
 def load_tensors(content: bytes, path: Path) -> dict[str, Array]:
-    """Of a safetensors file. CheckpointError naming `path`, where the content came from, if it is anything else."""
+    """The tensors of a safetensors file. path: where it came from; CheckpointError names it."""
     header = int.from_bytes(content[:8], "little")
     if len(content) < 8 or header > min(_MAX_HEADER_BYTES, len(content) - 8):
         raise CheckpointError(f"{path}: header of {header} bytes is beyond the file or {_MAX_HEADER_BYTES}")

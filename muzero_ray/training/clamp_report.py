@@ -11,7 +11,7 @@ from muzero_ray.networks.supports import h_inverse, h_transform
 STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 ROOM = {"reward": 1.0, "value": 2.0}
-"""Of the largest target seen, what a support should hold. The values that targets are made of were clamped, too."""
+"""A support should hold so many times the largest target seen. The values that targets are made of were clamped."""
 
 
 class ClampReport:

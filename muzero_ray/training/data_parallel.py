@@ -78,7 +78,7 @@ class DataParallelGroup:
             tensor.copy_(mean.view(tensor.shape))
 
     def largest(self, *numbers: float) -> list[float]:
-        """Of each number the maximum over the ranks."""
+        """The maximum of each number over the ranks."""
         packed = torch.tensor(numbers, dtype=torch.float64)
         with _peers():
             dist.all_reduce(packed, dist.ReduceOp.MAX)

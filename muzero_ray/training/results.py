@@ -14,7 +14,7 @@ METRICS: Final[Mapping[str, MetricKind]] = {
     "learner/lr": "last",
     "learner/skipped": "sum",
 }
-"""Of learner steps; the terms of the loss are in `losses`."""
+"""Metrics of learner steps; the terms of the loss are in `losses`."""
 
 
 @dataclass(frozen=True)

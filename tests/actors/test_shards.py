@@ -35,7 +35,7 @@ def two_shards(steps: int) -> Config:
 
 
 def ids(checkpoint: Checkpoint) -> list[list[tuple[int, ...]]]:
-    """Of the games that each shard holds; what is on disk is the same."""
+    """The ids of the games that each shard holds; what is on disk is the same."""
     found = []
     for files in split_shards(checkpoint.files, 2):
         index = safetensors.numpy.load(files[ARRAYS_FILE])["index"]

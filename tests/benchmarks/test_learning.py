@@ -20,7 +20,7 @@ from muzero_ray.evaluation.protocol import evaluation_protocol
 KEPT = [Curve(seed, True, "p", [10, 20], [100, 200], [score - 1, score + 1], [5, 5]) for seed, score in
         enumerate((10.0, 12.0, 14.0))]  # fmt: skip
 OLD_PROTOCOL = {"digest": "p"}
-"""Of a score from before its parts were written down."""
+"""The protocol of a score from before its parts were written down."""
 
 
 def run_with(

@@ -49,7 +49,7 @@ gymnasium.register("Counted-v0", entry_point=Counted, disable_env_checker=True, 
 
 
 def config(most: int, **sections: dict[str, Any]) -> Config:
-    """Of an environment that can exist `most` times."""
+    """Settings for an environment that can exist `most` times."""
     Counted.open_now, Counted.most = 0, most
     data: dict[str, dict[str, Any]] = {
         "env": {"id": f"{__name__}:Counted-v0", "instances": most},

@@ -25,7 +25,7 @@ def assert_same(one: GameHistory, other: GameHistory) -> None:
 
 
 ARRAYS = ("actions", "rewards", "to_play", "legal", "policies", "root_values")
-"""Of a game, beside the observations."""
+"""The arrays of a game beside the observations."""
 
 
 def rewrite(data: bytes, change, payload: bytes | None = None) -> bytes:

@@ -14,7 +14,7 @@ from tests.replay.games import assert_item, make_buffer, make_game
 
 STEPS = 5
 GAMES = (2, 6, 4)
-"""Of each shard."""
+"""How many games each shard has."""
 
 
 class Sharded:
@@ -59,7 +59,7 @@ def all_keys(games: int) -> ItemKeys:
 
 
 def flat_index(keys: ItemKeys) -> Array:
-    """Of each row, its item's place in a replay of all games, shard after shard."""
+    """The place of each row's item in a replay of all games, shard after shard."""
     shard, number = keys.game % len(GAMES), keys.game // len(GAMES)
     return (np.cumsum((0, *GAMES))[shard] + number) * STEPS + keys.position
 

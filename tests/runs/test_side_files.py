@@ -93,7 +93,7 @@ def test_a_file_of_bad_lines_is_given_up(tmp_path: Path) -> None:
 
 
 ROWS = [json.dumps(a_row(steps)).encode() + b"\n" for steps in range(20, 120, 20)]
-"""Of learner steps 10 to 50. The checkpoint is of step 30, when there were 3."""
+"""Rows of learner steps 10 to 50. The checkpoint is of step 30, when there were 3."""
 
 
 @pytest.mark.parametrize(

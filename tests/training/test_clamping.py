@@ -24,7 +24,7 @@ from tests.training.test_learner import learner, make_batch
 
 
 def with_targets(reward: Any, value: Any, known: Any) -> Batch:
-    """Of two positions and two unrolled steps."""
+    """A batch of two positions and two unrolled steps."""
     batch = make_batch("mlp")
     targets = [np.asarray(x, np.float32) for x in (reward, value, known)]
     return replace(batch, target_reward=targets[0], target_value=targets[1], value_mask=targets[2])

@@ -31,7 +31,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 """Networks that see images have a running mean of them."""
 
 POISONED = {"frames": np.nan, "target_value": np.inf, "weights": np.nan}
-"""Of a batch, in a row of rank 1: into the loss and the gradient, into the priority only, into everything."""
+"""Goes into a row of rank 1: into the loss and the gradient, into the priority only, into everything."""
 
 
 def batches(kind: str) -> list[Batch]:
@@ -136,7 +136,7 @@ def test_consistency_normalises_within_a_part_and_ranks_stay_equal(ranks: list[d
 
 
 def test_running_numbers_are_the_mean_of_what_the_ranks_saw(ranks: list[dict[str, Any]]) -> None:
-    """Of BatchNorm, which normalises within a part. After one update, from equal weights."""
+    """BatchNorm's, which normalises within a part. After one update, from equal weights."""
     one, other = (rank["batch norm"] for rank in ranks)
     assert_same(one, other)
     assert one["info"] == {"step": UPDATES, "skipped_in_row": 0}

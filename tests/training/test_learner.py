@@ -220,7 +220,7 @@ def test_broken_batches_are_skipped_then_stop_the_run(field: str, poison: float)
 
 
 def test_a_broken_batch_leaves_no_trace_in_the_running_numbers() -> None:
-    """Of BatchNorm, which has seen it before the loss is known."""
+    """BatchNorm's, which has seen it before the loss is known."""
     good = make_batch("batch norm")
     weights = np.full(B, np.nan, np.float32)
     once, twice = learner("batch norm"), learner("batch norm")

@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 
 def logits_of(values: np.ndarray) -> torch.Tensor:
-    """Of a distribution whose mean is `values`."""
+    """The logits of a distribution whose mean is `values`."""
     return torch.log(SUPPORT.encode(torch.tensor(values, dtype=torch.float32)) + 1e-30)
 
 
