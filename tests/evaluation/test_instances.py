@@ -90,7 +90,7 @@ def test_a_run_goes_on_and_is_evaluated_with_one(tmp_path: Path, capsys: pytest.
 
 def test_where_more_are_made_than_can_exist_the_setting_is_named(tmp_path: Path) -> None:
     settings = config(1, env={"instances": None})
-    wanted = r"the server is taken\. The first one could be made\. .* --env\.instances 1 --serial --actors\.envs-per-"
+    wanted = r"the server is taken at .*\.py:\d+\. The first one could be made\. .* --env\.instances 1 --serial"
     with pytest.raises(EnvironmentFault, match=wanted):
         run_serial(settings, tmp_path / "run")
     Counted.open_now = Counted.most = 0
