@@ -26,6 +26,8 @@ from muzero_ray.user_paths import check_current_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ray.actor import ActorHandle
+
     from muzero_ray.actors.workers import Workers
     from muzero_ray.cli.commands import Command, ResumeCommand, TrainCommand
     from muzero_ray.config.schema import Config
@@ -60,6 +62,7 @@ def build_program(config: Config, task: TaskSpec, run_state: RunState, output: R
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from muzero_ray.actors.calls import start
     from muzero_ray.actors.cluster import EVALUATOR_CPUS
     from muzero_ray.actors.evaluator import EvaluatorWorker
     from muzero_ray.actors.parameter_server import ParameterServer
@@ -72,43 +75,39 @@ def build_program(config: Config, task: TaskSpec, run_state: RunState, output: R
     from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
     from muzero_ray.private_folder import PrivateFolder
 
-    remote: Any = ray.remote  # by its types a handle is a handle or the class that it stands for
     node = ray.get_runtime_context().get_node_id()
     here, near = (NodeAffinitySchedulingStrategy(node, soft=soft) for soft in (False, True))
     # 0 CPUs: a head node that offers none has a place for them too. What was not answered is sent again (calls may be
     # repeated: games have ids, weights versions).
     service: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    replays = [
-        remote(ReplayWorker).options(**service).remote(config, task, shard, output.replay_folder)
-        for shard in range(config.replay.shards)
-    ]
-    params = remote(ParameterServer).options(**service).remote()
+    shards = range(config.replay.shards)
+    replays = [start(ReplayWorker, service, config, task, shard, output.replay_folder) for shard in shards]
+    params = start(ParameterServer, service)
     cpus = config.actors
     ranks = learner_places(config, near)
     # In memory or close to it, and not on the run's disk, which may be slow, full or gone.
     notes = PrivateFolder()
 
-    def spawn(kind: Kind, index: int, restarts: int = 0) -> Any:
+    def spawn(kind: Kind, index: int, restarts: int = 0) -> ActorHandle[Any]:
         incarnation, note = run_state.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
-            worker = remote(SelfPlayWorker).options(num_cpus=cpus.num_cpus, scheduling_strategy="SPREAD")
+            place = {"num_cpus": cpus.num_cpus, "scheduling_strategy": "SPREAD"}
             handles = (replays[index % len(replays)], params)
-            return worker.remote(config, task, index, incarnation, *handles, note, output.wants_games)
+            return start(SelfPlayWorker, place, config, task, index, incarnation, *handles, note, output.wants_games)
         if kind == "learner":
 
-            def make_peer(rank: int) -> Any:
-                return remote(LearnerPeer).options(**ranks[rank]).remote(config, task, incarnation, replays, rank)
+            def make_peer(rank: int) -> ActorHandle[LearnerPeer]:
+                return start(LearnerPeer, ranks[rank], config, task, incarnation, replays, rank)
 
-            worker = remote(LearnerWorker).options(**ranks[0])
-            return worker.remote(config, task, incarnation, replays, params, make_peer)
+            return start(LearnerWorker, ranks[0], config, task, incarnation, replays, params, make_peer)
         if kind == "reanalyze":
-            return remote(ReanalyzeWorker).options(num_cpus=cpus.num_cpus).remote(config, task, replays, params)
-        return remote(EvaluatorWorker).options(num_cpus=EVALUATOR_CPUS).remote(config, task, params, note)
+            return start(ReanalyzeWorker, {"num_cpus": cpus.num_cpus}, config, task, replays, params)
+        return start(EvaluatorWorker, {"num_cpus": EVALUATOR_CPUS}, config, task, params, note)
 
     places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
     places += [("reanalyze", 0)] if config.reanalyze.ratio > 0 else []
     places += [("self_play", index) for index in range(cpus.count)]
-    handles = [WorkerHandle("replay", shard, replay) for shard, replay in enumerate(replays)]
+    handles: list[WorkerHandle[Any]] = [WorkerHandle("replay", shard, replays[shard]) for shard in shards]
     handles += [WorkerHandle("params", 0, params)]
     handles += [WorkerHandle(kind, index, spawn(kind, index)) for kind, index in places]
     return Workers(handles, spawn, output, notes)

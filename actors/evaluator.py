@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from ray.actor import ActorHandle
 
+from muzero_ray.actors.parameter_server import ParameterServer
 from muzero_ray.actors.process import crash_note, limit_threads
 from muzero_ray.actors.weights_client import WeightsClient
 from muzero_ray.config.schema import Config
@@ -30,7 +30,7 @@ class EvaluatorWorker:
     plays for about `seconds`, so that the driver sees how far it is and may drop it in between.
     """
 
-    def __init__(self, config: Config, task: TaskSpec, params: ActorHandle[Any], note: Path) -> None:
+    def __init__(self, config: Config, task: TaskSpec, params: ActorHandle[ParameterServer], note: Path) -> None:
         hide_gpus()
         limit_threads(config.actors.threads)
         seed_generators(config.run.seed, "evaluator")
@@ -41,14 +41,14 @@ class EvaluatorWorker:
     def _load(self, weights: Weights) -> None:
         self._evaluator.load(weights.flat)
 
-    def evaluate(self, episodes: int, seed: int, record: bool, seconds: float) -> Answer:
+    def evaluate(self, seconds: float, episodes: int, seed: int, record: bool) -> Answer:
         """Begin `episodes` with the newest weights."""
         self._weights.fetch()
         self._drop()
         self._games = self._evaluator.begin(episodes=episodes, seed=seed, record=record)
         return self.go_on(seconds)
 
-    def evaluate_random(self, episodes: int, seed: int, seconds: float) -> Answer:
+    def evaluate_random(self, seconds: float, episodes: int, seed: int) -> Answer:
         """Begin `episodes` of uniformly random play under the same protocol."""
         self._drop()
         self._games = self._evaluator.begin_random(episodes=episodes, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from pathlib import Path
 
 import ray
@@ -20,6 +21,17 @@ def restarted_by_ray() -> bool:
     """Whether this actor's process stands in for one that died, under the same handle."""
     context = ray.get_runtime_context()
     return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)
+
+
+class Service:
+    """An actor that Ray restarts under the same handle."""
+
+    def __init__(self) -> None:
+        self._identity = secrets.token_hex(8)
+
+    def identity(self) -> str:
+        """Differs after each restart."""
+        return self._identity
 
 
 def crash_note(path: Path, environment: str) -> CrashNote | None:

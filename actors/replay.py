@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
-from muzero_ray.actors.process import restarted_by_ray
+from muzero_ray.actors.process import Service, restarted_by_ray
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.replay.buffer import Draw, ReplayBuffer
@@ -18,7 +17,7 @@ from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Batch, FloatArray, GameId, ItemKeys, WeightsVersion
 
 
-class ReplayWorker:
+class ReplayWorker(Service):
     """Shell of `ReplayBuffer`, a shard of the replay; holds no handle. What to store or draw is the buffer's business.
 
     The supervisor hands out budgets so that no caller ever has to wait in here. Ray restarts it under the same handle,
@@ -26,18 +25,14 @@ class ReplayWorker:
     """
 
     def __init__(self, config: Config, task: TaskSpec, shard: int, folder: Path) -> None:
+        super().__init__()
         hide_gpus()
-        self._identity = secrets.token_hex(8)
         self._buffer: ReplayBuffer = build_buffer(config, task, shard)
         self._archive = ReplayArchive(shard_folder(folder, shard))
         self._incarnations: dict[int, int] = {}
         self._recovered = False
         if restarted_by_ray():
             self.recover()
-
-    def identity(self) -> str:
-        """Differs after each restart."""
-        return self._identity
 
     def add(self, encoded: bytes) -> bool:
         """Store the game that `encode_game` made `encoded` of, on disk too before this returns.

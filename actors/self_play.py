@@ -6,7 +6,6 @@ import os
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import ray
@@ -14,7 +13,10 @@ from ray.actor import ActorHandle
 
 from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.rollout_stats import RolloutStats
+from muzero_ray.actors.calls import call
+from muzero_ray.actors.parameter_server import ParameterServer
 from muzero_ray.actors.process import crash_note, limit_threads
+from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.actors.weights_client import ACTOR_TIMEOUT, WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
@@ -42,8 +44,8 @@ class SelfPlayWorker:
         task: TaskSpec,
         actor: int,
         incarnation: int,
-        replay: ActorHandle[Any],
-        params: ActorHandle[Any],
+        replay: ActorHandle[ReplayWorker],
+        params: ActorHandle[ParameterServer],
         note: Path,
         tell_games: bool = False,
     ) -> None:
@@ -58,7 +60,7 @@ class SelfPlayWorker:
         self._most_memory = psutil.virtual_memory().total / 4 if limit is None else limit * 1e9
         self._weights = WeightsClient(params, "online", self._self_play.prepare)
         self._replay = replay
-        self._pushes: deque[ray.ObjectRef[Any]] = deque()
+        self._pushes: deque[ray.ObjectRef[bool]] = deque()
         self._told: list[bytes] | None = [] if tell_games else None
 
     def rollout(self, transitions: int, temperature: float, seconds: float) -> RolloutStats:
@@ -92,7 +94,7 @@ class SelfPlayWorker:
         packed = encode_game(game)
         if self._told is not None:
             self._told.append(packed)
-        self._pushes.append(self._replay.add.remote(packed))
+        self._pushes.append(call(self._replay, ReplayWorker.add, packed))
 
     def _settle(self, pending: int) -> None:
         """Wait until at most `pending` pushes are unacknowledged."""

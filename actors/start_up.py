@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from muzero_ray.actors.ray_internals import is_private, logs_folder
 from muzero_ray.actors.worker_handle import WorkerHandle
@@ -23,7 +24,7 @@ _BY_RAY = re.compile(r"\[\d{4}-\d\d-\d\d [\d:,]+ \w \d+ \d+\] \(\w+\) [\w.]+:\d+
 SAID_LENGTH = 300
 
 
-def placement(handles: Sequence[WorkerHandle], waiting: Sequence[WorkerHandle]) -> str:
+def placement(handles: Sequence[WorkerHandle[Any]], waiting: Sequence[WorkerHandle[Any]]) -> str:
     """What to tell a person of workers that have been `waiting` for a minute to start."""
     actors = [worker for worker in handles if worker.kind == "self_play"]
     placed = sum(worker.ready is None for worker in actors)
@@ -36,7 +37,7 @@ def placement(handles: Sequence[WorkerHandle], waiting: Sequence[WorkerHandle]) 
     return text
 
 
-def stuck(handles: Sequence[WorkerHandle], now: float) -> str | None:
+def stuck(handles: Sequence[WorkerHandle[Any]], now: float) -> str | None:
     """Why a run with a private Ray, which never grows, will not begin any more; None if it may."""
     late = [worker for worker in handles if worker.ready is not None and now - worker.started > START_SECONDS]
     needed = [worker.name for worker in late if worker.kind in ("replay", "params", "learner")]

@@ -14,18 +14,28 @@ from typing import Any
 import psutil
 
 from muzero_ray.acting.rollout_stats import RolloutStats
+from muzero_ray.actors.calls import call, ping
 from muzero_ray.actors.evaluations import Evaluations
+from muzero_ray.actors.evaluator import EvaluatorWorker
 from muzero_ray.actors.jobs import STARTED
+from muzero_ray.actors.parameter_server import ParameterServer
+from muzero_ray.actors.process import Service
+from muzero_ray.actors.replay import ReplayWorker
+from muzero_ray.actors.self_play import SelfPlayWorker
 from muzero_ray.actors.worker_handle import OtherLost, ProcessLost, WorkerHandle, answer
 from muzero_ray.actors.workers import CALL_TIMEOUT, Workers
 from muzero_ray.config.schema import Config
 from muzero_ray.control.limits import finish, left_unfinished
 from muzero_ray.control.run_state import RunState
 from muzero_ray.errors import NumericsError
+from muzero_ray.evaluation.result import Evaluation
+from muzero_ray.learner.learner import LearnerWorker
+from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
 from muzero_ray.replay.encoding import decode_game
 from muzero_ray.replay.metrics import joint_replay_metrics
 from muzero_ray.runs.output import RunOutput, learner_state
 from muzero_ray.runs.replay_archive import join_shards, split_shards
+from muzero_ray.types import WeightsVersion
 
 CALL_SECONDS = 5.0
 """How long a rollout or a train call may take before it reports."""
@@ -41,6 +51,8 @@ STOP_SECONDS = 10.0
 
 IDLE_SECONDS = 1.0
 """Pause of a worker that found nothing to do."""
+
+FINAL, RANDOM = "final evaluation", "random play"
 
 
 def _object_store_mb() -> float | None:
@@ -72,24 +84,26 @@ class Supervisor:
         self._run_state = run_state
         self._config = config
         self._output = output
-        self._replays, self._params = workers.of("replay"), workers.one("params")
+        self._replays: list[WorkerHandle[ReplayWorker]] = workers.of("replay")
+        self._params: WorkerHandle[ParameterServer] = workers.one("params")
         self._to_load: dict[int, dict[str, bytes] | None] = {}
         """What shards of replay have still to be given: their files of the checkpoint; None if they recover."""
         if recover:
             self._to_load = dict.fromkeys(range(len(self._replays)))
         elif replay_files is not None:
             self._to_load = dict(enumerate(split_shards(replay_files, len(self._replays))))
-        self._learner, self._evaluator = workers.one("learner"), workers.one("evaluator")
+        self._learner: WorkerHandle[LearnerWorker] = workers.one("learner")
+        self._evaluator: WorkerHandle[EvaluatorWorker] = workers.one("evaluator")
         self._evaluations = Evaluations(self._evaluator, output)
-        self._services = (*self._replays, self._params)
+        self._services: list[WorkerHandle[Any]] = [*self._replays, self._params]
         self._stop_requested = False
         self._started = False
         self._publish = True
         """The parameter server may be empty, or behind: the learner publishes before it trains."""
         self._evaluated_at = 0
         """Env steps when the running evaluation was handed out."""
-        self._final: dict[str, Any] | None = None
-        """Results of the final evaluation, once it has begun."""
+        self._final: dict[str, tuple[WeightsVersion | None, Evaluation]] | None = None
+        """Results of the final evaluation by title, once it has begun."""
 
     def request_stop(self) -> None:
         """Leave after the calls in flight; safe to call from a signal handler."""
@@ -148,18 +162,19 @@ class Supervisor:
         elif self._evaluator in free and run_state.due("evaluate"):  # before the learner publishes newer weights
             self._evaluated_at = run_state.env_steps
             episodes, seed = self._config.evaluation.episodes, self._config.run.seed
-            self._evaluations.begin("evaluation", "evaluate", episodes, seed, False)
+            self._evaluations.begin("evaluation", EvaluatorWorker.evaluate, episodes, seed, False)
         for worker in free:
             if worker.kind == "self_play" and (transitions := self._rollout_budget()):
-                worker.send("rollout", transitions, run_state.temperature, CALL_SECONDS, reserved=transitions)
+                worker.send(SelfPlayWorker.rollout, transitions, run_state.temperature, CALL_SECONDS)
+                worker.reserved = transitions
             elif worker.kind == "learner" and (steps := run_state.train_budget()):
-                worker.send("train", steps, run_state.beta, CALL_SECONDS)
+                worker.send(LearnerWorker.train, steps, run_state.beta, CALL_SECONDS)
             elif (
                 worker.kind == "reanalyze"
                 and run_state.learner_steps
                 and (transitions := run_state.reanalyze_budget()) > 0
             ):
-                worker.send("reanalyze", transitions, CALL_SECONDS)
+                worker.send(ReanalyzeWorker.reanalyze, transitions, CALL_SECONDS)
 
     def _tend_services(self, now: float) -> None:
         """Ask replay shards and the parameter server, every so often, whether they are still who they were.
@@ -168,21 +183,23 @@ class Supervisor:
         """
         for worker in self._replays:
             if worker.index in self._to_load and worker.is_free(now):
-                files = self._to_load[worker.index]
-                worker.send(*(("recover",) if files is None else ("load", files)))
-        for worker in self._services:
-            if worker.is_free(now) and (worker.identity is None or now - worker.started > PING_SECONDS):
-                worker.send("identity")
+                if (files := self._to_load[worker.index]) is None:
+                    worker.send(ReplayWorker.recover)
+                else:
+                    worker.send(ReplayWorker.load, files)
+        for service in self._services:
+            if service.is_free(now) and (service.identity is None or now - service.started > PING_SECONDS):
+                service.send(Service.identity)
         idle = self._evaluator.is_free(now) and not self._evaluations.in_play
         if idle and now - self._evaluator.started > PING_SECONDS:
-            self._evaluator.ping()
+            self._evaluator.send_ping()
 
     def _set_up_learner(self) -> None:
         checkpoint = self._output.last_checkpoint() if self._learner.fresh else None
         if checkpoint is not None:
-            self._learner.send("load", learner_state(checkpoint))
+            self._learner.send(LearnerWorker.load, learner_state(checkpoint))
         else:
-            self._learner.send("publish")
+            self._learner.send(LearnerWorker.publish)
 
     def _rollout_budget(self) -> int:
         """Transitions for one more rollout, what others are playing already set aside; small change waits."""
@@ -205,15 +222,15 @@ class Supervisor:
                 self._take(worker, result)
         self._output.show(self._run_state)
 
-    def _take(self, worker: WorkerHandle, result: Any) -> None:
+    def _take(self, worker: WorkerHandle[Any], result: Any) -> None:
         """One answer, to where it belongs."""
-        if worker.method == "ping":
+        if worker.method is ping:
             return
-        if worker.method == "identity":
+        if worker.method is Service.identity:
             self._identified(worker, result)
         elif worker.kind == "replay":
             del self._to_load[worker.index]  # it has them
-        elif worker.method in ("load", "publish"):
+        elif worker.method in (LearnerWorker.load, LearnerWorker.publish):
             self._set_up(result)
         elif worker is self._evaluator:
             if (over := self._evaluations.take(result)) is not None:
@@ -228,7 +245,7 @@ class Supervisor:
                 useful.forgive()
             self._enter(worker, result)
 
-    def _enter(self, worker: WorkerHandle, result: Any) -> None:
+    def _enter(self, worker: WorkerHandle[Any], result: Any) -> None:
         """A worker's result into the run's state."""
         if worker.kind == "self_play":
             self._run_state.played(result)
@@ -260,7 +277,7 @@ class Supervisor:
             self._started = True
             self.checkpoint()
 
-    def _identified(self, worker: WorkerHandle, identity: str) -> None:
+    def _identified(self, worker: WorkerHandle[Any], identity: str) -> None:
         """A service that Ray has restarted since it answered last: replay has read itself back, weights are gone."""
         before, worker.identity = worker.identity, identity
         if identity == before:
@@ -272,11 +289,11 @@ class Supervisor:
             self._workers.count_failure(worker, "its process died")
             self._output.message(f"{worker.name} was lost and is back")
 
-    def _scored(self, method: str, result: Any) -> None:
+    def _scored(self, title: str, version: WeightsVersion | None, evaluation: Evaluation) -> None:
         if self._final is not None:
-            self._final[method] = result
+            self._final[title] = version, evaluation
             return
-        version, evaluation = result
+        assert version is not None, "it began with fetching weights"
         self._run_state.done("evaluate", version.step)
         self._output.scored(self._run_state, evaluation, version.step, self._evaluated_at)
 
@@ -294,7 +311,8 @@ class Supervisor:
     def _write_row(self) -> None:
         run_state, actors = self._run_state, self._workers.of("self_play")
         with contextlib.suppress(ProcessLost):  # a row without its replay group; the next question to it tells more
-            asked: list[Any] = [worker.actor.metrics.remote(run_state.learner_steps) for worker in self._replays]
+            step = run_state.learner_steps
+            asked = [call(worker.actor, ReplayWorker.metrics, step) for worker in self._replays]
             run_state.metrics.update(joint_replay_metrics([answer(ref, STOP_SECONDS) for ref in asked]))
         alive = sum(worker.ready is None and worker.failures == 0 for worker in actors)
         run_state.metrics.update({"actors/alive": alive, "actors/restarts": self._workers.restarts})
@@ -309,8 +327,9 @@ class Supervisor:
         if self._learner.fresh:
             return False
         self._output.confirm_lock()  # each part of replay writes its own snapshot
-        workers = (self._learner, *self._replays)
-        asked: list[tuple[WorkerHandle, Any]] = [(worker, worker.actor.save.remote()) for worker in workers]
+        learner = call(self._learner.actor, LearnerWorker.save)
+        asked: list[tuple[WorkerHandle[Any], Any]] = [(self._learner, learner)]
+        asked += [(worker, call(worker.actor, ReplayWorker.save)) for worker in self._replays]
         deadline = time.monotonic() + (STOP_SECONDS if self._stop_requested else CALL_TIMEOUT)
         parts = []
         for worker, saved in asked:
@@ -336,21 +355,23 @@ class Supervisor:
         self._end_evaluation()
         self._run_state.stop_clock()
         evaluation, seed = self._config.evaluation, self._config.run.seed
-        calls: dict[str, tuple[Any, ...]] = {
-            "evaluate": ("final evaluation", "evaluate", evaluation.final_episodes, seed, evaluation.video),
-            "evaluate_random": ("random play", "evaluate_random", evaluation.final_episodes, seed),
+        episodes, begin = evaluation.final_episodes, self._evaluations.begin
+        calls = {
+            FINAL: lambda: begin(FINAL, EvaluatorWorker.evaluate, episodes, seed, evaluation.video),
+            RANDOM: lambda: begin(RANDOM, EvaluatorWorker.evaluate_random, episodes, seed),
         }
         self._final, self._publish = {}, True
-        while missing := [method for method in calls if method not in self._final]:
+        while missing := [title for title in calls if title not in self._final]:
             self._hand_out()
             published = not self._publish and not self._learner.fresh
             if published and self._evaluator.is_free(time.monotonic()):
                 if self._evaluations.in_play:
                     self._evaluations.go_on()
                 else:
-                    self._evaluations.begin(*calls[missing[0]])
+                    calls[missing[0]]()
             self._collect()
-        (version, trained), (_, random_play) = self._final["evaluate"], self._final["evaluate_random"]
+        (version, trained), (_, random_play) = self._final[FINAL], self._final[RANDOM]
+        assert version is not None, "it began with fetching weights"
         finish(self._output, self._config, self._run_state, trained, random_play, version.step)
 
     def _end_evaluation(self) -> None:

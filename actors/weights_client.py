@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import ray
 from ray.actor import ActorHandle
 
-from muzero_ray.actors.parameter_server import WeightsName
+from muzero_ray.actors.calls import call
+from muzero_ray.actors.parameter_server import ParameterServer, WeightsName
 from muzero_ray.types import Weights, WeightsVersion
 
 ACTOR_TIMEOUT = 60.0
@@ -30,7 +31,12 @@ Prepared = TypeVar("Prepared")
 class WeightsClient(Generic[Prepared]):
     """Pulls one name's weights from the parameter server and hands out what `prepare` makes of them."""
 
-    def __init__(self, params: ActorHandle[Any], name: WeightsName, prepare: Callable[[Weights], Prepared]) -> None:
+    def __init__(
+        self,
+        params: ActorHandle[ParameterServer],
+        name: WeightsName,
+        prepare: Callable[[Weights], Prepared],
+    ) -> None:
         self._params = params
         self._name = name
         self._prepare = prepare
@@ -43,14 +49,12 @@ class WeightsClient(Generic[Prepared]):
 
     def fetch(self) -> Prepared | None:
         """Wait for the newest weights; None if they are known already. Raises if none were ever published."""
-        refs: list[ray.ObjectRef[Any]] = ray.get(
-            self._params.latest.remote(self._name, self.version), timeout=ACTOR_TIMEOUT
-        )
+        refs = ray.get(call(self._params, ParameterServer.latest, self._name, self.version), timeout=ACTOR_TIMEOUT)
         if not refs:
             if self.version is None:
                 raise RuntimeError(f"no {self._name!r} weights were published yet: the learner must start first")
             return None
-        weights: Weights = ray.get(refs[0], timeout=ACTOR_TIMEOUT)
+        weights = ray.get(refs[0], timeout=ACTOR_TIMEOUT)
         begin = time.thread_time()
         prepared = self._prepare(weights)
         self._cost = time.thread_time() - begin

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -18,9 +19,14 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from muzero_ray.actors.calls import call, ping, run_in
 from muzero_ray.errors import MuZeroRayError, PeerLost
 
 Kind = Literal["replay", "params", "learner", "evaluator", "reanalyze", "self_play"]
+
+Worker = TypeVar("Worker")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 MAX_BACKOFF = 60.0
 """Seconds; the pause before a replacement gets work doubles from 1 up to this."""
@@ -37,10 +43,11 @@ class OtherLost(Exception):
     """The process that was asked lives, but another one that it needs did not answer."""
 
 
-def answer(ref: ray.ObjectRef[Any], timeout: float) -> Any:
+def answer(ref: ray.ObjectRef[Result], timeout: float) -> Result:
     """`ray.get`, telling apart who failed: ProcessLost, OtherLost, or the MuZeroRayError that a worker raised."""
     try:
-        return ray.get(ref, timeout=timeout)
+        result: Result = ray.get(ref, timeout=timeout)
+        return result
     except RayTaskError as error:
         cause: BaseException | None = error
         while isinstance(cause, RayTaskError):  # one for each process that it came through
@@ -63,12 +70,12 @@ def _reason(error: BaseException) -> str:
 
 
 @dataclass(eq=False)
-class WorkerHandle:
+class WorkerHandle(Generic[Worker]):
     """One worker, replacements included: the actor that it is now, and what that is doing."""
 
     kind: Kind
     index: int
-    actor: ActorHandle[Any]
+    actor: ActorHandle[Worker]
     restarts: int = 0
     """Its incarnation within this part of the run."""
     failures: int = 0
@@ -92,7 +99,8 @@ class WorkerHandle:
     node: str | None = None
     """Id of the node that its process runs on, once it does."""
     call: ray.ObjectRef[Any] | None = None
-    method: str = ""
+    method: Callable[..., Any] | None = None
+    """What was called last."""
     reserved: int = 0
     """Transitions of the budget that its call may use up."""
     started: float = 0.0
@@ -114,24 +122,29 @@ class WorkerHandle:
     def waits_for(self) -> ray.ObjectRef[Any] | None:
         return self.ready if self.ready is not None else self.call
 
-    def hold(self, actor: ActorHandle[Any]) -> None:
+    def hold(self, actor: ActorHandle[Worker]) -> None:
         """From now on `actor` is the worker."""
         self.actor = actor
-        self.ready = actor.__ray_call__.remote(node_of)
+        self.ready = run_in(actor, node_of)
         self.node = None
         self.fresh = True
         self.release()
         self.started = time.monotonic()
 
-    def send(self, method: str, *arguments: Any, reserved: int = 0) -> None:
+    def send(
+        self,
+        method: Callable[Concatenate[Worker, Arguments], object],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> None:
         """Call `method`; `waits_for` is then its answer."""
-        self.call = getattr(self.actor, method).remote(*arguments)
-        self.method, self.reserved, self.started = method, reserved, time.monotonic()
+        self.call = call(self.actor, method, *arguments, **named)
+        self.method, self.started = method, time.monotonic()
 
-    def ping(self) -> None:
+    def send_ping(self) -> None:
         """Ask it for nothing but an answer."""
-        self.send("__ray_call__", node_of)
-        self.method = "ping"
+        self.call = run_in(self.actor, ping)
+        self.method, self.started = ping, time.monotonic()
 
     def release(self) -> None:
         """Its call is over."""
@@ -147,7 +160,8 @@ class WorkerHandle:
 
     def row(self, now: float) -> str:
         """Its line of the truth table."""
-        state = "waits for a place" if self.ready is not None else self.method if self.call is not None else "idle"
+        called = self.method.__name__ if self.method is not None and self.call is not None else "idle"
+        state = "waits for a place" if self.ready is not None else called
         last = f"{now - self.answered:.0f} s ago" if self.answered is not None else "never"
         wait = f", next try in {self.retry_at - now:.0f} s" if self.retry_at > now else ""
         return (

@@ -13,8 +13,10 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from muzero_ray.actors.evaluator import EvaluatorWorker
 from muzero_ray.actors.memory_kills import REMEDY, MemoryKills
 from muzero_ray.actors.ray_watch import RayLost, RayWatch, left_cluster
+from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.actors.start_up import placement, stuck
 from muzero_ray.actors.worker_handle import Kind, OtherLost, ProcessLost, WorkerHandle, answer, backoff, is_gone
 from muzero_ray.envs.crash_note import read_crash_note
@@ -33,12 +35,12 @@ MAX_BLOCKED = 20
 CALL_TIMEOUT = 300.0
 """Seconds after which an answer counts as lost."""
 
-LONG_CALLS = {
-    ("evaluator", "evaluate"): 3_600.0,
-    ("evaluator", "evaluate_random"): 3_600.0,
-    ("evaluator", "go_on"): 3_600.0,
-    ("replay", "load"): 3_600.0,
-    ("replay", "recover"): 3_600.0,
+LONG_CALLS: dict[Callable[..., Any] | None, float] = {
+    EvaluatorWorker.evaluate: 3_600.0,
+    EvaluatorWorker.evaluate_random: 3_600.0,
+    EvaluatorWorker.go_on: 3_600.0,
+    ReplayWorker.load: 3_600.0,
+    ReplayWorker.recover: 3_600.0,
 }
 """The same where one round of moves may take long (many games, a large search, an opponent that solves the game), and
 for a large replay that is read back."""
@@ -56,7 +58,7 @@ class Workers:
 
     def __init__(
         self,
-        handles: list[WorkerHandle],
+        handles: list[WorkerHandle[Any]],
         spawn: Callable[[Kind, int, int], ActorHandle[Any]],
         output: RunOutput,
         notes: PrivateFolder | None = None,
@@ -69,10 +71,10 @@ class Workers:
         self.watch = RayWatch()
         self._memory = MemoryKills()
 
-    def of(self, kind: Kind) -> list[WorkerHandle]:
+    def of(self, kind: Kind) -> list[WorkerHandle[Any]]:
         return [worker for worker in self.handles if worker.kind == kind]
 
-    def one(self, kind: Kind) -> WorkerHandle:
+    def one(self, kind: Kind) -> WorkerHandle[Any]:
         (worker,) = self.of(kind)
         return worker
 
@@ -80,7 +82,7 @@ class Workers:
     def restarts(self) -> int:
         return sum(worker.restarts for worker in self.handles)
 
-    def collect(self, wait: float) -> Iterator[tuple[WorkerHandle, Any]]:
+    def collect(self, wait: float) -> Iterator[tuple[WorkerHandle[Any], Any]]:
         """Wait up to `wait` seconds for an answer, then go through all that are there.
 
         Yields (worker, result of its call); for a call that failed the result is the ProcessLost or OtherLost, and what
@@ -98,12 +100,12 @@ class Workers:
             time.sleep(wait / 10)  # everyone is backing off after a failure
         now = time.monotonic()
         for worker in self.handles:
-            limit = LONG_CALLS.get((worker.kind, worker.method), CALL_TIMEOUT)
-            if worker.call is not None and now - worker.started > limit:
-                yield worker, self.failed(worker, f"no answer to {worker.method} for {limit:.0f} s")
+            limit = LONG_CALLS.get(worker.method, CALL_TIMEOUT)
+            if worker.method is not None and worker.call is not None and now - worker.started > limit:
+                yield worker, self.failed(worker, f"no answer to {worker.method.__name__} for {limit:.0f} s")
         self._show_placement(now)
 
-    def _take(self, worker: WorkerHandle, ref: ray.ObjectRef[Any]) -> tuple[Any] | None:
+    def _take(self, worker: WorkerHandle[Any], ref: ray.ObjectRef[Any]) -> tuple[Any] | None:
         """The result of its call; None if `worker` has only become ready."""
         try:
             result = answer(ref, CALL_TIMEOUT)
@@ -120,7 +122,7 @@ class Workers:
         worker.release()
         return (result,)
 
-    def failed(self, worker: WorkerHandle, reason: str) -> ProcessLost:
+    def failed(self, worker: WorkerHandle[Any], reason: str) -> ProcessLost:
         """Start a new process in place of one that died or hangs; it gets no work before the backoff is over.
 
         Machines come and go: the deaths of processes whose node left do not count as failures. Raises RayLost.
@@ -139,13 +141,13 @@ class Workers:
             self.count_failure(worker, reason)
         return self._replace(worker, reason)
 
-    def memory_exceeded(self, worker: WorkerHandle, reason: str) -> None:
+    def memory_exceeded(self, worker: WorkerHandle[Any], reason: str) -> None:
         """Replace a worker that holds too much memory, as if it had died of that."""
         worker.in_environment += 1
         self.count_failure(worker, reason)
         self._replace(worker, reason)
 
-    def _replace(self, worker: WorkerHandle, reason: str) -> ProcessLost:
+    def _replace(self, worker: WorkerHandle[Any], reason: str) -> ProcessLost:
         self._output.message(f"{worker.name} lost ({reason}); replacing it")
         service = worker.kind in SERVICES
         ray.kill(worker.actor, no_restart=not service)
@@ -155,7 +157,7 @@ class Workers:
         worker.retry_at = time.monotonic() + backoff(worker.failures)
         return ProcessLost(reason)
 
-    def roll_back(self, worker: WorkerHandle, error: NumericsError) -> ProcessLost:
+    def roll_back(self, worker: WorkerHandle[Any], error: NumericsError) -> ProcessLost:
         """Numbers that are not finite: the learner goes on from the last checkpoint, as if it had died.
 
         Raises `error` if it is another's, or if the learner was set back to that checkpoint for this before.
@@ -165,14 +167,14 @@ class Workers:
         worker.rolled_back = True
         return self.failed(worker, str(error))
 
-    def count_failure(self, worker: WorkerHandle, reason: str) -> None:
+    def count_failure(self, worker: WorkerHandle[Any], reason: str) -> None:
         """Count one more death in a row. MuZeroRayError if there were too many."""
         worker.failures += 1
         if worker.failures > MAX_FAILURES:
             kind = EnvironmentFault if worker.in_environment == worker.failures else MuZeroRayError
             raise self._given_up(f"{worker.name} failed {worker.failures} times in a row, last: {reason}", kind)
 
-    def _blocked(self, worker: WorkerHandle, error: OtherLost) -> OtherLost:
+    def _blocked(self, worker: WorkerHandle[Any], error: OtherLost) -> OtherLost:
         """Its call failed because another process died. It lives, and tries again."""
         worker.release()
         worker.blocked += 1

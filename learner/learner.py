@@ -11,10 +11,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
+from muzero_ray.actors.calls import call, ping, run_in
+from muzero_ray.actors.parameter_server import ParameterServer, WeightsName
+from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import PeerLost
-from muzero_ray.learner.rank import LEARNER_TIMEOUT, RANK_TIMEOUT, LearnerRank
+from muzero_ray.learner.rank import LEARNER_TIMEOUT, RANK_TIMEOUT, LearnerPeer, LearnerRank
 from muzero_ray.training.data_parallel import serve
 from muzero_ray.training.results import LearnerState, TrainStats
 from muzero_ray.types import Weights, WeightsVersion
@@ -35,9 +38,9 @@ class LearnerWorker(LearnerRank):
         config: Config,
         task: TaskSpec,
         incarnation: int,
-        replays: list[ActorHandle[Any]],
-        params: ActorHandle[Any],
-        make_peer: Callable[[int], ActorHandle[Any]],
+        replays: list[ActorHandle[ReplayWorker]],
+        params: ActorHandle[ParameterServer],
+        make_peer: Callable[[int], ActorHandle[LearnerPeer]],
     ) -> None:
         super().__init__(config, task, incarnation, replays)
         self._publish_target = config.reanalyze.ratio > 0
@@ -49,10 +52,10 @@ class LearnerWorker(LearnerRank):
 
     def _gather(self) -> None:
         """Bring all ranks together. First they may wait for a place, without a limit, as any worker may."""
-        self._hear([peer.__ray_ready__.remote() for peer in self._peers], None)
+        self._hear([run_in(peer, ping) for peer in self._peers], None)
         host = ray.util.get_node_ip_address()
         store, port = serve(host, RANK_TIMEOUT)
-        calls = [peer.join.remote(host, port) for peer in self._peers]
+        calls = [call(peer, LearnerPeer.join, host, port) for peer in self._peers]
         self._join(store)
         self._hear(calls)
 
@@ -76,8 +79,8 @@ class LearnerWorker(LearnerRank):
                 self.publish()
                 published = time.monotonic()
 
-        self._masses = self._masses or self._ask([replay.mass.remote() for replay in self._replays])
-        calls = [peer.train.remote(steps, beta, seconds, self._masses) for peer in self._peers]
+        self._masses = self._masses or self._ask([call(replay, ReplayWorker.mass) for replay in self._replays])
+        calls = [call(peer, LearnerPeer.train, steps, beta, seconds, self._masses) for peer in self._peers]
         try:
             tally = self._train(steps, beta, seconds, publish_now_and_then)
         except PeerLost:
@@ -94,16 +97,16 @@ class LearnerWorker(LearnerRank):
         if rest:
             return {}
         replay = self._replays[rows % len(self._replays)]
-        (batch,) = self._ask([replay.draw_held_out.remote(self._config.learner.batch_size)])
+        (batch,) = self._ask([call(replay, ReplayWorker.draw_held_out, self._config.learner.batch_size)])
         return self._learner.validate(batch) if batch is not None else {}
 
     def publish(self) -> int:
         """Hand the current weights to the parameter server; returns the learner step when it has them."""
         version = WeightsVersion(self._incarnation, self._learner.step)
-        newest = {"online": Weights(version, self._learner.weights())}
+        newest: dict[WeightsName, Weights] = {"online": Weights(version, self._learner.weights())}
         if self._publish_target:
             newest["target"] = Weights(version, self._learner.target_weights())
-        ray.get(self._params.publish.remote(newest), timeout=LEARNER_TIMEOUT)
+        ray.get(call(self._params, ParameterServer.publish, newest), timeout=LEARNER_TIMEOUT)
         return self._learner.step
 
     def save(self) -> LearnerState:
@@ -113,7 +116,7 @@ class LearnerWorker(LearnerRank):
     def load(self, state: LearnerState) -> int:
         """Have every rank go on from `state`, and publish it; returns its learner step."""
         shared: Any = ray.put(state) if self._peers else None
-        calls = [peer.load.remote(shared) for peer in self._peers]
+        calls = [call(peer, LearnerPeer.load, shared) for peer in self._peers]
         self._load(state)
         self._hear(calls)
         return self.publish()

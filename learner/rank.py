@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import ray
@@ -15,6 +15,8 @@ import torch
 from ray.actor import ActorHandle
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from muzero_ray.actors.calls import call
+from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.config.schema import Config
 from muzero_ray.control.train_tally import TrainTally
 from muzero_ray.envs.chance import seed_generators
@@ -32,6 +34,8 @@ LEARNER_TIMEOUT = 120.0
 
 RANK_TIMEOUT = LEARNER_TIMEOUT + 30.0
 """The same for another rank, which may itself be waiting for one of those."""
+
+Result = TypeVar("Result")
 
 PREFETCH = 2
 """Batches on their way while one is trained on."""
@@ -52,7 +56,7 @@ class LearnerRank:
     """
 
     def __init__(
-        self, config: Config, task: TaskSpec, incarnation: int, replays: list[ActorHandle[Any]], rank: int = 0
+        self, config: Config, task: TaskSpec, incarnation: int, replays: list[ActorHandle[ReplayWorker]], rank: int = 0
     ) -> None:
         torch.set_num_threads(config.learner.threads)
         if may_use_no_gpu(config):
@@ -87,7 +91,7 @@ class LearnerRank:
         """
         begin = time.monotonic()
         tally = TrainTally()
-        updates: deque[list[ray.ObjectRef[Any]]] = deque()
+        updates: deque[list[ray.ObjectRef[float]]] = deque()
         batches = deque(self._sample(beta) for _ in range(min(PREFETCH, steps)))
         asked = len(batches)
         while batches:
@@ -127,22 +131,22 @@ class LearnerRank:
         minus_probability, any_over, any_stop = self._group.largest(-min_probability, over, stop)
         return -minus_probability, bool(any_over), bool(any_stop)
 
-    def _sample(self, beta: float) -> tuple[list[Part], list[ray.ObjectRef[Any]]]:
+    def _sample(self, beta: float) -> tuple[list[Part], list[ray.ObjectRef[Draw]]]:
         """Have every shard draw its share of this rank's part of a batch."""
         parts = plan(self._masses, self._part_size, self._rng)
-        return parts, [self._replays[part.shard].draw.remote(part.size, beta) for part in parts]
+        return parts, [call(self._replays[part.shard], ReplayWorker.draw, part.size, beta) for part in parts]
 
-    def _receive(self, parts: list[Part], draws: list[ray.ObjectRef[Any]], beta: float) -> Draw:
+    def _receive(self, parts: list[Part], draws: list[ray.ObjectRef[Draw]], beta: float) -> Draw:
         return merge(parts, self._ask(draws), beta, len(self._replays))
 
-    def _report(self, keys: ItemKeys, priorities: FloatArray) -> list[ray.ObjectRef[Any]]:
+    def _report(self, keys: ItemKeys, priorities: FloatArray) -> list[ray.ObjectRef[float]]:
         """New priorities, each to its shard; they answer with their masses, also those that it does not concern."""
         told = zip(self._replays, split(keys, priorities, len(self._replays)), strict=True)
-        return [replay.update_priorities.remote(*theirs) for replay, theirs in told]
+        return [call(replay, ReplayWorker.update_priorities, *theirs) for replay, theirs in told]
 
     @staticmethod
-    def _ask(refs: list[ray.ObjectRef[Any]]) -> list[Any]:
-        answers: list[Any] = ray.get(refs, timeout=LEARNER_TIMEOUT)
+    def _ask(refs: list[ray.ObjectRef[Result]]) -> list[Result]:
+        answers: list[Result] = ray.get(refs, timeout=LEARNER_TIMEOUT)
         return answers
 
     def _load(self, state: LearnerState) -> None:

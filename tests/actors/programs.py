@@ -54,7 +54,7 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Supervisor, Workers,
                 ray.kill(worker.actor)
 
 
-def pid_of(worker: WorkerHandle) -> int:
+def pid_of(worker: WorkerHandle[Any]) -> int:
     pid: int = ray.get(worker.actor.__ray_call__.remote(lambda _: os.getpid()), timeout=PATIENCE)
     return pid
 

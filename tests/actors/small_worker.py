@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from collections.abc import Callable
 
 import ray
+from ray.actor import ActorHandle
 
+from muzero_ray.actors.calls import call
 from muzero_ray.errors import CheckpointError, NumericsError, PeerLost
 from tests.patience import PATIENCE
 
@@ -41,5 +43,5 @@ class Worker:
     def refuse(self) -> None:
         raise CheckpointError("the disk is full")
 
-    def ask(self, other: Any, method: str) -> Any:
-        return ray.get(getattr(other, method).remote(), timeout=1 if method == "hang" else PATIENCE)
+    def ask(self, other: ActorHandle[Worker], method: Callable[[Worker], object]) -> object:
+        return ray.get(call(other, method), timeout=1 if method == Worker.hang else PATIENCE)

@@ -52,7 +52,7 @@ def config(steps: int, workers: int) -> Config:
     return ray_config(run=run, learner={"workers": workers}, reanalyze={"ratio": 0.0})
 
 
-def in_peer(worker: WorkerHandle, what: Any) -> Any:
+def in_peer(worker: WorkerHandle[Any], what: Any) -> Any:
     """The answer of the other rank to `what(worker)`."""
     asked = worker.actor.__ray_call__.remote(
         lambda first: ray.get(first._peers[0].__ray_call__.remote(what), timeout=PATIENCE)
@@ -60,7 +60,7 @@ def in_peer(worker: WorkerHandle, what: Any) -> Any:
     return ray.get(asked, timeout=PATIENCE)
 
 
-def processes(worker: WorkerHandle) -> tuple[psutil.Process, psutil.Process]:
+def processes(worker: WorkerHandle[Any]) -> tuple[psutil.Process, psutil.Process]:
     return psutil.Process(pid_of(worker)), psutil.Process(in_peer(worker, lambda _: os.getpid()))
 
 
@@ -130,7 +130,7 @@ def test_ranks_train_as_one_are_replaced_as_one_and_leave_nobody_behind(tmp_path
 
 
 def _noting(blocked: Any, notes: list[str]) -> Any:
-    def noting(worker: WorkerHandle, error: Any) -> Any:
+    def noting(worker: WorkerHandle[Any], error: Any) -> Any:
         notes.append(str(error))
         return blocked(worker, error)
 

@@ -84,7 +84,7 @@ def test_actors_wait_for_a_node_and_again_when_it_has_left_which_is_no_failure()
         with second_node() as raylet:
             assert collected(workers, lambda: worker.ready is None) == []
             assert worker.node != ray.get_runtime_context().get_node_id()
-            worker.send("hang")
+            worker.send(Worker.hang)
             raylet.terminate()
             (lost,) = collected(workers, lambda: worker.restarts)
             assert isinstance(lost, ProcessLost)
@@ -95,7 +95,7 @@ def test_actors_wait_for_a_node_and_again_when_it_has_left_which_is_no_failure()
         with second_node():
             assert collected(workers, lambda: worker.ready is None) == []
             time.sleep(max(0.0, worker.retry_at - time.monotonic()))
-            worker.send("work")
+            worker.send(Worker.work)
             assert collected(workers, lambda: worker.call is None) == [1]
     finally:
         ray.kill(worker.actor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +73,7 @@ def placed(workers: Workers) -> None:
         until(all_ready, pause=0.0)
 
 
-def call(workers: Workers, worker: WorkerHandle, method: str, *arguments: Any) -> Any:
+def call(workers: Workers, worker: WorkerHandle[Any], method: Callable[..., object], *arguments: Any) -> Any:
     """The outcome of one call."""
     outcomes: list[Any] = []
 
@@ -95,12 +95,12 @@ def said(workers: Workers) -> list[str]:
 def test_who_dies_is_replaced_by_its_next_incarnation(workers: Workers) -> None:
     placed(workers)
     worker = workers.one("self_play")
-    assert call(workers, worker, "work") == 0
-    assert isinstance(call(workers, worker, "die"), ProcessLost)
+    assert call(workers, worker, Worker.work) == 0
+    assert isinstance(call(workers, worker, Worker.die), ProcessLost)
     assert worker.ready is not None  # no calls to it yet
     assert not worker.is_free(time.monotonic())
     placed(workers)
-    assert call(workers, worker, "work") == 1
+    assert call(workers, worker, Worker.work) == 1
     assert (worker.restarts, workers.restarts, workers.one("evaluator").restarts) == (1, 1, 0)
     assert said(workers)[0].startswith("self_play 0 lost (")
 
@@ -110,10 +110,10 @@ def test_a_new_process_that_is_ready_has_proved_nothing(workers: Workers) -> Non
     worker = workers.one("self_play")
     for _ in range(FAILURES):
         placed(workers)
-        assert isinstance(call(workers, worker, "die"), ProcessLost)
+        assert isinstance(call(workers, worker, Worker.die), ProcessLost)
     placed(workers)
     with pytest.raises(MuZeroRayError, match=rf"self_play 0 failed {FAILURES + 1} times in a row") as caught:
-        call(workers, worker, "die")
+        call(workers, worker, Worker.die)
     assert worker.restarts == FAILURES
     lines = str(caught.value).splitlines()
     assert lines[-1] == "Go on with: resume"
@@ -133,10 +133,10 @@ def test_deaths_in_an_environment_are_its_fault_if_all_are(workers: Workers, not
             if death < noted:
                 CrashNote(Path(folder, worker.note), "Lights-v0").enter("step", 17, death)
             if death < FAILURES:
-                call(workers, worker, "die")
+                call(workers, worker, Worker.die)
         kind = EnvironmentFault if noted > FAILURES else MuZeroRayError
         with pytest.raises(MuZeroRayError) as caught:
-            call(workers, worker, "die")
+            call(workers, worker, Worker.die)
     assert type(caught.value) is kind
     assert said(workers)[0].startswith(
         "self_play 0 lost (environment Lights-v0 (seed 17, step 0): step has not returned ("
@@ -147,7 +147,7 @@ def test_one_that_holds_too_much_is_replaced_and_not_for_ever(workers: Workers) 
     worker = workers.one("self_play")
     for _ in range(FAILURES):
         placed(workers)
-        assert isinstance(call(workers, worker, "work"), int)
+        assert isinstance(call(workers, worker, Worker.work), int)
         workers.memory_exceeded(worker, "environment Lights-v0 (seed 1, step 2): its process holds 7.0 GB")
     assert worker.restarts == FAILURES
     placed(workers)
@@ -159,10 +159,10 @@ def test_who_does_not_answer_in_time_is_replaced(workers: Workers, monkeypatch: 
     placed(workers)
     monkeypatch.setattr(muzero_ray.actors.workers, "CALL_TIMEOUT", 1.0)
     worker = workers.one("self_play")
-    assert str(call(workers, worker, "hang")) == "no answer to hang for 1 s"
+    assert str(call(workers, worker, Worker.hang)) == "no answer to hang for 1 s"
     monkeypatch.setattr(muzero_ray.actors.workers, "CALL_TIMEOUT", PATIENCE)
     placed(workers)
-    assert call(workers, worker, "work") == 1
+    assert call(workers, worker, Worker.work) == 1
 
 
 def test_who_waits_for_a_place_is_no_failure(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,21 +188,21 @@ def test_the_death_of_another_is_not_held_against_who_reports_it(
     placed(workers)
     worker = workers.one("self_play")
     hung, other = spawn("replay", 0, 0), spawn("replay", 1, 0)
-    assert isinstance(call(workers, worker, "ask", hung, "hang"), OtherLost)  # no answer
+    assert isinstance(call(workers, worker, Worker.ask, hung, Worker.hang), OtherLost)  # no answer
     ray.kill(hung)
-    assert isinstance(call(workers, worker, "ask", other, "die"), OtherLost)
-    assert isinstance(call(workers, worker, "ask", other, "work"), OtherLost)  # it is dead
+    assert isinstance(call(workers, worker, Worker.ask, other, Worker.die), OtherLost)
+    assert isinstance(call(workers, worker, Worker.ask, other, Worker.work), OtherLost)  # it is dead
     assert (worker.failures, worker.restarts, worker.blocked) == (0, 0, 3)
-    assert call(workers, worker, "work") == 0
+    assert call(workers, worker, Worker.work) == 0
     with pytest.raises(MuZeroRayError, match="self_play 0 got no answer from others 4 times in a row"):
-        call(workers, worker, "ask", other, "work")
+        call(workers, worker, Worker.ask, other, Worker.work)
     assert MAX_BLOCKED > MAX_FAILURES
 
 
 def test_who_lost_a_peer_is_replaced_and_not_asked_again(workers: Workers) -> None:
     placed(workers)
     worker, other = workers.one("self_play"), workers.one("evaluator")
-    for restarts, arguments in enumerate((("lose_peer",), ("ask", other.actor, "lose_peer")), 1):
+    for restarts, arguments in enumerate(((Worker.lose_peer,), (Worker.ask, other.actor, Worker.lose_peer)), 1):
         lost = call(workers, worker, *arguments)
         assert isinstance(lost, ProcessLost)
         assert str(lost) == "a worker of the learner is gone"
@@ -214,7 +214,7 @@ def test_who_lost_a_peer_is_replaced_and_not_asked_again(workers: Workers) -> No
 def test_errors_for_the_user_come_through_as_they_are(workers: Workers) -> None:
     placed(workers)
     worker, other = workers.one("self_play"), workers.one("evaluator")
-    for arguments in (("refuse",), ("ask", other.actor, "refuse")):
+    for arguments in ((Worker.refuse,), (Worker.ask, other.actor, Worker.refuse)):
         with pytest.raises(MuZeroRayError) as caught:
             call(workers, worker, *arguments)
         assert type(caught.value) is CheckpointError
@@ -226,20 +226,20 @@ def test_a_learner_that_diverges_is_set_back_once(workers: Workers) -> None:
     worker = WorkerHandle("learner", 0, spawn("learner", 0, 0))
     workers.handles.append(worker)
     placed(workers)
-    assert isinstance(call(workers, worker, "diverge"), ProcessLost)
+    assert isinstance(call(workers, worker, Worker.diverge), ProcessLost)
     assert worker.fresh  # so the supervisor gives it the last checkpoint
     placed(workers)
-    assert call(workers, worker, "work") == 1
+    assert call(workers, worker, Worker.work) == 1
     with pytest.raises(NumericsError, match="the weights are not finite"):
-        call(workers, worker, "diverge")
+        call(workers, worker, Worker.diverge)
     worker.release()
     worker.forgive()  # a checkpoint was written
-    assert isinstance(call(workers, worker, "die"), ProcessLost)  # that it died is no sign of bad numbers
+    assert isinstance(call(workers, worker, Worker.die), ProcessLost)  # that it died is no sign of bad numbers
     placed(workers)
-    assert isinstance(call(workers, worker, "diverge"), ProcessLost)
+    assert isinstance(call(workers, worker, Worker.diverge), ProcessLost)
     placed(workers)
     with pytest.raises(NumericsError):
-        call(workers, workers.one("self_play"), "diverge")
+        call(workers, workers.one("self_play"), Worker.diverge)
 
 
 def test_a_constructor_that_fails_is_reported_by_its_exception() -> None:
