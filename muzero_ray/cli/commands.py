@@ -172,6 +172,11 @@ class ResumeCommand(FrozenConfig):
     without_lost_games: bool = False
     """Go on without the games whose replay chunks are missing or damaged."""
 
+    @staticmethod
+    def settings() -> dict[str, str]:
+        """The options that change a setting of `run`, and which."""
+        return {option: name for name, option in LIMITS.items()} | {"address": "address"}
+
     @property
     def limits(self) -> dict[str, float | None]:
         """Those of `run` as they are asked for here; None: as configured."""
@@ -179,14 +184,14 @@ class ResumeCommand(FrozenConfig):
 
     def options(self) -> list[str]:
         """Those given, but for `--without-lost-games`, as words of a command line."""
-        given = {name: getattr(self, name) for name in (*LIMITS.values(), "address")}
+        given = {name: getattr(self, name) for name in self.settings()}
         return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 
     def extended(self, config: Config) -> Config:
         """The run's configuration under the budget asked for here."""
-        wanted = self.limits | {"address": self.address}
         data = config.model_dump()
-        data["run"].update({name: value for name, value in wanted.items() if value is not None})
+        wanted = {setting: getattr(self, option) for option, setting in self.settings().items()}
+        data["run"].update({setting: value for setting, value in wanted.items() if value is not None})
         return validate(Config, data, {})
 
 

@@ -72,7 +72,7 @@ def setting_options(model: type[BaseModel], base: BaseModel, prefix: tuple[str, 
         if isinstance(value, BaseModel):
             options[name] = _typed_dict(name, setting_options(type(value), value, path), _section_doc(field))
         else:
-            options[name] = one_option(field.annotation, field.description or "", value, short=SHORT_FORMS.get(path))
+            options[name] = one_option(field.annotation, field.description or "", value, alias=SHORT_FORMS.get(path))
     return options
 
 
@@ -90,7 +90,7 @@ def _typed_dict(name: str, options: dict[str, Any], doc: str | None) -> Any:
 
 
 def one_option(
-    annotation: Any, text: str, default: Any, *, positional: str | None = None, short: str | None = None
+    annotation: Any, text: str, default: Any, *, positional: str | None = None, alias: str | None = None
 ) -> Any:
     """Annotation of one option. annotation None: a bare flag. positional: how help names a word without a flag."""
     import tyro
@@ -105,7 +105,7 @@ def one_option(
     )
     shown = list(default) if isinstance(default, tuple) else default
     hint = "" if default is None and positional else f"(default: {shown})"
-    arg = tyro.conf.arg(help=text, help_behavior_hint=hint, aliases=[short] if short else None)
+    arg = tyro.conf.arg(help=text, help_behavior_hint=hint, aliases=[alias] if alias else None)
     option = Annotated[str, spec, arg]
     return tyro.conf.Positional[option] if positional else option
 

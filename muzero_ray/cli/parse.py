@@ -11,6 +11,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, NonNegativeInt
@@ -78,7 +79,7 @@ def parse_args(argv: Sequence[str]) -> Command:
         "arena": lambda args: _parse_run("arena", ArenaCommand, args),
         "report": lambda args: _parse_run("report", ReportCommand, args),
         "play": lambda args: _parse_run("play", PlayCommand, args),
-        "resume": lambda args: _parse_run("resume", ResumeCommand, args),
+        "resume": _parse_resume,
         "presets": _parse_presets,
         "submit": _parse_submit,
     }
@@ -207,8 +208,29 @@ def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, 
     return merged(data, {"env": {"id": resolved}}), resolved
 
 
-def _parse_run(name: str, model: type[BaseModel], argv: list[str]) -> Any:
-    """A command about one run (`run`), several (`runs`), or two that play each other (`players`)."""
+def _parse_resume(argv: list[str]) -> ResumeCommand:
+    """Limits may be named as `train` names them, `--run.minutes` as well as `--minutes`."""
+    argv = with_current_names(argv)
+    aliases = {name: flag(("run", setting)) for name, setting in ResumeCommand.settings().items()}
+    free = {*aliases.values(), *map(flag, zip(aliases))}
+    fixed = {*map(flag, leaf_paths(Config)), *SHORT_FORMS.values()} - free
+    typed = [word.partition("=")[0] for word in argv]
+    if kept := [word for word in typed if word.replace("_", "-") in fixed]:
+        raise ConfigError(
+            f"{kept[0]}: a run keeps what it was started with; resume can change {', '.join(aliases.values())}. "
+            "To change it, start a new run from its config.yaml: train --config FILE"
+        )
+    command: ResumeCommand = _parse_run("resume", ResumeCommand, argv, aliases)
+    return command
+
+
+def _parse_run(
+    name: str, model: type[BaseModel], argv: list[str], aliases: Mapping[str, str] = MappingProxyType({})
+) -> Any:
+    """A command about one run (`run`), several (`runs`), or two that play each other (`players`).
+
+    aliases: second names of options.
+    """
     key = next(key for key in POSITIONAL if key in model.model_fields)
     positional, missing = POSITIONAL[key]
     options = {
@@ -217,10 +239,12 @@ def _parse_run(name: str, model: type[BaseModel], argv: list[str]) -> Any:
             field.description or "",
             None if field.is_required() else field.default,
             positional=positional if other == key else None,
+            alias=aliases.get(other),
         )
         for other, field in model.model_fields.items()
     }
     flags: dict[str, tuple[str, ...]] = {flag([other]): (other,) for other in options if other != key}
+    flags |= {alias: (other,) for other, alias in aliases.items()}
     given, where = split(name, options, flags, argv, inspect.getdoc(model) or "")
     if not given.get(key):
         raise ConfigError(f"{name}: needs {missing}")

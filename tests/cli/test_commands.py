@@ -37,6 +37,18 @@ def test_resume_raises_only_the_limits_given(tmp_path: Path) -> None:
     expected["run"].update(learner_steps=123_456, minutes=2.0)
     assert command.extended(config).to_dict() == expected
     assert ResumeCommand(run=run).extended(config) == config
+    long = parse_args(["resume", str(run), "--run.learner-steps", "123456", "--run.minutes", "2"])
+    assert long == command
+    words = ["--run.episodes", "7", "--run.address", "auto"]
+    assert parse_args(["resume", str(run), *words]) == ResumeCommand(run=run, episodes=7, address="auto")
+    assert refused("resume", str(run), "--run.minutes", "x").startswith("--run.minutes: ")
+
+
+@pytest.mark.parametrize("option", ["--learner.lr", "--run.seed", "--seed", "--max_moves", "--run.checkpoint-steps"])
+def test_resume_says_that_other_settings_stay(tmp_path: Path, option: str) -> None:
+    message = refused("resume", str(make_run(tmp_path / "a")), option, "3", "--minutes", "2")
+    assert message.startswith(f"{option}: a run keeps what it was started with; resume can change --run.learner-steps")
+    assert message.endswith("start a new run from its config.yaml: train --config FILE")
 
 
 def test_mistakes_of_the_other_commands(tmp_path: Path) -> None:
