@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -21,6 +22,9 @@ from muzero_ray.private_folder import PrivateFolder
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
+
+CLIENT_NEEDS = "aiohttp"
+"""The package that Ray's job client needs and plain `ray` does not bring."""
 
 CONFIG_FILE = "job.yaml"
 
@@ -47,12 +51,13 @@ LAST_LINES = 12
 def submit(command: SubmitCommand) -> str:
     """Start the run as a job, or go on with it if its folder is there; returns what to tell a person.
 
-    Raises ConfigError if the dashboard does not answer, MuZeroRayError if it refuses, if the run is already running, or
-    if the job ends before its workers start.
+    Raises ConfigError if the dashboard does not answer, or if Ray's job client is not installed; MuZeroRayError if it
+    refuses, if the run is already running, or if the job ends before its workers start.
     """
     forget_blank_token()
     use_token(token_file())
     _reach(command.address)
+    _check_client()
     # Ray would take them instead of what was asked for.
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(name, None)
@@ -116,6 +121,14 @@ def package(folder: Path, command: SubmitCommand) -> Path:
     shutil.copy2(root / "launch.py", folder)
     (folder / CONFIG_FILE).write_text(dump_config(command.config))
     return folder
+
+
+def _check_client() -> None:
+    if importlib.util.find_spec(CLIENT_NEEDS) is None:
+        raise ConfigError(
+            f"submit: Ray's job client is not installed ({CLIENT_NEEDS} is missing): plain `ray` does not bring it. "
+            "Install it: pip install 'muzero-ray[cluster]'"
+        )
 
 
 def _reach(address: str) -> None:

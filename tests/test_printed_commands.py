@@ -45,6 +45,7 @@ ELSEWHERE = {
     "muzero_ray.actors.ray_watch.refuse_unreachable": "ray start: needs a cluster",
     "muzero_ray.actors.jobs._await_start": "ray job: needs a cluster (tests/test_submit.py starts one)",
     "muzero_ray.actors.jobs._ray_job": "ray job: needs a cluster (tests/test_submit.py starts one)",
+    "muzero_ray.actors.jobs._check_client": "pip: installs a package (its name is checked below)",
     "muzero_ray.actors.jobs._reach": "ssh: needs a host of a cluster",
     "muzero_ray.networks.onnx_export": "pip: installs a package (its name is checked below)",
     "muzero_ray.runs.metrics_table.MetricsTable.to_pandas": "pip: installs a package",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from muzero_ray import launch
 from muzero_ray.actors import jobs
@@ -127,6 +129,7 @@ class FakeClient:
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of something that accepts connections; Ray's client is a stand-in."""
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", FakeClient)
+    monkeypatch.setattr(jobs, "CLIENT_NEEDS", "socket")  # which is always there
     monkeypatch.setattr(FakeClient, "sent", [])
     monkeypatch.setattr(FakeClient, "there", [])
     monkeypatch.setattr(FakeClient, "fails", None)
@@ -214,6 +217,19 @@ def test_the_printed_lines_show_the_token(dashboard: str) -> None:
     said = jobs.submit(submitted(f"cartpole --runs-dir /runs --address {dashboard}"))
     for line in said.splitlines()[1:]:
         assert line.split(maxsplit=1)[1].startswith("RAY_AUTH_MODE=token ray job ")
+
+
+def test_without_the_job_client_of_ray_the_extra_is_named(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "CLIENT_NEEDS", "no_such_package")
+    with pytest.raises(ConfigError, match=r"no_such_package is missing.*pip install 'muzero-ray\[cluster\]'"):
+        jobs.submit(submitted(f"cartpole --runs-dir /runs --address {dashboard}"))
+    assert FakeClient.sent == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec(jobs.CLIENT_NEEDS) is not None, reason="the job client is installed")
+def test_what_the_job_client_needs_is_what_ray_lacks() -> None:
+    with pytest.raises(RuntimeError, match=r"require the ray\[default\]"):
+        JobSubmissionClient("http://127.0.0.1:1")
 
 
 def test_a_dashboard_that_does_not_answer_is_named_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
