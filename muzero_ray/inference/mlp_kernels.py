@@ -126,7 +126,8 @@ def _exp(x: np.float32) -> np.float32:
     """exp of x <= 0 to 2 ulp, NaN of NaN: unlike the C library's, a loop over it becomes vector instructions.
 
     x = n ln 2 + r: the Taylor polynomial of exp(r), |r| < 0.35, times 2^n. Without `reassoc`, for adding and taking
-    away 1.5 * 2^23 is what rounds n to an integer, and leaves it in the low bits.
+    away 1.5 * 2^23 is what rounds n to an integer, and leaves it in the low bits. Not the exponential of
+    `search.compiled`: that one makes a number of NaN, which would hide a broken network.
     """
     x = _LOWEST if x < _LOWEST else x
     shifted = x * _LOG2_E + _ROUNDER

@@ -56,7 +56,8 @@ def exact_helper(function: _Function) -> _Function:
 def fast_exp(x: np.float32) -> np.float32:
     """e^x of x <= 0 to a relative 1e-6, in few operations and no call; e^-87 below -87 and for NaN.
 
-    2^n times the Cephes polynomial of r, where x = n log(2) + r and |r| <= log(2) / 2.
+    2^n times the Cephes polynomial of r, where x = n log(2) + r and |r| <= log(2) / 2. Not the exponential of
+    `inference.mlp_kernels`: that one hands NaN on, from which a search would make a bad index.
     """
     clamped = x if x > _LOWEST else _LOWEST
     # A float32 of this size has no fraction: the sum is rounded, and holds n in its lowest bits.
