@@ -272,9 +272,7 @@ class SelfPlay:
             "seq": self._seq,
             "started": self._started,
             "versions": [recorder.versions if len(recorder) else [] for recorder in self._recorders],
-            "environments": [environment.current.snapshot() for environment in self._environments]
-            if self._started
-            else [],
+            "environments": [environment.current.save() for environment in self._environments] if self._started else [],
             "moves": self._moves.tolist(),
             "scores": self._scores.tolist(),
             "faults": self._faults,
@@ -296,9 +294,9 @@ class SelfPlay:
         self._faults = list(state.get("faults", []))
         if state.get("interrupted") is not None:
             self._interrupted = RolloutAccumulator.restored(state["interrupted"])
-        for env, snapshot in enumerate(state["environments"]):
+        for env, saved in enumerate(state["environments"]):
             environment, recorder = self._environments[env].current, self._recorders[env]
-            if (frame := self._brought_back(env, snapshot)) is None:
+            if (frame := self._brought_back(env, saved)) is None:
                 continue
             self._legal[env] = environment.legal_actions()
             if games[env]:
@@ -311,7 +309,7 @@ class SelfPlay:
 
     def rest(self) -> None:
         """Close the environments until `wake`: of some, only so many can exist at a time."""
-        self._resting = [environment.current.snapshot() for environment in self._environments] if self._started else []
+        self._resting = [environment.current.save() for environment in self._environments] if self._started else []
         self.close()
 
     def wake(self) -> None:
@@ -321,10 +319,10 @@ class SelfPlay:
             if self._resting:
                 self._brought_back(env, self._resting[env])
 
-    def _brought_back(self, env: int, snapshot: dict[str, Any]) -> Array | None:
-        """The present frame of the game in `snapshot`, replayed; None if that failed, and another game has begun."""
+    def _brought_back(self, env: int, saved: dict[str, Any]) -> Array | None:
+        """The present frame of the game in `saved`, replayed; None if that failed, and another game has begun."""
         try:
-            return self._environments[env].current.restore(snapshot)
+            return self._environments[env].current.restore(saved)
         except EnvironmentFault as fault:
             self.begun_anew.append(str(fault))
             self._environments[env].replace(fault)

@@ -32,7 +32,7 @@ SETTINGS = {
 }
 FIXED = ("game", "continuous", "continuous_action_threshold", "render_mode", "sound_obs")
 CONTINUE = -1  # in the action log: a reset that went on with the same game after a lost life
-STICKY_DRAWS = "adapter"  # in a snapshot: who drew the sticky actions; older snapshots do not say, it was the emulator
+STICKY_DRAWS = "adapter"  # in a saved game: who drew the sticky actions; older ones do not say, it was the emulator
 
 
 class Position(NamedTuple):
@@ -149,13 +149,13 @@ class AtariEnvironment:
         screen: Array = self._ale.getScreenRGB()
         return screen
 
-    def snapshot(self) -> dict[str, Any]:
+    def save(self) -> dict[str, Any]:
         """See Environment. The log spans all lives: back to where the game really began."""
         return {"seed": self._seed, "actions": list(self._log), "sticky_draws": STICKY_DRAWS}
 
-    def restore(self, snapshot: dict[str, Any]) -> Array:
+    def restore(self, saved: dict[str, Any]) -> Array:
         """See Environment. About 3,000 steps a second: no frame but the last is resized."""
-        drawn_by = snapshot.get("sticky_draws", "emulator")
+        drawn_by = saved.get("sticky_draws", "emulator")
         if self._sticky and drawn_by != STICKY_DRAWS:
             raise BrokenContract(
                 "this game with sticky actions was saved by an older version, which drew them in another way, so it "
@@ -163,8 +163,8 @@ class AtariEnvironment:
                 expected=f"sticky_draws={STICKY_DRAWS}",
                 got=drawn_by,
             )
-        self._start(int(snapshot["seed"]))
-        for action in snapshot["actions"]:
+        self._start(int(saved["seed"]))
+        for action in saved["actions"]:
             self._log.append(int(action))
             if action == CONTINUE:
                 self._continue()
@@ -183,7 +183,7 @@ class AtariEnvironment:
     def go_on_from(self, position: Position) -> None:
         """Continue from there, in this or another environment of the same game and settings.
 
-        Chance to come is this environment's. `snapshot` and `restore` know nothing of it.
+        Chance to come is this environment's. `save` and `restore` know nothing of it.
         """
         self._ale.restoreState(position.emulator)
         self._held, self._fire_due = position.held, position.fire_due

@@ -52,11 +52,11 @@ class Environment(Protocol):
     def render(self) -> Array | None:
         """uint8 `[H, W, 3]` picture of the present state, or None if the environment has none (see `render=`)."""
 
-    def snapshot(self) -> dict[str, Any]:
+    def save(self) -> dict[str, Any]:
         """JSON-able: seed and actions of the game in flight, enough for `restore` in another process."""
 
-    def restore(self, snapshot: dict[str, Any]) -> Array:
-        """Replay a snapshot of the same environment and settings. Returns its present frame."""
+    def restore(self, saved: dict[str, Any]) -> Array:
+        """Replay what `save` gave, of the same environment and settings. Returns its present frame."""
 
     def close(self) -> None:
         """Free what the environment holds; it cannot be used afterwards."""
@@ -142,34 +142,34 @@ class CheckedEnvironment:
             raise self._fault("render returned a wrong picture", "uint8 (H, W, 3)", describe(picture))
         return picture
 
-    def snapshot(self) -> dict[str, Any]:
+    def save(self) -> dict[str, Any]:
         """See Environment. Holds a digest of the frame, so that `restore` notices a game that took another course."""
         if self._frame is None:
-            raise self._fault("snapshot without a game", "a call of reset before", "none")
+            raise self._fault("save without a game", "a call of reset before", "none")
         return {
             "env": self.spec.name,
             "moves": self._moves,
             "live": self._live,
             "terminated": self._terminated,
             "frame": _digest(self._frame),
-            "game": self.inner.snapshot(),
+            "game": self.inner.save(),
         }
 
-    def restore(self, snapshot: dict[str, Any]) -> Array:
+    def restore(self, saved: dict[str, Any]) -> Array:
         """See Environment. EnvironmentFault if the replayed game does not arrive at the frame it was saved with."""
-        if snapshot["env"] != self.spec.name:
-            raise self._fault("restore got a snapshot of another environment", self.spec.name, str(snapshot["env"]))
-        self._seed, self._moves, self._live = int(snapshot["game"]["seed"]), int(snapshot["moves"]), False
-        self._terminated = bool(snapshot["terminated"])
-        self._frame = self._observed(self._guarded("restore", self.inner.restore, snapshot["game"]))
-        if _digest(self._frame) != snapshot["frame"]:
+        if saved["env"] != self.spec.name:
+            raise self._fault("restore got a game of another environment", self.spec.name, str(saved["env"]))
+        self._seed, self._moves, self._live = int(saved["game"]["seed"]), int(saved["moves"]), False
+        self._terminated = bool(saved["terminated"])
+        self._frame = self._observed(self._guarded("restore", self.inner.restore, saved["game"]))
+        if _digest(self._frame) != saved["frame"]:
             raise self._fault(
                 "replaying the seed and actions of a game led elsewhere: the environment does not draw all its chance "
                 "from the seed of reset, or its settings or version have changed",
-                f"the frame with digest {snapshot['frame']}",
+                f"the frame with digest {saved['frame']}",
                 _digest(self._frame),
             )
-        live = bool(snapshot["live"])
+        live = bool(saved["live"])
         self._legal = self._nothing_legal if self._terminated else self._allowed(last=not live)
         self._live = live
         return self._frame

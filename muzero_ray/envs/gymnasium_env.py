@@ -136,14 +136,14 @@ class GymnasiumEnvironment:
             raise BrokenContract("render", expected="uint8 (H, W, 3)", got=describe(picture))
         return picture
 
-    def snapshot(self) -> dict[str, Any]:
+    def save(self) -> dict[str, Any]:
         """See Environment."""
         return {"seed": self._seed, "actions": list(self._actions)}
 
-    def restore(self, snapshot: dict[str, Any]) -> Array:
+    def restore(self, saved: dict[str, Any]) -> Array:
         """See Environment."""
-        frame = self.reset(int(snapshot["seed"]))
-        for action in snapshot["actions"]:
+        frame = self.reset(int(saved["seed"]))
+        for action in saved["actions"]:
             frame = self.step(int(action)).observation
         return frame
 

@@ -112,16 +112,16 @@ class OpenSpielEnvironment:
         """The text of the state, drawn on a black background."""
         return _draw_text(str(self.state))
 
-    def snapshot(self) -> dict[str, Any]:
+    def save(self) -> dict[str, Any]:
         """See Environment."""
         return {"seed": self._seed, "actions": list(self.state.history())}
 
-    def restore(self, snapshot: dict[str, Any]) -> Array:
+    def restore(self, saved: dict[str, Any]) -> Array:
         """See Environment."""
-        self._seed = int(snapshot["seed"])
+        self._seed = int(saved["seed"])
         self.state = self._game.new_initial_state()
         self._player = self.state.current_player()
-        for action in snapshot["actions"]:  # the opening's, too
+        for action in saved["actions"]:  # the opening's, too
             self.step(int(action))
         return self._frame()
 

@@ -103,11 +103,11 @@ class ScriptedEnvironment:
     def render(self) -> Array | None:
         return None
 
-    def snapshot(self) -> dict[str, Any]:
+    def save(self) -> dict[str, Any]:
         return {"game": self._game, "move": self._move}
 
-    def restore(self, snapshot: dict[str, Any]) -> Array:
-        self._game, self._move = snapshot["game"], snapshot["move"]
+    def restore(self, saved: dict[str, Any]) -> Array:
+        self._game, self._move = saved["game"], saved["move"]
         return frame_at(self._env, self._game, self._move)
 
     def close(self) -> None:

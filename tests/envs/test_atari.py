@@ -134,12 +134,12 @@ def test_a_sticky_game_saved_by_an_older_version_is_refused_in_words() -> None:
     for env in (sticky, plain):
         env.reset(3)
         env.step(1)
-    snapshots = [json.loads(json.dumps(env.snapshot())) for env in (sticky, plain)]
-    for snapshot in snapshots:
-        del snapshot["game"]["sticky_draws"]
+    saved = [json.loads(json.dumps(env.save())) for env in (sticky, plain)]
+    for game in saved:
+        del game["game"]["sticky_draws"]
     with pytest.raises(EnvironmentFault, match="with sticky actions was saved by an older version"):
-        sticky.restore(snapshots[0])
-    plain.restore(snapshots[1])
+        sticky.restore(saved[0])
+    plain.restore(saved[1])
     sticky.reset(4)
 
 
@@ -160,7 +160,7 @@ def assert_same(ours: list[EnvStep], theirs: list[EnvStep]) -> None:
 
 
 @pytest.mark.parametrize("life_loss", [False, True])
-def test_snapshot_restores_a_sticky_game_exactly(life_loss: bool) -> None:
+def test_a_saved_game_restores_a_sticky_game_exactly(life_loss: bool) -> None:
     options = {"sticky_actions": 0.25, "noop_max": 5, "terminal_on_life_loss": life_loss}
     env, other = make("Breakout", **options), make("Breakout", **options)
     rng = np.random.default_rng(0)
@@ -168,9 +168,9 @@ def test_snapshot_restores_a_sticky_game_exactly(life_loss: bool) -> None:
     env.reset(9)
     before = play(env, actions, 9)
     assert any(step.terminated for step in before) == life_loss  # the log spans lives
-    snapshot = json.loads(json.dumps(env.snapshot()))
+    saved = json.loads(json.dumps(env.save()))
     other.reset(1)
-    other.restore(snapshot)
+    other.restore(saved)
     again = rng.integers(env.spec.num_actions, size=60).tolist()
     assert_same(play(env, again, 3), play(other, again, 3))
 
@@ -218,14 +218,14 @@ def test_a_lost_life_ends_the_targets_and_not_the_game() -> None:
         assert step.terminated
         assert not step.truncated
         lives.append(env.inner._ale.lives())  # type: ignore[attr-defined]
-        # A snapshot taken between a lost life and the reset must know what that reset will do.
+        # A game saved between a lost life and the reset must know what that reset will do.
         copy = make("Breakout", sticky_actions=0.0, terminal_on_life_loss=True)
-        copy.restore(json.loads(json.dumps(env.snapshot())))
+        copy.restore(json.loads(json.dumps(env.save())))
         frame = env.reset(100 + seed)
         np.testing.assert_array_equal(frame, copy.reset(100 + seed))
         assert (frame.tobytes() == first.tobytes()) == (seed == 4)  # only then the wall is whole and the score zero
     assert lives == [4, 3, 2, 1, 0]
-    assert env.snapshot()["game"] == {"seed": 104, "actions": [], "sticky_draws": "adapter"}
+    assert env.save()["game"] == {"seed": 104, "actions": [], "sticky_draws": "adapter"}
 
 
 def test_fire_serves_once_per_life() -> None:

@@ -84,7 +84,7 @@ def test_action_masks_are_kept_to(user_package: str) -> None:
     env.step(0)
     env.step(0)
     other = make(user_package, fault="mask")
-    other.restore(env.snapshot())
+    other.restore(env.save())
     for same in (env, other):
         assert same.legal_actions().tolist() == [False, True, False]
         with pytest.raises(EnvironmentFault, match=r"illegal action: expected one of \[1\], got 2"):
@@ -93,7 +93,7 @@ def test_action_masks_are_kept_to(user_package: str) -> None:
 
 def test_step_needs_a_live_game(user_package: str) -> None:
     env = make(user_package)
-    for call in (lambda: env.step(0), env.snapshot):
+    for call in (lambda: env.step(0), env.save):
         with pytest.raises(EnvironmentFault, match="expected a call of reset before"):
             call()
     env.reset(0)
@@ -138,11 +138,11 @@ def test_restore_continues_counts_and_state(user_package: str) -> None:
     env.reset(0)
     for _ in range(5):
         env.step(1)
-    snapshot = json.loads(json.dumps(env.snapshot()))
-    assert other.restore(snapshot).tolist() == [5, 1, 0]
+    saved = json.loads(json.dumps(env.save()))
+    assert other.restore(saved).tolist() == [5, 1, 0]
     assert other.step(2)[2:] == env.step(2)[2:] == (False, True)
     # A finished game comes back finished.
-    assert other.restore(json.loads(json.dumps(env.snapshot()))).tolist() == [6, 2, 0]
+    assert other.restore(json.loads(json.dumps(env.save()))).tolist() == [6, 2, 0]
     with pytest.raises(EnvironmentFault, match="step without a game"):
         other.step(0)
 
@@ -153,6 +153,6 @@ def test_restore_notices_a_game_that_took_another_course(user_package: str) -> N
     env.step(0)
     env.step(0)
     with pytest.raises(EnvironmentFault, match="replaying the seed and actions of a game led elsewhere"):
-        env.restore(env.snapshot())
-    with pytest.raises(EnvironmentFault, match="snapshot of another environment"):
-        make_environment(EnvConfig()).restore(env.snapshot())
+        env.restore(env.save())
+    with pytest.raises(EnvironmentFault, match="a game of another environment"):
+        make_environment(EnvConfig()).restore(env.save())

@@ -49,14 +49,14 @@ def test_time_limit_is_a_truncation_and_a_fall_is_not() -> None:
     assert [env.step(0) for _ in range(moves)][-1][2:] == (True, False)
 
 
-def test_cartpole_snapshot_restores_exactly() -> None:
+def test_a_saved_game_of_cartpole_restores_exactly() -> None:
     env, other = make_environment(EnvConfig()), make_environment(EnvConfig())
     env.reset(11)
     for i in range(8):
         frame = env.step(i % 2).observation
-    snapshot = json.loads(json.dumps(env.snapshot()))
+    saved = json.loads(json.dumps(env.save()))
     other.reset(5)
-    np.testing.assert_array_equal(other.restore(snapshot), frame)
+    np.testing.assert_array_equal(other.restore(saved), frame)
     for i in range(6):
         ours, theirs = env.step(i % 2), other.step(i % 2)
         np.testing.assert_array_equal(ours.observation, theirs.observation)

@@ -232,7 +232,7 @@ def test_nothing_need_be_legal_where_a_game_is_truncated() -> None:
         step = env.step(int(np.flatnonzero(env.legal_actions())[0]))
     assert (step.terminated, step.truncated, env.legal_actions().any()) == (False, True, False)
     again = odd("MaskedTrunc")
-    np.testing.assert_array_equal(again.restore(env.snapshot()), step.observation)
+    np.testing.assert_array_equal(again.restore(env.save()), step.observation)
     assert not again.legal_actions().any()
     env.reset(2)
     assert env.legal_actions().any()

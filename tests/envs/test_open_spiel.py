@@ -100,13 +100,13 @@ def test_whoever_acts_gets_the_reward_even_if_it_loses() -> None:
     assert [(step.reward, step.terminated) for step in steps] == [(0, False)] * 4 + [(-1.0, True)]
 
 
-def test_snapshot_restores_exactly() -> None:
+def test_a_saved_game_restores_exactly() -> None:
     env, other = make("tic_tac_toe"), make("tic_tac_toe")
     env.reset(3)
     for action in (4, 0, 8):
         frame = env.step(action).observation
     other.reset(0)
-    np.testing.assert_array_equal(other.restore(json.loads(json.dumps(env.snapshot()))), frame)
+    np.testing.assert_array_equal(other.restore(json.loads(json.dumps(env.save()))), frame)
     assert (other.to_play(), str(other.state)) == (1, "o..\n.x.\n..x")
     np.testing.assert_array_equal(other.legal_actions(), env.legal_actions())
     np.testing.assert_array_equal(other.step(2).observation, env.step(2).observation)
@@ -130,7 +130,7 @@ def test_games_of_self_play_begin_after_random_moves_and_evaluations_do_not() ->
     seed = next(seed for seed, (stones, _) in enumerate(openings) if stones == 3)
     env.reset(seed)
     env.step(int(np.flatnonzero(env.legal_actions())[0]))
-    frame = other.restore(json.loads(json.dumps(env.snapshot())))
+    frame = other.restore(json.loads(json.dumps(env.save())))
     assert str(other.state) == str(env.state)
     assert frame[0].sum() == 5
 
