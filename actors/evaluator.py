@@ -8,7 +8,7 @@ from pathlib import Path
 from ray.actor import ActorHandle
 
 from muzero_ray.actors.parameter_server import ParameterServer
-from muzero_ray.actors.process import crash_note, limit_threads
+from muzero_ray.actors.process import crash_note, hide_gpus, limit_threads
 from muzero_ray.actors.weights_client import WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
@@ -16,7 +16,6 @@ from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.evaluation.episodes import Episodes, EpisodesProgress
 from muzero_ray.evaluation.evaluator import Evaluator
 from muzero_ray.evaluation.result import Evaluation
-from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Weights, WeightsVersion
 
 Answer = EpisodesProgress | tuple[WeightsVersion | None, Evaluation]

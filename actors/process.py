@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from pathlib import Path
 
 import ray
-import torch
 
 from muzero_ray.envs.crash_note import CrashNote
 
 
+def hide_gpus() -> None:
+    """Let this process see no GPU from now on; before it uses one. Ray 2.60 shows all of a machine's GPUs to a process
+    for which it reserved none.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def limit_threads(threads: int) -> None:
     """Torch threads of this process: Ray sets OMP_NUM_THREADS from whole CPUs only."""
+    import torch  # the services do without it
+
     torch.set_num_threads(threads)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muzero_ray.actors.process import Service, restarted_by_ray
+from muzero_ray.actors.process import Service, hide_gpus, restarted_by_ray
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.replay.buffer import Draw, ReplayBuffer
@@ -13,7 +13,6 @@ from muzero_ray.replay.encoding import decode_game
 from muzero_ray.replay.metrics import replay_metrics
 from muzero_ray.replay.stored_game import StaleGame
 from muzero_ray.runs.replay_archive import ReplayArchive, shard_folder
-from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import Batch, FloatArray, GameId, ItemKeys, WeightsVersion
 
 

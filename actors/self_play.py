@@ -15,14 +15,13 @@ from muzero_ray.acting.build import build_self_play
 from muzero_ray.acting.rollout_stats import RolloutStats
 from muzero_ray.actors.calls import call
 from muzero_ray.actors.parameter_server import ParameterServer
-from muzero_ray.actors.process import crash_note, limit_threads
+from muzero_ray.actors.process import crash_note, hide_gpus, limit_threads
 from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.actors.weights_client import ACTOR_TIMEOUT, WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.replay.encoding import encode_game
-from muzero_ray.training.build import hide_gpus
 from muzero_ray.types import GameHistory
 
 NICER = 4

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 import ray
-import torch
 from ray.actor import ActorHandle
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from muzero_ray.actors.calls import call
+from muzero_ray.actors.process import hide_gpus, limit_threads
 from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.config.schema import Config
 from muzero_ray.control.train_tally import TrainTally
@@ -24,7 +24,7 @@ from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.errors import PeerLost
 from muzero_ray.replay.buffer import Draw
 from muzero_ray.replay.shards import Part, merge, part_of, plan, split
-from muzero_ray.training.build import build_learner, hide_gpus, resolve_device
+from muzero_ray.training.build import build_learner, resolve_device
 from muzero_ray.training.data_parallel import DataParallelGroup, find, listen_at
 from muzero_ray.training.results import LearnerState
 from muzero_ray.types import FloatArray, ItemKeys
@@ -58,7 +58,7 @@ class LearnerRank:
     def __init__(
         self, config: Config, task: TaskSpec, incarnation: int, replays: list[ActorHandle[ReplayWorker]], rank: int = 0
     ) -> None:
-        torch.set_num_threads(config.learner.threads)
+        limit_threads(config.learner.threads)
         if may_use_no_gpu(config):
             hide_gpus()
         seed_generators(config.run.seed, "learner", rank, incarnation)

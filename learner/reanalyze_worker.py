@@ -6,18 +6,17 @@ import time
 from collections import deque
 
 import ray
-import torch
 from ray.actor import ActorHandle
 
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.actors.calls import call
 from muzero_ray.actors.parameter_server import ParameterServer
+from muzero_ray.actors.process import hide_gpus, limit_threads
 from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.actors.weights_client import WeightsClient
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_spec import TaskSpec
-from muzero_ray.training.build import hide_gpus
 
 REANALYZE_TIMEOUT = 120.0
 """Seconds after which replay counts as hung."""
@@ -34,7 +33,7 @@ class ReanalyzeWorker:
         params: ActorHandle[ParameterServer],
     ) -> None:
         hide_gpus()
-        torch.set_num_threads(config.actors.threads)
+        limit_threads(config.actors.threads)
         seed_generators(config.run.seed, "reanalyze")
         self._reanalyzer = Reanalyzer(config, task)
         self._replays = deque(replays)

@@ -176,6 +176,17 @@ def test_search_and_replay_load_no_torch(room: str) -> None:
     assert not {name for name in reached if name.startswith(("muzero_ray.networks", "muzero_ray.inference"))}
 
 
+def test_the_processes_of_the_services_load_no_torch_and_no_network() -> None:
+    """Replay and the parameter server begin anew after a death while the others wait for them."""
+    code = "import sys, muzero_ray.actors.replay, muzero_ray.actors.parameter_server; print(*sys.modules, sep=chr(10))"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    loaded = set(printed.split())
+    assert "muzero_ray.replay.buffer" in loaded
+    assert not loaded & {"torch", "gymnasium", "openvino", "wandb"}
+    rooms = {part(name) for name in loaded if name.startswith("muzero_ray.")} - set(WITHOUT_A_ROOM)
+    assert rooms == {"actors", "config", "envs", "replay", "runs"}
+
+
 def test_the_core_works_without_ray() -> None:
     code = "import sys; sys.modules['ray'] = None; import muzero_ray.control.serial, muzero_ray.cli.start"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 import numpy as np
@@ -19,13 +18,6 @@ from muzero_ray.training.learner import Learner
 from muzero_ray.training.losses import loss_terms
 from muzero_ray.training.schedules import learning_rate
 from muzero_ray.types import Batch
-
-
-def hide_gpus() -> None:
-    """Let this process see no GPU from now on; before it uses one. Ray 2.60 shows all of a machine's GPUs to a process
-    for which it reserved none.
-    """
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def resolve_device(name: str) -> torch.device:
