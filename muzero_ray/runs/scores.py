@@ -6,6 +6,7 @@ Statistical Precipice" (arXiv 2108.13264): the score of a run is one number, the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class RunScore:
     env_steps: int
     learner_steps: int
     protocol: Mapping[str, Any]
+    cut: int
+    """Of the episodes, how many `protocol.move_limit` ended."""
 
     @property
     def task(self) -> str:
@@ -96,16 +99,13 @@ def read_score(run: Path) -> RunScore:
         int(final["env_steps"]),
         int(final["learner_step"]),
         comparable(final, config),
+        int(final.get("cut", 0)),
     )
 
 
 def comparable(score: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """The protocol of a score of the run with this `config`; see `completed` for scores that do not say all of it.
-
-    A limit of moves that cut no episode changed nothing: it does not count.
-    """
-    left_out = {"digest"} if score.get("cut") else {"digest", "move_limit"}
-    return {name: value for name, value in completed(score["protocol"], config).items() if name not in left_out}
+    """The protocol of a score of the run with this `config`; see `completed` for scores that do not say all of it."""
+    return {name: value for name, value in completed(score["protocol"], config).items() if name != "digest"}
 
 
 def _score_problem(score: dict[str, Any]) -> str | None:
@@ -119,6 +119,10 @@ def _score_problem(score: dict[str, Any]) -> str | None:
         return "has no whole number as env_steps"
     if not isinstance(returns, list) or not all(is_number(one) for one in returns):
         return "has no list of numbers as returns"
+    if not is_count(score.get("cut", 0)):
+        return "has no whole number as cut"
+    if isinstance(protocol, dict) and not is_count(protocol.get("move_limit") or 0):
+        return "has no whole number as move_limit"
     environment = protocol.get("environment") if isinstance(protocol, dict) else None
     known = isinstance(environment, dict) and all(isinstance(environment.get(name), str) for name in ("id", "kind"))
     return None if known else "does not say which environment it was measured in"
@@ -180,7 +184,8 @@ def compare(scores: Sequence[RunScore]) -> list[Aggregate]:
 def check_comparable(scores: Sequence[RunScore], *, over_tasks: bool = False) -> None:
     """ConfigError that names the first difference of protocols. over_tasks: which game it is may differ.
 
-    An unknown precision does not count as a difference, see `unknown_precision`. Two known ones that differ do.
+    An unknown precision does not count as a difference, see `unknown_precision`. Two known ones that differ do, and so
+    does anything else that is unknown.
     """
     protocols = [_flat(score.protocol) for score in scores]
     for name in sorted(set().union(*protocols)):
@@ -189,9 +194,11 @@ def check_comparable(scores: Sequence[RunScore], *, over_tasks: bool = False) ->
         values = [(score, protocol.get(name)) for score, protocol in zip(scores, protocols, strict=True)]
         if name == "precision":
             values = [(score, value) for score, value in values if value != UNKNOWN]
+        elif name == "move_limit":
+            values = _limits_that_count(scores)
         for other, value in values[1:]:
             first, firsts = values[0]
-            if value != firsts:
+            if value != firsts or value == UNKNOWN:
                 raise ConfigError(
                     f"runs {first.run} and {other.run} were evaluated under different protocols: {_brief(name)} is "
                     f"{_brief(firsts)} in one and {_brief(value)} in the other. Such scores cannot be compared; report "
@@ -199,10 +206,19 @@ def check_comparable(scores: Sequence[RunScore], *, over_tasks: bool = False) ->
                 )
 
 
+def _limits_that_count(scores: Sequence[RunScore]) -> list[tuple[RunScore, int | None]]:
+    """The limits of moves of scores, without those that would have been the same under the limit that cut others."""
+    limits = [(score, score.protocol.get("move_limit")) for score in scores]
+    longest = max((limit for score, limit in limits if score.cut and limit is not None), default=None)
+    if longest is None:
+        return []
+    return [(score, limit) for score, limit in limits if score.cut or limit is None or limit > longest]
+
+
 def unknown_precision(scores: Sequence[RunScore]) -> list[RunScore]:
-    """Those of old scores that `compare` put together with scores whose precision is known, float32 or bf16."""
-    known = {score.task for score in scores if score.protocol.get("precision") != UNKNOWN}
-    return [score for score in scores if score.protocol.get("precision") == UNKNOWN and score.task in known]
+    """Those of old scores, whose precision is not known, that `compare` put together with other scores."""
+    runs = Counter(score.task for score in scores)
+    return [score for score in scores if score.protocol.get("precision") == UNKNOWN and runs[score.task] > 1]
 
 
 def _brief(value: object) -> str:

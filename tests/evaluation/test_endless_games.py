@@ -150,14 +150,20 @@ def score(folder: Path, cut: int, **protocol: Any) -> RunScore:
 
 
 def test_a_limit_that_cut_no_episode_leaves_scores_comparable(tmp_path: Path) -> None:
-    before, same, cut = (
+    """Of two seeds of one run, one may have an episode that the limit cut."""
+    before, same, cut, low, later = (
         score(tmp_path / "before", 0),
         score(tmp_path / "same", 0, move_limit=27_000),
         score(tmp_path / "cut", 1, move_limit=27_000),
+        score(tmp_path / "low", 0, move_limit=9_000),
+        score(tmp_path / "later", 1, move_limit=50_000),
     )
-    assert compare([before, same])[0].runs == 2
-    with pytest.raises(ConfigError, match="move_limit is None in one and 27000 in the other"):
-        compare([before, cut])
+    assert compare([before, same, low])[0].runs == 3
+    assert compare([same, cut, low])[0].runs == 3
+    for one, other in ((before, cut), (cut, later)):
+        limits = [found.protocol.get("move_limit") for found in (one, other)]
+        with pytest.raises(ConfigError, match="move_limit is {} in one and {} in the other".format(*limits)):
+            compare([one, other])
 
 
 def test_self_play_keeps_only_a_segment_of_a_game_without_end() -> None:

@@ -266,10 +266,12 @@ def test_old_scores_of_a_config_that_lacks_a_setting_were_made_with_its_default(
 
 
 def test_a_score_that_contradicts_its_config_says_only_what_it_says(tmp_path: Path) -> None:
-    """Somebody changed config.yaml. Such scores group with each other, as they did, but not with known settings."""
+    """Somebody changed config.yaml. Such scores stay alone: what is unknown of two may differ."""
     doubtful = [write_run(tmp_path / name, Config(), old=True, simulations=99) for name in ("a", "b")]
     assert set(doubtful[0].protocol["search_settings"].values()) == {UNKNOWN}
-    assert compare(doubtful)[0].runs == 2
+    assert compare(doubtful[:1])[0].runs == 1
+    with pytest.raises(ConfigError, match="is unknown in one and unknown in the other"):
+        compare(doubtful)
     known = write_run(tmp_path / "c", changed(Config(), ("search", "simulations"), 99), old=True)
     with pytest.raises(ConfigError, match="is unknown in one and"):
         compare([doubtful[0], known])
@@ -286,7 +288,8 @@ def test_a_precision_that_was_up_to_the_machine_is_no_difference_but_said(tmp_pa
         assert unknown_precision([old, other]) == [old]
     with pytest.raises(ConfigError, match="precision is float32 in one and bf16 in the other"):
         compare([old, float32, bf16])
-    assert unknown_precision([old, old]) == unknown_precision([float32]) == []
+    assert unknown_precision([old]) == unknown_precision([float32]) == []
+    assert unknown_precision([old, old]) == [old, old]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def score(value: float, config: Config = BREAKOUT, **changes: Any) -> RunScore:
         for key in path:
             place = place[key]
         place[last] = new
-    return RunScore(Path(f"runs/{value:g}"), 0, value, 0.0, 10, 100, 10, protocol)
+    return RunScore(Path(f"runs/{value:g}"), 0, value, 0.0, 10, 100, 10, protocol, 0)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 8, 11])
@@ -129,7 +129,7 @@ def test_tasks_that_are_not_put_together_may_have_different_protocols() -> None:
 
 def test_a_runs_score_is_its_newest_final_evaluation(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(BREAKOUT))
-    entry = {"learner_step": 9, "env_steps": 90, "returns": [1.0, 3.0], "protocol": {"digest": "x", **PROTOCOL}}
+    entry = {"learner_step": 9, "env_steps": 90, "returns": [1.0, 3.0], "protocol": {"digest": "x", **PUCT}}
     kinds = [("evaluation", 7.0), ("final", 1.0), ("random", 0.5)]
     lines = [json.dumps({**entry, "kind": kind, "return_mean": mean}) for kind, mean in kinds]
     path = tmp_path / "scores.jsonl"
@@ -145,10 +145,11 @@ def test_a_runs_score_is_its_newest_final_evaluation(tmp_path: Path) -> None:
     # The score is of puct and the config of Gumbel: nothing that the score does not say can be taken from there.
     own = ("pb_c_base", "pb_c_init", "unvisited", "value_bounds", "min_value_range")
     added = {"discount": UNKNOWN, "precision": UNKNOWN, "search_settings": dict.fromkeys(own, UNKNOWN)}
-    assert read.protocol == PROTOCOL | added
+    assert read.protocol == PUCT | added
 
 
-PROTOCOL = {"search": "puct", "environment": {"id": "Breakout", "kind": "atari"}}
+PROTOCOL = {"search": "gumbel", "environment": {"id": "Breakout", "kind": "atari"}}
+PUCT = {**PROTOCOL, "search": "puct"}
 FINAL = {
     "kind": "final",
     "learner_step": 9,
@@ -246,7 +247,7 @@ def test_a_report_gives_no_orders_to_the_terminal(tmp_path: Path, capsys: pytest
     assert "\\x1b[2J\\ud800" in out
     assert all(char.isprintable() or char == "\n" for char in out)
     changed = named("\x1b[2J")
-    changed["protocol"]["search"] = "\x1b]0;title\x07"
+    changed["protocol"]["opponent"] = "\x1b]0;title\x07"
     code, error = report(one, make_run(tmp_path / "third", changed))
     assert code == 2
     assert "\\x1b]0;title\\x07" in error
