@@ -239,7 +239,7 @@ def typed_a_word_too_many(person: Person) -> str:
 
 SITUATIONS: dict[str, list[Callable[[Person], str]]] = {
     "muzero_ray.launch.run": [left_without_its_final_evaluation],
-    "muzero_ray.cli.parse._check_run": [named_no_run],
+    "muzero_ray.cli.parse_run._check_run": [named_no_run],
     "muzero_ray.cli.parse._parse_train": [asked_for_help],
     "muzero_ray.cli.parse.presets_table": [asked_for_presets],
     "muzero_ray.cli.options._nearest_flag": [typed_an_unknown_option],

@@ -7,14 +7,12 @@ rules and messages for a config file and an option.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, NonNegativeInt
+from pydantic import NonNegativeInt
 
 from muzero_ray.cli.commands import (
     ArenaCommand,
@@ -23,35 +21,27 @@ from muzero_ray.cli.commands import (
     PlayCommand,
     PresetsCommand,
     ReportCommand,
-    ResumeCommand,
     SubmitCommand,
     TrainCommand,
 )
 from muzero_ray.cli.options import SHORT_FORMS, flag, one_option, setting_options, split, with_current_names
+from muzero_ray.cli.parse_run import parse_resume, parse_run
 from muzero_ray.cli.tables import table
 from muzero_ray.config import files as config_file
 from muzero_ray.config.base import LARGEST_SEED
 from muzero_ray.config.files import merged, without_items
 from muzero_ray.config.plugins import import_installed, import_plugins
-from muzero_ray.config.schema import OPPONENT, Config
+from muzero_ray.config.schema import Config
 from muzero_ray.config.validation import leaf_paths, nearest, shown, validate
 from muzero_ray.errors import ConfigError
 from muzero_ray.printed import launch_line
-from muzero_ray.runs.layout import CHECKPOINTS, CONFIG_FILE, RunLayout
-from muzero_ray.runs.run_config import copy_hint
+from muzero_ray.runs.layout import CONFIG_FILE, RunLayout
 from muzero_ray.standard_streams import print_error, print_result
-from muzero_ray.user_paths import check_run_name, reading
+from muzero_ray.user_paths import check_run_name
 
 DEFAULT_ATARI_PRESET = "breakout"
 
 PLUGINS = "--run.plugins"
-
-POSITIONAL = {
-    "run": ("RUN", "the folder of a run. Give one such as runs/NAME"),
-    "runs": ("RUN [RUN ...]", "the folder of a run. Give one such as runs/NAME"),
-    "players": ("A B", "two players. Name folders of runs, random, minimax or mcts:N"),
-}
-"""The words of a command about runs: how help names them, and what is said if they are not there."""
 
 USAGE = """usage: {program} COMMAND ...
 
@@ -75,11 +65,11 @@ def parse_args(argv: Sequence[str]) -> Command:
         raise SystemExit(0)
     parsers: dict[str, Callable[[list[str]], Command]] = {
         "train": _parse_train,
-        "evaluate": lambda args: _parse_run("evaluate", EvaluateCommand, args),
-        "arena": lambda args: _parse_run("arena", ArenaCommand, args),
-        "report": lambda args: _parse_run("report", ReportCommand, args),
-        "play": lambda args: _parse_run("play", PlayCommand, args),
-        "resume": _parse_resume,
+        "evaluate": lambda args: parse_run("evaluate", EvaluateCommand, args),
+        "arena": lambda args: parse_run("arena", ArenaCommand, args),
+        "report": lambda args: parse_run("report", ReportCommand, args),
+        "play": lambda args: parse_run("play", PlayCommand, args),
+        "resume": parse_resume,
         "presets": _parse_presets,
         "submit": _parse_submit,
     }
@@ -208,68 +198,9 @@ def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, 
     return merged(data, {"env": {"id": resolved}}), resolved
 
 
-def _parse_resume(argv: list[str]) -> ResumeCommand:
-    """Limits may be named as `train` names them, `--run.minutes` as well as `--minutes`."""
-    argv = with_current_names(argv)
-    aliases = {name: flag(("run", setting)) for name, setting in ResumeCommand.settings().items()}
-    free = {*aliases.values(), *map(flag, zip(aliases))}
-    fixed = {*map(flag, leaf_paths(Config)), *SHORT_FORMS.values()} - free
-    typed = [word.partition("=")[0] for word in argv]
-    if kept := [word for word in typed if word.replace("_", "-") in fixed]:
-        raise ConfigError(
-            f"{kept[0]}: a run keeps what it was started with; resume can change {', '.join(aliases.values())}. "
-            "To change it, start a new run from its config.yaml: train --config FILE"
-        )
-    command: ResumeCommand = _parse_run("resume", ResumeCommand, argv, aliases)
-    return command
-
-
-def _parse_run(
-    name: str, model: type[BaseModel], argv: list[str], aliases: Mapping[str, str] = MappingProxyType({})
-) -> Any:
-    """A command about one run (`run`), several (`runs`), or two that play each other (`players`).
-
-    aliases: second names of options.
-    """
-    key = next(key for key in POSITIONAL if key in model.model_fields)
-    positional, missing = POSITIONAL[key]
-    options = {
-        field.alias or other: one_option(
-            None if field.annotation is bool else field.annotation,
-            field.description or "",
-            None if field.is_required() else field.default,
-            positional=positional if other == key else None,
-            alias=aliases.get(other),
-        )
-        for other, field in model.model_fields.items()
-    }
-    flags: dict[str, tuple[str, ...]] = {flag([other]): (other,) for other in options if other != key}
-    flags |= {alias: (other,) for other, alias in aliases.items()}
-    given, where = split(name, options, flags, argv, inspect.getdoc(model) or "")
-    if not given.get(key):
-        raise ConfigError(f"{name}: needs {missing}")
-    command = validate(model, given, where)
-    for run in [given[key]] if key == "run" else given[key]:
-        if not (key == "players" and OPPONENT.fullmatch(run)):
-            _check_run(name, Path(run))
-    return command
-
-
 def _parse_presets(argv: list[str]) -> PresetsCommand:
     split("presets", {}, {}, argv, PresetsCommand.__doc__ or "")
     return PresetsCommand()
-
-
-def _check_run(command: str, run: Path) -> None:
-    with reading(run):
-        if RunLayout(run).config_file.is_file() or (run.parent.name == CHECKPOINTS and run.is_dir()):
-            return
-        if hint := copy_hint(run):
-            raise ConfigError(f"{command}: the config.yaml of this run is missing (got {run}). {hint}")
-    reason = "has no config.yaml, so it is not the folder of a run" if run.exists() else "does not exist"
-    folders = sorted(str(p.parent) for folder in {run.parent, Path("runs")} for p in folder.glob(f"*/{CONFIG_FILE}"))
-    remedy = nearest(str(run), folders) if folders else f"Train first: {launch_line('train', 'PRESET')}"
-    raise ConfigError(f"{command}: the folder {reason} (got {run}). {remedy}")
 
 
 def _guess_base(argv: list[str]) -> Config:
