@@ -18,30 +18,24 @@ from muzero_ray.actors.calls import call, ping
 from muzero_ray.actors.evaluations import Evaluations
 from muzero_ray.actors.evaluator import EvaluatorWorker
 from muzero_ray.actors.jobs import STARTED
-from muzero_ray.actors.parameter_server import ParameterServer
-from muzero_ray.actors.process import Service
 from muzero_ray.actors.replay import ReplayWorker
 from muzero_ray.actors.self_play import SelfPlayWorker
+from muzero_ray.actors.services import PING_SECONDS, Services
 from muzero_ray.actors.worker_handle import OtherLost, ProcessLost, WorkerHandle, answer
-from muzero_ray.actors.workers import CALL_TIMEOUT, Workers
+from muzero_ray.actors.workers import CALL_TIMEOUT, SERVICES, Workers
 from muzero_ray.config.schema import Config
-from muzero_ray.control.limits import finish, left_unfinished
+from muzero_ray.control.limits import left_unfinished
 from muzero_ray.control.run_state import RunState
 from muzero_ray.errors import NumericsError
-from muzero_ray.evaluation.result import Evaluation
 from muzero_ray.learner.learner import LearnerWorker
 from muzero_ray.learner.reanalyze_worker import ReanalyzeWorker
 from muzero_ray.replay.encoding import decode_game
 from muzero_ray.replay.metrics import joint_replay_metrics
 from muzero_ray.runs.output import RunOutput, learner_state
-from muzero_ray.runs.replay_archive import join_shards, split_shards
-from muzero_ray.types import WeightsVersion
+from muzero_ray.runs.replay_archive import join_shards
 
 CALL_SECONDS = 5.0
 """How long a rollout or a train call may take before it reports."""
-
-PING_SECONDS = 2.0
-"""Between two questions to a service whether it is still the same process."""
 
 WAIT_SECONDS = 0.5
 """Longest sleep of the loop, so that a signal is answered soon."""
@@ -51,8 +45,6 @@ STOP_SECONDS = 10.0
 
 IDLE_SECONDS = 1.0
 """Pause of a worker that found nothing to do."""
-
-FINAL, RANDOM = "final evaluation", "random play"
 
 
 def _object_store_mb() -> float | None:
@@ -84,26 +76,14 @@ class Supervisor:
         self._run_state = run_state
         self._config = config
         self._output = output
-        self._replays: list[WorkerHandle[ReplayWorker]] = workers.of("replay")
-        self._params: WorkerHandle[ParameterServer] = workers.one("params")
-        self._to_load: dict[int, dict[str, bytes] | None] = {}
-        """What shards of replay have still to be given: their files of the checkpoint; None if they recover."""
-        if recover:
-            self._to_load = dict.fromkeys(range(len(self._replays)))
-        elif replay_files is not None:
-            self._to_load = dict(enumerate(split_shards(replay_files, len(self._replays))))
+        self._services = Services(workers, output, replay_files, recover=recover)
         self._learner: WorkerHandle[LearnerWorker] = workers.one("learner")
         self._evaluator: WorkerHandle[EvaluatorWorker] = workers.one("evaluator")
-        self._evaluations = Evaluations(self._evaluator, output)
-        self._services: list[WorkerHandle[Any]] = [*self._replays, self._params]
+        self._evaluations = Evaluations(self._evaluator, config, run_state, output)
         self._stop_requested = False
         self._started = False
         self._publish = True
         """The parameter server may be empty, or behind: the learner publishes before it trains."""
-        self._evaluated_at = 0
-        """Env steps when the running evaluation was handed out."""
-        self._final: dict[str, tuple[WeightsVersion | None, Evaluation]] | None = None
-        """Results of the final evaluation by title, once it has begun."""
 
     def request_stop(self) -> None:
         """Leave after the calls in flight; safe to call from a signal handler."""
@@ -112,7 +92,7 @@ class Supervisor:
     @property
     def replay_is_loaded(self) -> bool:
         """Replay holds what it was to begin with, and perhaps more."""
-        return not self._to_load
+        return self._services.are_loaded
 
     def restore(self) -> None:
         """Bring replay and learner back after the loss of all processes. In the end a checkpoint has what they hold."""
@@ -148,21 +128,20 @@ class Supervisor:
     def _hand_out(self) -> None:
         """Give every free process what its budget allows."""
         run_state, now = self._run_state, time.monotonic()
-        self._tend_services(now)
-        if self._to_load or any(worker.ready is not None for worker in self._services):
+        self._services.tend(now)
+        self._ping_evaluator(now)
+        if not self._services.are_ready:
             return
         if self._learner.is_free(now) and (self._learner.fresh or self._publish):
             self._set_up_learner()
-        if not self._started or self._final is not None or run_state.stop_reason() is not None:
+        if not self._started or self._evaluations.are_final or run_state.stop_reason() is not None:
             return
         free = [worker for worker in self._workers.handles if worker.is_free(now)]
         free.sort(key=lambda worker: worker.started)  # who has waited longest: a scarce budget goes round
         if self._evaluator in free and self._evaluations.in_play:
             self._evaluations.go_on()
         elif self._evaluator in free and run_state.due("evaluate"):  # before the learner publishes newer weights
-            self._evaluated_at = run_state.env_steps
-            episodes, seed = self._config.evaluation.episodes, self._config.run.seed
-            self._evaluations.begin("evaluation", EvaluatorWorker.evaluate, episodes, seed, False)
+            self._evaluations.begin()
         for worker in free:
             if worker.kind == "self_play" and (transitions := self._rollout_budget()):
                 worker.send(SelfPlayWorker.rollout, transitions, run_state.temperature, CALL_SECONDS)
@@ -176,20 +155,8 @@ class Supervisor:
             ):
                 worker.send(ReanalyzeWorker.reanalyze, transitions, CALL_SECONDS)
 
-    def _tend_services(self, now: float) -> None:
-        """Ask replay shards and the parameter server, every so often, whether they are still who they were.
-
-        And the evaluator, between two evaluations, whether it is there.
-        """
-        for worker in self._replays:
-            if worker.index in self._to_load and worker.is_free(now):
-                if (files := self._to_load[worker.index]) is None:
-                    worker.send(ReplayWorker.recover)
-                else:
-                    worker.send(ReplayWorker.load, files)
-        for service in self._services:
-            if service.is_free(now) and (service.identity is None or now - service.started > PING_SECONDS):
-                service.send(Service.identity)
+    def _ping_evaluator(self, now: float) -> None:
+        """Ask it, between two evaluations, whether it is there."""
         idle = self._evaluator.is_free(now) and not self._evaluations.in_play
         if idle and now - self._evaluator.started > PING_SECONDS:
             self._evaluator.send_ping()
@@ -226,22 +193,20 @@ class Supervisor:
         """One answer, to where it belongs."""
         if worker.method is ping:
             return
-        if worker.method is Service.identity:
-            self._identified(worker, result)
-        elif worker.kind == "replay":
-            del self._to_load[worker.index]  # it has them
+        if worker.kind in SERVICES:
+            self._publish |= self._services.take(worker, result)
         elif worker.method in (LearnerWorker.load, LearnerWorker.publish):
             self._set_up(result)
         elif worker is self._evaluator:
-            if (over := self._evaluations.take(result)) is not None:
-                worker.forgive()
-                self._scored(*over)
+            self._evaluations.take(result)
         else:
             # A learner that dies anew before each checkpoint gets nowhere, so its own deaths count until there is one.
             worker.blocked = 0
             memory_exceeded = isinstance(result, RolloutStats) and result.memory_exceeded is not None
-            shards = [self._replays[worker.index % len(self._replays)]] if worker.kind == "self_play" else self._replays
-            for useful in (*shards, self._params, *(() if worker is self._learner or memory_exceeded else (worker,))):
+            replays = self._services.replays
+            shards = [replays[worker.index % len(replays)]] if worker.kind == "self_play" else replays
+            its_own = () if worker is self._learner or memory_exceeded else (worker,)
+            for useful in (*shards, self._services.params, *its_own):
                 useful.forgive()
             self._enter(worker, result)
 
@@ -277,26 +242,6 @@ class Supervisor:
             self._started = True
             self.checkpoint()
 
-    def _identified(self, worker: WorkerHandle[Any], identity: str) -> None:
-        """A service that Ray has restarted since it answered last: replay has read itself back, weights are gone."""
-        before, worker.identity = worker.identity, identity
-        if identity == before:
-            return
-        if worker is self._params:
-            self._publish = True
-        if before is not None:
-            worker.restarts += 1
-            self._workers.count_failure(worker, "its process died")
-            self._output.message(f"{worker.name} was lost and is back")
-
-    def _scored(self, title: str, version: WeightsVersion | None, evaluation: Evaluation) -> None:
-        if self._final is not None:
-            self._final[title] = version, evaluation
-            return
-        assert version is not None, "it began with fetching weights"
-        self._run_state.done("evaluate", version.step)
-        self._output.scored(self._run_state, evaluation, version.step, self._evaluated_at)
-
     def _drain(self) -> None:
         """Let calls in flight end; their results count. What hangs is not waited for once a stop was requested."""
         kinds = ("self_play", "learner", "reanalyze")
@@ -312,7 +257,7 @@ class Supervisor:
         run_state, actors = self._run_state, self._workers.of("self_play")
         with contextlib.suppress(ProcessLost):  # a row without its replay group; the next question to it tells more
             step = run_state.learner_steps
-            asked = [call(worker.actor, ReplayWorker.metrics, step) for worker in self._replays]
+            asked = [call(worker.actor, ReplayWorker.metrics, step) for worker in self._services.replays]
             run_state.metrics.update(joint_replay_metrics([answer(ref, STOP_SECONDS) for ref in asked]))
         alive = sum(worker.ready is None and worker.failures == 0 for worker in actors)
         run_state.metrics.update({"actors/alive": alive, "actors/restarts": self._workers.restarts})
@@ -329,7 +274,7 @@ class Supervisor:
         self._output.confirm_lock()  # each part of replay writes its own snapshot
         learner = call(self._learner.actor, LearnerWorker.save)
         asked: list[tuple[WorkerHandle[Any], Any]] = [(self._learner, learner)]
-        asked += [(worker, call(worker.actor, ReplayWorker.save)) for worker in self._replays]
+        asked += [(worker, call(worker.actor, ReplayWorker.save)) for worker in self._services.replays]
         deadline = time.monotonic() + (STOP_SECONDS if self._stop_requested else CALL_TIMEOUT)
         parts = []
         for worker, saved in asked:
@@ -354,25 +299,17 @@ class Supervisor:
         """Score of the final weights beside random play under the same protocol, with a video."""
         self._end_evaluation()
         self._run_state.stop_clock()
-        evaluation, seed = self._config.evaluation, self._config.run.seed
-        episodes, begin = evaluation.final_episodes, self._evaluations.begin
-        calls = {
-            FINAL: lambda: begin(FINAL, EvaluatorWorker.evaluate, episodes, seed, evaluation.video),
-            RANDOM: lambda: begin(RANDOM, EvaluatorWorker.evaluate_random, episodes, seed),
-        }
-        self._final, self._publish = {}, True
-        while missing := [title for title in calls if title not in self._final]:
+        self._evaluations.are_final = self._publish = True
+        while not self._evaluations.are_over:
             self._hand_out()
             published = not self._publish and not self._learner.fresh
             if published and self._evaluator.is_free(time.monotonic()):
                 if self._evaluations.in_play:
                     self._evaluations.go_on()
                 else:
-                    calls[missing[0]]()
+                    self._evaluations.begin_final()
             self._collect()
-        (version, trained), (_, random_play) = self._final[FINAL], self._final[RANDOM]
-        assert version is not None, "it began with fetching weights"
-        finish(self._output, self._config, self._run_state, trained, random_play, version.step)
+        self._evaluations.finish()
 
     def _end_evaluation(self) -> None:
         """Let the evaluation on the way come to its end, unless the time is up: then it is dropped."""
