@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
 import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -122,3 +127,26 @@ def test_one_version_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
     assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_a_source_distribution_is_the_whole_package_and_needs_no_links(tmp_path: Path) -> None:
+    """In it, what the links show are files: whoever builds a wheel of it gets what a checkout gives."""
+    source = tmp_path / "source"
+    for name in ("muzero_ray", "actors", "learner", "configs"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    beside = ("launch.py", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE", "MANIFEST.in")
+    for name in (*beside, "tests/test_packaging.py"):
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, source / name)
+    build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        files = {member.name.partition("/")[2]: member for member in tar.getmembers() if not member.isdir()}
+    package = [
+        Path(folder, name) for folder, _, names in os.walk(source / "muzero_ray", followlinks=True) for name in names
+    ]
+    assert {path.relative_to(source).as_posix() for path in package} <= files.keys()
+    assert all(member.isreg() for member in files.values())
+    assert {"CHANGELOG.md", "LICENSE", "NOTICE"} <= files.keys()
+    assert not [name for name in files if name.startswith(("tests/", "actors/"))]
