@@ -178,11 +178,16 @@ class SelfPlay:
         self._moves += 1
         steps = {env: step for env, move in enumerate(moves) if (step := self._move(env, *move)) is not None}
         totals.transitions += len(steps)
+        games: list[GameHistory] = []
         for env, step in steps.items():
             if not (step.terminated or step.truncated) and self._recorders[env].segment_ready():
                 self._environments[env].was_useful()
-                emit(self._recorders[env].cut(self._next_id()))
-        self._end_games(steps, emit, totals)
+                games.append(self._recorders[env].cut(self._next_id()))
+        try:
+            self._end_games(steps, games.append, totals)
+        finally:  # last, since it may fail: by then no game is left that is over
+            for game in games:
+                emit(game)
 
     def _move(self, env: int, action: int, policy: FloatArray, root_value: float) -> EnvStep | None:
         """Play one environment's chosen action and record it; None if it broke, and another has begun a game."""

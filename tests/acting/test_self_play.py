@@ -282,6 +282,20 @@ def test_saved_and_restored_self_play_goes_on_as_if_nothing_had_happened(transit
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+def test_games_that_cannot_be_handed_out_are_over_all_the_same() -> None:
+    """Replay was gone for a while: the next call goes on in new games, and searches none that is over."""
+    world = make_world(((3, 30), (3, 8)), truncated=(False, True))
+
+    def refuse(_: GameHistory) -> None:
+        raise ConnectionError("replay is gone")
+
+    with pytest.raises(ConnectionError):
+        world.self_play.play(100, temperature=1.0, emit=refuse)
+    world.play(4)
+    for environment in world.environments:
+        assert [(move.game, move.move) for move in environment.diary] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+
+
 def test_close_closes_every_environment() -> None:
     world = make_world()
     world.self_play.close()
