@@ -5,8 +5,9 @@ Two checkouts of the code are compared by `python -m benchmarks against PATH` (i
 `python -m benchmarks sameness PATH` (do runs stay as they were).
 Commands of their own: `python -m benchmarks.engine_quality RUN` (does a fast engine search as the exact one does),
 `python -m benchmarks.board_exact RUN` (how exact is a board agent), `python -m benchmarks.ablation PRESET` (which parts
-of the recipe pay), `python -m benchmarks.diagnose RUN` (does looking ahead help), `python -m benchmarks.offline RUN`
-(what other settings learn from the same games), `python -m benchmarks.learning PRESET` (does it still learn as well),
+of the recipe pay), `python -m benchmarks.diagnose RUN` (does looking ahead help), `python -m benchmarks.distill RUN`
+(would the network play better if the search taught it better), `python -m benchmarks.offline RUN` (what other settings
+learn from the same games), `python -m benchmarks.learning PRESET` (does it still learn as well),
 `python -m benchmarks.curves` (learning curves) and `python -m benchmarks.page FILE` (results into
 docs/experiments/performance-figures.md).
 """
