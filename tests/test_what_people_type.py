@@ -161,10 +161,11 @@ def test_a_run_that_may_not_be_looked_at(
     run = make_run(tmp_path / "run")
     scanned = os.scandir
 
-    def refuse(path: str) -> Any:
-        if Path(path).name == "checkpoints":
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return scanned(path)
+    def refuse(place: Any) -> Any:
+        """place: a path, or the number of an open folder."""
+        if not isinstance(place, int) and Path(place).name == "checkpoints":
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return scanned(place)
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert str(run) in error_of(capsys, 2, command, run)
