@@ -1,6 +1,6 @@
 """Break it, and see what is left. `python -m chaos [FAULT ...] [--quick] [--json FILE]`
 
-docs/experiments/reliability-figures.md says what each fault is and what is asked. Every fault is of the real program:
+docs/experiments/reliability-figures.md describes each fault and its bar. Every fault is done to the real program:
 its processes are killed, its disk is full. A bar that is missed is printed as missed.
 """
 

@@ -37,7 +37,7 @@ class RunStart(NamedTuple):
 
 @contextlib.contextmanager
 def started_run(command: TrainCommand, folder: Path, callbacks: Sequence[object] = ()) -> Iterator[RunStart | None]:
-    """A new run in `folder`; with `--resume` the one that is there. Prints that it is finished, and gives None, if so.
+    """Begin a run in `folder`; with `--resume`, go on with the run there, or print that it has ended and give None.
 
     callbacks: besides those that the settings name.
     """

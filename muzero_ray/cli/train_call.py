@@ -21,7 +21,7 @@ FROM_PYTHON = "python"
 
 
 def file_of(source: str | Path) -> Path:
-    """The file of a preset, or the one that is named. Raises ConfigError for a name that is not a preset's."""
+    """The file of a preset, or the named file. Raises ConfigError for an unknown preset."""
     path = Path(source)
     return path if isinstance(source, Path) or path.suffix in (".yaml", ".yml") else preset_path(source)
 

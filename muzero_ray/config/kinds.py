@@ -53,7 +53,7 @@ class Kinds(Generic[Section]):
         return tuple(self._kinds)
 
     def find(self, name: object, *, installed: bool = True) -> Kind[Section] | None:
-        """None if there is no kind of that name. installed: import installed plugins first if the name is not known."""
+        """None for an unknown kind. installed: import installed plugins first if the name is unknown."""
         if not isinstance(name, str):
             return None
         if name not in self._kinds and installed:
