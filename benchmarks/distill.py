@@ -42,7 +42,7 @@ GAMES = 16
 TRUE_SHARE, RANDOM_SHARE = 0.45, 0.1
 """Shares of the moves that the search over the true game chooses, and of random ones; the policy chooses the rest."""
 
-HELD_OUT, BATCH, LEARNING_RATE = 0.1, 64, 1e-3
+HELD_OUT, BATCH, LEARNING_RATE, WEIGHT_DECAY = 0.1, 64, 1e-3, 1e-4
 
 
 class Taught(NamedTuple):
@@ -98,7 +98,7 @@ def distill(network: MuZeroNetwork, observations: Array, policies: FloatArray, s
     targets = torch.from_numpy(policies)
     trained = int(len(observations) * (1.0 - HELD_OUT))
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     rng = np.random.default_rng(SEED)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1.0 - step / steps)

@@ -16,7 +16,7 @@ INSTALL = "Install the package, or put its folder on PYTHONPATH"
 def imported(load: Callable[[], T], what: str, remedy: str = INSTALL) -> T:
     """What `load` imports. ConfigError that begins with `what` if it cannot be imported.
 
-    A module that is missing and one that fails by itself are told apart. remedy: for one that is missing.
+    A missing module gets another message than a module that raises. remedy: for a missing module.
     """
     try:
         return load()

@@ -22,7 +22,7 @@ def make_environment(
 
     evaluation: play whole games, that is, without `atari.terminal_on_life_loss` and `opening_moves`. render: `render()`
     gives pictures. note: told of every call into it, from its making on.
-    Raises ConfigError if there is no such environment or if its spaces are not supported, EnvironmentFault if it fails
+    Raises ConfigError if the environment is unknown or its spaces are not supported, EnvironmentFault if it fails
     while being made.
     """
     if note is not None:

@@ -99,15 +99,18 @@ def export_onnx(
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:
-    """All of them, or none."""
+    """All of them, or none: files of an earlier export stay until every new one is written."""
+    written = {name: folder / f".{name}.new" for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (folder / name).write_bytes(content)
+            written[name].write_bytes(content)
+        for name, path in written.items():
+            path.replace(folder / name)
     except OSError as error:
-        for name in files:
+        for path in written.values():
             with contextlib.suppress(OSError):
-                (folder / name).unlink()
+                path.unlink()
         raise MuZeroRayError(f"{folder} cannot be written ({error.strerror or error}). Name another folder") from error
 
 

@@ -283,7 +283,7 @@ def test_saved_and_restored_self_play_goes_on_as_if_nothing_had_happened(transit
 
 
 def test_games_that_cannot_be_handed_out_are_over_all_the_same() -> None:
-    """Replay was gone for a while: the next call goes on in new games, and searches none that is over."""
+    """Replay was gone for a while: the next call goes on in new games and does not search an ended one."""
     world = make_world(((3, 30), (3, 8)), truncated=(False, True))
 
     def refuse(_: GameHistory) -> None:

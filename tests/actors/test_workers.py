@@ -234,7 +234,7 @@ def test_a_learner_that_diverges_is_set_back_once(workers: Workers) -> None:
         call(workers, worker, Worker.diverge)
     worker.release()
     worker.forgive()  # a checkpoint was written
-    assert isinstance(call(workers, worker, Worker.die), ProcessLost)  # that it died is no sign of bad numbers
+    assert isinstance(call(workers, worker, Worker.die), ProcessLost)  # its death does not mean bad numbers
     placed(workers)
     assert isinstance(call(workers, worker, Worker.diverge), ProcessLost)
     placed(workers)

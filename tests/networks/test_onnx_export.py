@@ -147,14 +147,15 @@ def test_a_disk_that_fills_up_leaves_no_part_of_an_export(tmp_path: Path, monkey
     write = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
-        if path.name == "f.onnx":
+        if "f.onnx" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, content)
 
+    (tmp_path / "h.onnx").write_bytes(b"of an earlier export")
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(MuZeroRayError, match=r"cannot be written \(No space left on device\)\. Name another"):
         export("cartpole", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("h.onnx", b"of an earlier export")]
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
