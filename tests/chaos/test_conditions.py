@@ -33,6 +33,14 @@ def test_there_are_enough_of_each_group_and_each_is_named_once() -> None:
     assert all(one.expected for one in found)
 
 
+def test_the_page_lists_them_all_with_the_right_answers() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments" / "conditions.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+    told = [(group.replace(" ", "_"), name.replace(r"\|", "|"), expected) for group, name, expected, _ in rows]
+    assert told == [(one.group, one.name, one.expected) for one in all_conditions()]
+    assert f"under {len(told)} conditions" in page
+
+
 @pytest.mark.parametrize(
     ("ended", "problem"),
     [
