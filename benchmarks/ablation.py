@@ -22,6 +22,7 @@ import numpy as np
 from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
 from muzero_ray.errors import ConfigError
+from muzero_ray.runs.run import Run
 from muzero_ray.runs.scores import RunScore, aggregate, check_comparable, read_score
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,9 @@ VARIANTS = {
     "short-targets": "--learner.td-steps 5",
     "shift": "--learner.augmentation shift",
     "shift-intensity": "--learner.augmentation shift intensity",
+    **{f"simulations-{number}": f"--search.simulations {number}" for number in (10, 25, 50, 100)},
+    **{f"batch-{size}": f"--learner.batch-size {size}" for size in (32, 128, 256)},
+    "channels-16": "--network.channels 16",
 }
 """Name: what differs from the preset, whose replay ratio is halved and doubled."""
 
@@ -79,7 +83,15 @@ def row(name: str, runs: Sequence[RunScore]) -> str:
     interval = "" if together.low is None else f"{together.low:.1f} to {together.high:.1f}"
     search = f"{runs[0].protocol['search']} {runs[0].protocol['simulations']}"
     steps, updates = (np.mean([getattr(run, what) for run in runs]) for what in ("env_steps", "learner_steps"))
-    return f"| {name} | {search} | {scores} | {together.iqm:.1f} | {interval} | {steps:,.0f} | {updates:,.0f} |"
+    speed, memory = np.mean([speed_and_memory(run.run) for run in runs], axis=0)
+    columns = (name, search, scores, f"{together.iqm:.1f}", interval, f"{steps:,.0f}", f"{updates:,.0f}")
+    return f"| {' | '.join(columns)} | {speed:,.0f} | {memory:,.0f} |"
+
+
+def speed_and_memory(run: Path) -> tuple[float, float]:
+    """Moves per second of training, and the most MB that the process held."""
+    metrics = Run(run).metrics()
+    return float(metrics["env_steps"][-1] / metrics["wall_s"][-1]), float(np.nanmax(metrics["system/rss_mb"]))
 
 
 def main() -> None:
@@ -103,8 +115,8 @@ def main() -> None:
         ]
         for job in jobs:
             job.result()
-    print("| variant | search | scores | IQM | 95 % interval | env steps | updates |")
-    print("|---|---|---|---:|---|---:|---:|")
+    print("| variant | search | scores | IQM | 95 % interval | env steps | learner steps | moves/s | MB |")
+    print("|---|---|---|---:|---|---:|---:|---:|---:|")
     for name in chosen.variants:
         print(row(name, [read_score(folders[name, seed]) for seed in chosen.seeds]))
 

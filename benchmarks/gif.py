@@ -1,4 +1,4 @@
-"""A video of a run as a GIF for a page: `python -m benchmarks.gif runs/NAME/videos/final-10000.mp4 docs/images/breakout.gif`
+"""A video of a run as a GIF for a page: `python -m benchmarks.gif VIDEO.mp4 docs/images/breakout.gif`
 
 With the ffmpeg that imageio-ffmpeg brings. The frames are halved, so that Atari's are the emulator's own pixels again.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("gif", type=Path)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the video, from its start (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="from the start (default: %(default)s)")
     parser.add_argument("--fps", type=int, default=15, help="frames per second (default: %(default)s)")
     chosen = parser.parse_args()
     write_gif(chosen.video, chosen.gif, chosen.seconds, chosen.fps)

@@ -15,12 +15,15 @@ from muzero_ray.cli.commands import TrainCommand
 from muzero_ray.cli.parse import parse_args
 from tests.patience import PATIENCE
 
+OF_CARTPOLE = ("gumbel-16", "same-temperature")
+"""Variants of presets that search with PUCT."""
+
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_changes_something_and_no_more_than_it_says(name: str) -> None:
-    preset, changed = (
-        parse_args(["train", "breakout", *options]) for options in ([], options_of(name, samples_per_insert=1.0))
-    )
+    of = "cartpole" if name in OF_CARTPOLE else "breakout"
+    changes = options_of(name, samples_per_insert=1.0)
+    preset, changed = (parse_args(["train", of, *options]) for options in ([], changes))
     assert isinstance(preset, TrainCommand)
     assert isinstance(changed, TrainCommand)
     assert (preset.config == changed.config) == (name == "preset")
@@ -50,6 +53,7 @@ def test_a_table_is_made_in_parts(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         lines = result.stdout.splitlines()
         assert sum(line.startswith("training ") for line in lines) == trained
+        assert all(float(line.split("|")[-2].replace(",", "")) > 50 for line in lines if line.startswith("| preset"))
         table = {line.split("|")[1].strip(): line.split("|")[2:] for line in lines if line.startswith("| ")}
         assert list(table) == ["variant", *variants]
         for name in variants:
