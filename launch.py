@@ -1,6 +1,6 @@
 """muzero_ray's command line: `python launch.py train breakout`. See `python launch.py --help`.
 
-`build_program` draws the whole distributed topology; reading it is reading the system.
+`build_program` starts all processes of a distributed run: read it to see how the system fits together.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from muzero_ray.runs.output import RunOutput
 
 INTERRUPTED = 130
+"""Exit code after a signal to stop."""
 
 
 class Runner(Protocol):
-    """What trains: `SerialRunner` or `Supervisor`."""
+    """What trains: `SerialRunner` or `RayRunner`. `run` returns False if a stop was requested first."""
 
     def run(self) -> bool: ...
 
@@ -50,14 +51,16 @@ class Runner(Protocol):
 
 
 def build_program(config: Config, task: TaskSpec, run_state: RunState, output: RunOutput) -> Workers:
-    """Every process of a run, and who holds whose handle.
+    """Start every process of a run, and give each the handles of those that it calls.
 
-    Replay and parameter server hold none; self-play holds {its shard of replay, params}, learner and reanalyze {all
-    shards, params}, the evaluator {params}. Those that a run cannot do without are made first: they get their places
-    when CPUs are scarce. Every shard writes to the run's folder, so it is on the driver's node, and the learner beside
-    it unless only another node can ever hold it (a GPU). Ray restarts the services; the supervisor replaces the
-    others, so that each replacement has an incarnation of its own. The other ranks of the learner, if there are any,
-    hold {all shards}; its first rank makes and holds them, and is replaced with them.
+    Replay and the parameter server (params) call nobody. Self-play calls {its shard of replay, params}, the learner and
+    reanalyze {all shards, params}, the evaluator {params}. Further ranks of the learner call {all shards}; its first
+    rank starts them, and is replaced together with them.
+
+    Workers that a run cannot do without start first, so that they get CPUs where these are scarce. All shards are on
+    the driver's node, where they write to the run's folder, and so is the learner, unless only another node can hold it
+    (a GPU). Ray restarts replay and params. The supervisor replaces the others: the new ones of self-play and of the
+    learner have an incarnation of their own.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -77,47 +80,47 @@ def build_program(config: Config, task: TaskSpec, run_state: RunState, output: R
 
     node = ray.get_runtime_context().get_node_id()
     here, near = (NodeAffinitySchedulingStrategy(node, soft=soft) for soft in (False, True))
-    # 0 CPUs: a head node that offers none has a place for them too. What was not answered is sent again (calls may be
-    # repeated: games have ids, weights versions).
+    # 0 CPUs, so that they also fit on a head node that offers none. Ray repeats unanswered calls, which does no harm:
+    # games have ids, and weights have versions.
     service: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     shards = range(config.replay.shards)
     replays = [start(ReplayWorker, service, config, task, shard, output.replay_folder) for shard in shards]
     params = start(ParameterServer, service)
-    cpus = config.actors
-    ranks = learner_places(config, near)
-    # In memory or close to it, and not on the run's disk, which may be slow, full or gone.
+    actors = config.actors
+    rank_options = learner_places(config, near)
+    # Crash notes are not in the run's folder, whose disk may be slow, full or gone.
     notes = PrivateFolder()
 
     def spawn(kind: Kind, index: int, restarts: int = 0) -> ActorHandle[Any]:
         incarnation, note = run_state.incarnation(restarts), notes.path / note_name(kind, index, restarts)
         if kind == "self_play":
-            place = {"num_cpus": cpus.num_cpus, "scheduling_strategy": "SPREAD"}
+            options = {"num_cpus": actors.num_cpus, "scheduling_strategy": "SPREAD"}
             handles = (replays[index % len(replays)], params)
-            return start(SelfPlayWorker, place, config, task, index, incarnation, *handles, note, output.wants_games)
+            return start(SelfPlayWorker, options, config, task, index, incarnation, *handles, note, output.wants_games)
         if kind == "learner":
 
             def make_peer(rank: int) -> ActorHandle[LearnerPeer]:
-                return start(LearnerPeer, ranks[rank], config, task, incarnation, replays, rank)
+                return start(LearnerPeer, rank_options[rank], config, task, incarnation, replays, rank)
 
-            return start(LearnerWorker, ranks[0], config, task, incarnation, replays, params, make_peer)
+            return start(LearnerWorker, rank_options[0], config, task, incarnation, replays, params, make_peer)
         if kind == "reanalyze":
-            return start(ReanalyzeWorker, {"num_cpus": cpus.num_cpus}, config, task, replays, params)
+            return start(ReanalyzeWorker, {"num_cpus": actors.num_cpus}, config, task, replays, params)
         return start(EvaluatorWorker, {"num_cpus": EVALUATOR_CPUS}, config, task, params, note)
 
-    places: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
-    places += [("reanalyze", 0)] if config.reanalyze.ratio > 0 else []
-    places += [("self_play", index) for index in range(cpus.count)]
+    workers: list[tuple[Kind, int]] = [("learner", 0), ("evaluator", 0)]
+    workers += [("reanalyze", 0)] if config.reanalyze.ratio > 0 else []
+    workers += [("self_play", index) for index in range(actors.count)]
     handles: list[WorkerHandle[Any]] = [WorkerHandle("replay", shard, replays[shard]) for shard in shards]
     handles += [WorkerHandle("params", 0, params)]
-    handles += [WorkerHandle(kind, index, spawn(kind, index)) for kind, index in places]
+    handles += [WorkerHandle(kind, index, spawn(kind, index)) for kind, index in workers]
     return Workers(handles, spawn, output, notes)
 
 
-def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
-    """Ray's options for each rank of the learner. near: strategy of a learner that is alone.
+def learner_places(config: Config, single: Any) -> list[dict[str, Any]]:
+    """Ray's options for each rank of the learner. single: scheduling strategy of a learner with one rank.
 
-    Several get their places together or not at all, on as few nodes as can be; the places stay theirs while the
-    processes are replaced.
+    Several ranks get their CPUs and GPUs together or not at all, on as few nodes as possible. What they got stays
+    reserved while their processes are replaced.
     """
     from ray.util import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -125,18 +128,18 @@ def learner_places(config: Config, near: Any) -> list[dict[str, Any]]:
     cpus, gpus, workers = config.learner.cpus, config.learner.gpus, config.learner.workers
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
     if workers == 1:
-        return [options | {"scheduling_strategy": near}]
-    place = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-    places = placement_group([place] * workers, strategy="PACK")
+        return [options | {"scheduling_strategy": single}]
+    bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    group = placement_group([bundle] * workers, strategy="PACK")
     return [
-        options | {"scheduling_strategy": PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=rank)}
+        options | {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)}
         for rank in range(workers)
     ]
 
 
 @contextlib.contextmanager
 def ray_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
-    """The distributed program on a cluster, or on a private Ray that ends with it."""
+    """A runner on a Ray cluster, or on a private Ray that ends with the block."""
     from muzero_ray.actors.cluster import check_cpus, connect, connected, freeze_startup_objects
     from muzero_ray.control.run_state import RunState
 
@@ -169,7 +172,7 @@ def ray_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Ch
 
 @contextlib.contextmanager
 def serial_runner(config: Config, task: TaskSpec, output: RunOutput, checkpoint: Checkpoint | None) -> Iterator[Runner]:
-    """The same parts in this process."""
+    """A runner that has everything in this process, without Ray."""
     from muzero_ray.control.serial import SerialRunner
     from muzero_ray.envs.chance import generators_kept
 
@@ -184,10 +187,10 @@ def run(
     checkpoint: Checkpoint | None,
     listen: Callable[[Handler], None] = handle_signals,
 ) -> int:
-    """Train to the end of the budget, evaluate, and return the exit code. listen: gives signals to a handler.
+    """Train until a limit of the run is reached, evaluate, and return the exit code.
 
-    A signal to stop: checkpoint and leave; the second one: leave at once. In the final evaluation, when all is saved,
-    the first one leaves.
+    The first signal to stop makes it write a checkpoint and leave, a second one leaves at once. During the final
+    evaluation all is saved, so the first one leaves at once. listen: installs a handler of these signals.
     """
     output.message(task.describe(config.env))
     make_runner = serial_runner if config.run.serial else ray_runner
@@ -218,13 +221,13 @@ def run(
 
 
 def train(command: TrainCommand) -> int:
-    """One run, or one for each of `--seeds` and what they score together."""
+    """Train one run, or one for each of `--seeds` and then report on all; return the exit code."""
     key, folders = os.environ.get("WANDB_API_KEY"), []
-    for one in command.each_seed():
+    for of_seed in command.each_seed():
         if key is not None:
-            os.environ["WANDB_API_KEY"] = key  # each run takes it out, so that no worker inherits it
-        folders.append(one.new_folder())
-        if code := train_once(one, folders[-1]):
+            os.environ["WANDB_API_KEY"] = key  # each run removes it, so that no worker inherits it
+        folders.append(of_seed.new_folder())
+        if code := train_once(of_seed, folders[-1]):
             return code
     if command.seeds:
         from muzero_ray.cli.commands import ReportCommand
@@ -240,7 +243,7 @@ def train_once(
     callbacks: Sequence[object] = (),
     listen: Callable[[Handler], None] = handle_signals,
 ) -> int:
-    """One run in `folder`; the command line and `muzero_ray.train` come here. See `run`."""
+    """Train one run in `folder`, return the exit code. callbacks: besides those of the config. listen: see `run`."""
     from muzero_ray.cli.start import started_run
 
     with started_run(command, folder, callbacks) as start:
@@ -248,7 +251,7 @@ def train_once(
 
 
 def resume(command: ResumeCommand) -> int:
-    """An old run, from its newest good checkpoint."""
+    """Go on with a run from its newest good checkpoint, return the exit code."""
     from muzero_ray.cli.start import resumed_run
 
     with resumed_run(command) as start:
@@ -256,7 +259,7 @@ def resume(command: ResumeCommand) -> int:
 
 
 def dispatch(command: Command) -> int:
-    """Runs a command. Each imports its own heavy parts, so that help and mistakes are answered at once."""
+    """Run a command, return the exit code. Each imports what it needs here, so that help and errors come fast."""
     from muzero_ray.cli.commands import (
         ArenaCommand,
         EvaluateCommand,
@@ -291,7 +294,7 @@ def dispatch(command: Command) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parses and runs; returns the exit code. Errors a user can act on are one message without a traceback."""
+    """Run a command line, return the exit code. Errors a user can act on are one message without a traceback."""
     try:
         from muzero_ray.cli.parse import parse_args
 
@@ -307,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> int:
-    """`main` as a program of its own, with its signals and standard streams; returns the exit code."""
+    """`main` for a process of its own: it sets up signals and standard streams, too."""
     handle_signals(leave)
     open_standard_streams()
     try:

@@ -1,4 +1,4 @@
-"""Ray's actors, typed: `start` and `call` take the plain class and its methods, so that mypy checks every call."""
+"""Start Ray actors and call them with types: both take the plain class or its method, so that mypy checks each call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def start(
     *arguments: Arguments.args,
     **named: Arguments.kwargs,
 ) -> ActorHandle[Worker]:
-    """Make an actor of the class `worker`. options: Ray's, for its process and its place."""
+    """Start an actor of the class `worker`. options: Ray's, such as `num_cpus` or `scheduling_strategy`."""
     remote: Any = ray.remote(worker)
     actor: ActorHandle[Worker] = remote.options(**options).remote(*arguments, **named)
     return actor
@@ -40,16 +40,16 @@ def call(
     **named: Arguments.kwargs,
 ) -> ray.ObjectRef[Result]: ...
 def call(actor: ActorHandle[Any], method: Callable[..., Any], *arguments: Any, **named: Any) -> ray.ObjectRef[Any]:
-    """Have `actor` run a method of its class, such as `ReplayWorker.draw`; returns the answer to come."""
-    answer: ray.ObjectRef[Any] = getattr(actor, method.__name__).remote(*arguments, **named)
-    return answer
+    """Let `actor` run a method of its class, as `ReplayWorker.draw`. Does not wait; `ray.get` gives the result."""
+    result: ray.ObjectRef[Any] = getattr(actor, method.__name__).remote(*arguments, **named)
+    return result
 
 
 def run_in(actor: ActorHandle[Worker], function: Callable[[Worker], Result]) -> ray.ObjectRef[Result]:
-    """Have `actor` run a function that is not a method of its class."""
-    answer: ray.ObjectRef[Result] = actor.__ray_call__.remote(function)
-    return answer
+    """As `call`, for a function that takes the actor's object and is not a method of its class."""
+    result: ray.ObjectRef[Result] = actor.__ray_call__.remote(function)
+    return result
 
 
 def ping(_: object) -> None:
-    """For `run_in`: its answer shows that the actor is there."""
+    """Does nothing. `run_in(actor, ping)` is answered if the actor is alive and not busy."""

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from muzero_ray.actors.import_path import CODE, added_path, driver_path, folder_of, job_config
-from muzero_ray.actors.ray_folder import folder_for_sockets, refuse_others_address
+from muzero_ray.actors.ray_folder import folder_for_sockets, refuse_address_file_of_others
 from muzero_ray.actors.tokens import forget_blank_token, holds_token
 from muzero_ray.actors.user_limits import refuse_few_threads, start_remedy
 from muzero_ray.config.schema import Config
@@ -206,7 +206,7 @@ def _join(address: str, namespace: str) -> None:
     # Where Ray finds what `auto` is; TMPDIR may be this run's own by now.
     os.environ.setdefault("RAY_TMPDIR", str(shared_folder()))
     if address == "auto" and "RAY_ADDRESS" not in os.environ:
-        refuse_others_address(Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster"))
+        refuse_address_file_of_others(Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster"))
     refuse_unreachable(address)
     # In front of what nodes have themselves: the code, and then where this driver finds environments.
     environment: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Reanalyze behind Ray: stale games in, fresh targets back, by id."""
+"""Reanalyze as a Ray actor: takes old games from replay, and sends it new targets for them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from muzero_ray.envs.chance import seed_generators
 from muzero_ray.envs.task_spec import TaskSpec
 
 REANALYZE_TIMEOUT = 120.0
-"""Seconds after which replay counts as hung."""
+"""Seconds after which a call to replay fails, since replay counts as hung."""
 
 
 class ReanalyzeWorker:
-    """Shell of `Reanalyzer`; holds the handles {replay shards, params}."""
+    """Ray's shell of `Reanalyzer`. replays: all shards of replay. params: the parameter server."""
 
     def __init__(
         self,
@@ -37,14 +37,17 @@ class ReanalyzeWorker:
         seed_generators(config.run.seed, "reanalyze")
         self._reanalyzer = Reanalyzer(config, task)
         self._replays = deque(replays)
-        """Whose turn it is, first."""
+        """The shard to ask next comes first."""
         self._weights = WeightsClient(params, "target", self._reanalyzer.set_weights)
 
     def reanalyze(self, transitions: int, seconds: float) -> int:
-        """Refresh about `transitions` positions, or for `seconds`; returns how many were."""
+        """Search about `transitions` positions again, with the newest target weights. Returns how many it searched.
+
+        It ends early when `seconds` have passed, or when no shard has a game left that older weights searched.
+        """
         begin = time.monotonic()
         self._weights.fetch()
-        done = fresh_shards = 0  # shards in a row that are all as fresh as these weights
+        done = fresh_shards = 0  # fresh_shards: how many in a row had no game for which to search again
         while done < transitions and fresh_shards < len(self._replays) and time.monotonic() - begin < seconds:
             replay, before = self._replays[0], done
             self._replays.rotate(-1)

@@ -1,4 +1,4 @@
-"""The command line as `python -m muzero_ray`; installed, `muzero-ray` is the same."""
+"""`python -m muzero_ray`: the command line, as `muzero-ray` is in an installation."""
 
 from __future__ import annotations
 
