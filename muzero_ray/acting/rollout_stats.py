@@ -1,4 +1,4 @@
-"""What self-play reports: the statistics of one call, and how they are added up."""
+"""What one call to self-play reports: statistics of the moves, games and searches in it."""
 
 from __future__ import annotations
 
@@ -19,31 +19,36 @@ METRICS: Final[Mapping[str, MetricKind]] = {
     "actors/env_steps_per_s": "rate",
     "actors/weights_lag": "mean",
 }
-"""Metrics of self-play: its episodes, its searches, and the actors that play."""
+"""Names of these metrics, and how a row of metrics.jsonl sums up each since the row before."""
 
 
 class Episode(NamedTuple):
-    """One finished game: undiscounted raw return (of player 0) and length in moves."""
+    """One finished game. score: undiscounted return of player 0, in env units. length: in moves."""
 
     score: float
     length: int
 
     def metrics(self) -> dict[str, float]:
-        """What a row of metrics gets of it."""
+        """By their names in METRICS."""
         return {"train/return_mean": self.score, "train/length_mean": self.length}
 
 
 class PlayInterrupted(Exception):
-    """`SelfPlay.play` was told to leave before it had played what it was asked for."""
+    """`SelfPlay.play` was told to stop before it had played all the transitions asked for."""
 
 
 @dataclass(frozen=True)
 class RolloutStats:
-    """What one `play` call did. Means are over the searches of that call."""
+    """What one call to `SelfPlay.play` did.
+
+    depth (of a simulation, in moves), root_entropy (of the policy targets) and kl_prior (KL divergence of the targets
+    from the network's policy) are means over its searches. simulations: in all of them. seconds, search_seconds: of
+    wall clock. version: of the weights that played last.
+    """
 
     transitions: int
     inserted: int
-    """Transitions owned by the segments handed out; the rest is in games still in flight."""
+    """Transitions owned by the segments handed out; what else was played is in games that still go on."""
     episodes: tuple[Episode, ...]
     seconds: float
     search_seconds: float
@@ -53,18 +58,18 @@ class RolloutStats:
     kl_prior: float
     version: WeightsVersion
     faults: tuple[str, ...] = ()
-    """Faults of environments that broke and were replaced; the games that they were in are lost."""
+    """Messages of environments that broke and were replaced. Their unfinished games are lost."""
     memory_exceeded: str | None = None
-    """Why this actor's process should be replaced, if it should."""
+    """Set if this actor's process holds too much memory and must be replaced: a message that says how much."""
     games: tuple[bytes, ...] = ()
-    """The segments handed out, encoded, if the driver asked for them: callbacks are told of them."""
+    """The segments handed out, as `encode_game` packs them; empty unless a callback wants games."""
     playing_for: float = 0.0
-    """Seconds since the first move of this process: what came before it was start-up."""
+    """Seconds since this process made its first move, where start-up ended."""
 
     def metrics(self, learner_steps: int) -> dict[str, float]:
-        """What a row of metrics gets of the call; the values of `episodes` are apart, one for each.
+        """By their names in METRICS, without those of `episodes` (see `Episode.metrics`).
 
-        learner_steps: as reported so far. The learner publishes before it reports: its newest weights may be ahead.
+        learner_steps: as the learner reported last. It publishes weights before it reports, so theirs may be ahead.
         """
         return {
             "search/sims_per_s": self.simulations,

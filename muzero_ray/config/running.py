@@ -1,4 +1,4 @@
-"""The parts of a configuration that say where and how long a run goes on; `schema` has the whole."""
+"""The sections `actors`, `evaluation` and `run` of a configuration; `schema` has the whole."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from muzero_ray.config.base import (
 )
 
 CallbackName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""MODULE:CLASS."""
 
 
 class ActorsConfig(FrozenConfig):
-    """Self-play and process layout."""
+    """Self-play actors: how many, what computes their networks, and what they may use."""
 
     count: Count = 2
     """Self-play actors."""
     envs_per_actor: Count = 8
     """Environments each actor steps side by side; their searches share network batches."""
     rollout_steps: Annotated[int, Field(gt=0, le=100_000)] = 400
-    """Transitions per call to an actor: how often it reports, and what the supervisor waits for."""
+    """Transitions that an actor plays per call, before it reports."""
     engine: Literal["auto", "torch", "compiled"] = "auto"
-    """What computes the networks that act. `compiled`: OpenVINO for resnet, loops of its own for mlp; `auto`: that, or
-    torch where OpenVINO is not installed."""
+    """What computes the networks outside the learner. `compiled`: OpenVINO for resnet, loops compiled by numba for mlp;
+    `auto`: `compiled`, or `torch` where OpenVINO is not installed or the network has other parts."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
-    """Precision of convolutional networks that act. `auto`: bf16 on CPUs that have AVX512-BF16 or AMX."""
+    """Precision of convolutional networks outside the learner. `auto`: bf16 on CPUs with AVX512-BF16 or AMX, else
+    float32."""
     num_cpus: Cpus = 0.5
     """CPUs Ray reserves per self-play actor (fractions allowed)."""
     memory_limit: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
@@ -56,16 +58,16 @@ class EvaluationConfig(FrozenConfig):
     simulations: Simulations | None = None
     """Simulations per move (none: as self-play)."""
     c_scale: PositiveFloat | None = None
-    """Replaces `search.c_scale` (gumbel; none: as self-play). A larger value pays where values are accurate."""
+    """`search.c_scale` of evaluations (gumbel; none: as self-play). A larger one helps where values are accurate."""
     opponent: OpponentName = "random"
-    """Who has the other seat in two-player games: random, minimax (exact, for games small enough to solve), or mcts:N
+    """Opponent in two-player games: random, minimax (exact, for games small enough to solve), or mcts:N
     (OpenSpiel's MCTS with N simulations a move)."""
     video: bool = True
     """Write the first episode of the final evaluation as mp4."""
 
 
 class RunConfig(FrozenConfig):
-    """Budget, identity and output. Any limit reached ends the run cleanly."""
+    """How long a run goes on, its name, and where its files go. The first limit that is reached ends it."""
 
     name: str | None = None
     """Folder under `runs_dir` (none: preset, seed and date)."""
@@ -78,25 +80,25 @@ class RunConfig(FrozenConfig):
     episodes: PositiveInt | None = None
     """Stop after this many self-play episodes."""
     minutes: Minutes | None = None
-    """Stop after this much wall clock, counted from the first move of self-play: evaluations on the way count, start-up
-    and the final evaluation come on top."""
+    """Stop after so many minutes of wall clock since the first move of self-play. Evaluations on the way count;
+    start-up and the final evaluation come on top."""
     plugins: tuple[ModuleName, ...] = ()
-    """Packages to import that register networks, searches or environments of their own. Installed ones that name
-    themselves in the entry points `muzero_ray.plugins` need not be listed."""
+    """Modules to import that register networks, searches or environments. Installed packages with an entry point in
+    the group `muzero_ray.plugins` need not be listed."""
     serial: bool = False
     """One process, no Ray: reproducible to the byte."""
     address: str | None = None
-    """Ray cluster to join, from one of its nodes: auto or HOST:PORT; none starts a private one here."""
+    """Ray cluster to join, from one of its nodes: auto or HOST:PORT (none: start a private Ray on this machine)."""
     checkpoint_steps: PositiveInt = 1_000
     """Learner steps between checkpoints."""
     log_steps: PositiveInt = 100
     """Learner steps between rows of metrics.jsonl."""
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto`: online if WANDB_API_KEY is set, else offline."""
+    """Mode of Weights & Biases. `auto`: online if WANDB_API_KEY is set, else offline."""
     wandb_project: str = "muzero_ray"
-    """Project in Weights & Biases."""
+    """Project of Weights & Biases in which the run is shown."""
     callbacks: tuple[CallbackName, ...] = ()
-    """Classes of your own that are told what happens, such as my_pkg:MyCallback."""
+    """Your classes to call at games, metrics, evaluations and checkpoints, such as my_pkg:MyCallback."""
 
 
 LIMITS = {"learner_steps": "iterations", "episodes": "episodes", "minutes": "minutes"}

@@ -105,7 +105,7 @@ def set_targets(game: StoredGame, policies: FloatArray, root_values: FloatArray,
     rows = game.rows.copy()
     rows["policy"][:-1] = policies
     rows["root_value"] = root_values
-    n = horizon.rewards(game.target_version.step - game.version.step)
+    n = horizon.num_rewards(game.target_version.step - game.version.step)
     rows["value"] = n_step_values(rows["reward"][1:], root_values, rows["to_play"], n=n, discount=horizon.discount)
     game.data = rows.tobytes()
 

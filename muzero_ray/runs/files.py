@@ -1,4 +1,4 @@
-"""Files that are whole or refused: written through to the disk, read only after size and SHA-256 were verified."""
+"""Reading files with checks of type, size and SHA-256, and writing files and lines that survive a crash."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ import psutil
 from muzero_ray.errors import CheckpointError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+"""Names of files in a checkpoint or replay: no `/`, so that none leads out of the folder, and none hidden."""
 MAX_FILE_BYTES = 1 << 36
-"""The largest size of any file of a checkpoint or replay."""
+"""The largest size of a file in a checkpoint or replay: 64 GiB."""
 _BLOCK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_entry(name: object, sha256: object, size: object, source: str) -> None:
-    """A plain file name (no way out of the folder), a hex digest and a size, or CheckpointError."""
+    """CheckpointError unless these are a PLAIN_NAME, a SHA-256 in hex and a size in bytes. source: what names them."""
     if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
         raise CheckpointError(f"{source}: {str(name)[:200]!r} is not a plain file name")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or type(size) is not int or size < 0:
-        raise CheckpointError(f"{source}: size or SHA-256 of {name} is not one")
+        raise CheckpointError(f"{source}: {name} has no valid size or SHA-256")
 
 
 def parse_object(content: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object, or CheckpointError naming `path`, where the content came from."""
+    """The JSON object in `content`, which was read from `path`. Raises CheckpointError if it is anything else."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -46,7 +47,7 @@ def parse_object(content: bytes, path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def open_regular(path: Path) -> Iterator[IO[bytes]]:
-    """A regular file, open for reading: no links, pipes or devices. CheckpointError if it cannot be opened or read."""
+    """Open a regular file (no link, pipe or device) for reading. CheckpointError if it cannot be opened or read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
@@ -58,24 +59,24 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Bytes of a regular file of at most `limit` bytes: no links, pipes or devices."""
+    """The content of a regular file. Raises CheckpointError, also if it has more than `limit` bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise CheckpointError(f"{path} has {size} bytes, more than the {limit} that it may have")
+            raise CheckpointError(f"{path} has {size} bytes, more than the {limit} allowed")
         return file.read(limit + 1)
 
 
 def verify(path: Path, size: int, sha256: str) -> None:
-    """CheckpointError unless `path` is a regular file of exactly that size and hash. Needs little memory."""
+    """CheckpointError unless `path` is a regular file of that size (bytes) and SHA-256. Reads it in small blocks."""
     with open_regular(path) as file:
         _verify(file, path, size, sha256)
 
 
 def read_verified(path: Path, size: int, sha256: str) -> bytes:
-    """Bytes of a regular file of exactly that size and hash. Raises CheckpointError.
+    """The content of a regular file that passes `verify`. Raises CheckpointError, also if memory is short for it.
 
-    Nothing is kept in memory before the hash is known to be right: a size may be forged.
+    The hash is checked in small blocks first: a forged size must not fill the memory.
     """
     with open_regular(path) as file:
         _verify(file, path, size, sha256)
@@ -92,7 +93,7 @@ def _verify(file: IO[bytes], path: Path, size: int, sha256: str) -> None:
         reason = "it is truncated" if found < size else "it is damaged"
         raise CheckpointError(f"{path} has {found} bytes, its manifest says {size}: {reason}")
     if size > MAX_FILE_BYTES:
-        raise CheckpointError(f"{path} has {size} bytes, more than the {MAX_FILE_BYTES} that any file may have")
+        raise CheckpointError(f"{path} has {size} bytes, more than the {MAX_FILE_BYTES} allowed")
     digest = hashlib.sha256()
     for block in iter(lambda: file.read(_BLOCK), b""):
         digest.update(block)
@@ -101,7 +102,7 @@ def _verify(file: IO[bytes], path: Path, size: int, sha256: str) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """A new file whose bytes are on the disk on return. Raises OSError, also if there is one of that name."""
+    """Make a new file whose content is on the disk on return. Raises OSError, also if `path` exists already."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -109,7 +110,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write `path` anew: what was there stays until all of it is on the disk. Raises OSError."""
+    """Replace the content of `path`. The old content stays until the new one is on the disk. Raises OSError."""
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.unlink(missing_ok=True)
     try:
@@ -121,21 +122,20 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def append_line(file: IO[bytes], line: str) -> None:
-    """Append a line to an unbuffered file, or nothing of it. Raises OSError."""
+    """Append `line` to an unbuffered file. If that fails, OSError, and the file is as before."""
     data, size = line.encode() + b"\n", os.fstat(file.fileno()).st_size
     try:
         if file.write(data) != len(data):
-            raise OSError(errno.ENOSPC, "the disk took only a part of it")
+            raise OSError(errno.ENOSPC, "only a part of it was written")
     except OSError:
         os.ftruncate(file.fileno(), size)
         raise
 
 
 def open_for_lines(path: Path) -> tuple[IO[bytes], int, int]:
-    """A regular file, new or old, unbuffered and open for `append_line`; how many lines it has, and where the last
-    one begins.
+    """Open or make a file for `append_line`. Returns it, its number of lines, and where (byte) the last one begins.
 
-    A torn last line is cut off, so that the next one begins on its own. Raises OSError.
+    A last line without its end is cut off, so that the next one starts on a line of its own. Raises OSError.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
@@ -156,7 +156,7 @@ def open_for_lines(path: Path) -> tuple[IO[bytes], int, int]:
 
 
 def remove(path: Path) -> None:
-    """Delete what is at `path`, a folder or anything else. Raises OSError."""
+    """Delete a file, a link, or a folder with all its content. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -164,7 +164,7 @@ def remove(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Forces the names in a folder to the disk: a rename is durable only after this."""
+    """Write the names in a folder through to the disk. Only after that do new files and renames survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

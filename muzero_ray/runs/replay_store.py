@@ -117,7 +117,7 @@ class ReplayStore:
                 with self._open.open("ab", buffering=0) as file:
                     frame = _framed(game)
                     if file.write(frame) != len(frame):
-                        raise OSError("the disk took only a part of it")
+                        raise OSError("only a part of it was written")
             except OSError:
                 os.truncate(self._open, size)
                 raise

@@ -1,4 +1,4 @@
-"""How the steps are compiled, and what their arithmetic is made of."""
+"""Decorators that compile the search with numba, and the constants and the exponential that its functions share."""
 
 from __future__ import annotations
 
@@ -22,45 +22,46 @@ _OPTIONS: dict[str, Any] = {
     # Without `nnan` and `ninf`: infinities are used as sentinels, and a network's NaN must not become a bad index.
     "fastmath": {"reassoc", "arcp", "contract", "nsz"},
     "error_model": "numpy",
-    # Arrays belong to Python and outlive the call. Counting references to them would cost an atomic operation whenever
-    # a function reads one: a fifth of the time in the steps.
+    # Python holds all arrays during a call, so references need not be counted. Counting costs an atomic operation for
+    # each array that a function reads: a fifth of the time in the steps.
     **UNCOUNTED,
 }
 
 
-# Numba stores a step until the file of the step changes. The name of what it stores stands for the helpers' files.
+# Numba's cache compiles a step again only if the step's own file changes. A hash of all files of the search in the name
+# of the step makes it compile again after a change to its helpers, too.
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 _VERSION = f"_{zlib.crc32(b''.join(path.read_bytes() for path in _SOURCES)):08x}"
 
 
 def step(function: _Function) -> _Function:
-    """Compiles what Python calls. Allocates nothing: neither it nor its helpers may create an array."""
+    """Compiles a function of the search that Python calls. Neither it nor its helpers may create an array."""
     function.__qualname__ += _VERSION
     compiled: _Function = njit(**_OPTIONS)(function)
     return compiled
 
 
 def helper(function: _Function) -> _Function:
-    """Compiles a part of steps, always inlined: a call that hands over a tree costs as much as most parts do."""
+    """Compiles a part of steps, always inlined: passing a tree to a call costs as much as most parts do."""
     compiled: _Function = njit(inline="always", **_OPTIONS)(function)
     return compiled
 
 
 def exact_helper(function: _Function) -> _Function:
-    """As `helper`, for arithmetic on scalars whose order matters: LLVM inlines it, and may not rearrange it."""
+    """As `helper`, for arithmetic on scalars whose order matters: LLVM inlines it, but may not reorder it."""
     compiled: _Function = njit(**_OPTIONS | {"fastmath": {"contract"}})(function)
     return compiled
 
 
 @exact_helper
 def fast_exp(x: np.float32) -> np.float32:
-    """e^x of x <= 0 to a relative 1e-6, in few operations and no call; e^-87 below -87 and for NaN.
+    """e^x for x <= 0, with a relative error of 1e-6; e^-87 for x < -87 and for NaN. Few operations, no call.
 
-    2^n times the Cephes polynomial of r, where x = n log(2) + r and |r| <= log(2) / 2. Not the exponential of
-    `inference.mlp_kernels`: that one hands NaN on, from which a search would make a bad index.
+    2^n times the Cephes polynomial of r, where x = n log(2) + r and |r| <= log(2) / 2. The exponential of
+    `inference.mlp_kernels` cannot be used here: it returns NaN for NaN, which would become a bad index in a search.
     """
     clamped = x if x > _LOWEST else _LOWEST
-    # A float32 of this size has no fraction: the sum is rounded, and holds n in its lowest bits.
+    # A float32 of this size has no fraction: adding _ROUNDING rounds to the integer n, held in the lowest bits.
     shifted = np.float32(clamped * _LOG2_E + _ROUNDING)
     r = clamped - (shifted - _ROUNDING) * _LOG_2
     series = np.float32(1.9875691500e-4)
