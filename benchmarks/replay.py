@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.engines import fresh_weights
 from benchmarks.measure import Effort, Row, Trial, make_row, milliseconds, take_turns
-from benchmarks.replay_growth import growth
+from benchmarks.replay_growth import replay_growth
 from muzero_ray.acting.reanalyzer import Reanalyzer
 from muzero_ray.acting.recorder import GameRecorder
 from muzero_ray.config.files import load_preset
@@ -124,7 +124,7 @@ def replay(effort: Effort) -> Iterator[Row]:
     yield from _short_games(effort)
     yield from _durable(config, games, effort)
     short = record_games(load_preset("cartpole"), 100, SEED)
-    yield from growth(min(short, key=lambda game: abs(game.owned - SHORT_STEPS)), effort)
+    yield from replay_growth(min(short, key=lambda game: abs(game.owned - SHORT_STEPS)), effort)
 
 
 def _short_games(effort: Effort) -> Iterator[Row]:

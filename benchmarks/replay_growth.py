@@ -1,4 +1,4 @@
-"""CPU time that a row of metrics and a checkpoint cost replay, with few games and with many."""
+"""Whether a row of metrics, or a checkpoint, costs replay more CPU time with many games than with few."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from muzero_ray.runs.replay_archive import ARRAYS_FILE, ReplayArchive
 from muzero_ray.types import GameHistory, GameId
 
 BATCH = 256
+"""Positions of held-out games drawn for a row of metrics."""
 
 
-class Saved:
-    """A full replay of `games` games, all alike, that are on disk."""
+class FullReplay:
+    """A full replay of `games` games, all copies of `game`, that are also on disk in `folder`."""
 
     def __init__(self, game: GameHistory, games: int, folder: Path) -> None:
         config = load_preset("cartpole").to_dict()
         size = games * game.owned
         config["replay"] |= {"capacity": size, "min_size": min(size, 128), "capacity_bytes": 1 << 40, "holdout": 0.05}
-        made = Config.model_validate(config)
+        checked = Config.model_validate(config)
         self.games = games
-        self._buffer, self._archive = build_buffer(made, probe(made)), ReplayArchive(folder)
-        encoded = encode_game(game)  # whose id differs from those below; nobody reads it
+        self._buffer, self._archive = build_buffer(checked, probe(checked)), ReplayArchive(folder)
+        encoded = encode_game(game)  # under another id than those below, but it is never read
         for seq in range(games + 1):
             self._archive.add(self._buffer, replace(game, id=GameId(0, 0, seq)), encoded)
         self._arrays = self._archive.save(self._buffer)[ARRAYS_FILE]
 
     def trial(self, seconds: float) -> dict[str, float]:
+        """CPU ms of what a row of metrics needs, of a save for a checkpoint, and of copying the saved arrays."""
+
         def row() -> None:
             replay_metrics(self._buffer, 1)
             self._buffer.draw_held_out(BATCH)
@@ -51,7 +54,7 @@ class Saved:
 
 
 def cpu_milliseconds(call: Callable[[], object], seconds: float) -> float:
-    """CPU time of a call: again and again until it has had so many seconds of it."""
+    """Mean CPU ms of `call`, which is repeated until it has used so many seconds of CPU time."""
     calls, begin = 0, time.process_time()
     while (used := time.process_time() - begin) < seconds:
         call()
@@ -59,13 +62,12 @@ def cpu_milliseconds(call: Callable[[], object], seconds: float) -> float:
     return 1e3 * used / calls
 
 
-def growth(game: GameHistory, effort: Effort) -> Iterator[Row]:
-    """The smallest and the largest number of transitions, in games like `game`."""
-    sizes = [size // game.owned for size in (effort.replay_sizes[0], effort.replay_sizes[-1])]
+def replay_growth(game: GameHistory, effort: Effort) -> Iterator[Row]:
+    """Rows that compare the largest of `effort.replay_sizes` with the smallest, in games like `game`."""
+    few, many = (size // game.owned for size in (effort.replay_sizes[0], effort.replay_sizes[-1]))
     with tempfile.TemporaryDirectory() as folder:
-        replays = [Saved(game, size, Path(folder, str(size))) for size in sizes]
+        replays = [FullReplay(game, games, Path(folder, str(games))) for games in (few, many)]
         samples = take_turns([partial(one.trial, effort.seconds) for one in replays], effort.repeats)
-    few, many = sizes
     yield make_row(f"replay/row/{many}-games", "CPU ms", samples, f"row {many}", f"row {few}", f"the same at {few}")
     name = f"replay/save/{many}-games"
     yield make_row(name, "CPU ms", samples, f"save {many}", f"copy {many}", "a copy of its arrays")

@@ -1,4 +1,4 @@
-"""A whole program, left alone with small games for an hour: what grows when nothing should."""
+"""An hour of training with small games and no faults: no process may go on taking memory, files or threads."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from chaos.trend import Slope, floors, theil_sen
 from muzero_ray.runs.checkpoint import list_checkpoints
 
 CAPACITY = 5_000
-"""Transitions that replay holds: full within the first minute."""
+"""Transitions that replay holds. It is full within the first minute."""
 
 OPTIONS = (
     *("train", "cartpole", "--run.name", "run", "--run.wandb", "offline", "--iterations", 10**8, "--minutes", 600),
-    # Games stay short, whatever is learnt: many of them.
+    # Games stay short, however well they are played, so there are many.
     *("--max-moves", 40, "--simulations", 4, "--network.hidden", 16, "--network.layers", 16),
     *("--network.head-layers", 16, "--replay.capacity", CAPACITY, "--replay.min-size", 500),
     *("--replay.samples-per-insert", 4, "--learner.batch-size", 32, "--learner.td-steps", 5),
@@ -35,54 +35,61 @@ OPTIONS = (
 )
 
 SAMPLE_SECONDS = 3.0
+"""Pause between two samples."""
+
 WINDOW = 1.0
-"""Minutes, of each of which the least is taken."""
+"""Minutes. The least sample of each such window counts."""
 
 WARM_UP = 10.0
-"""Minutes, or a third of the soak if that is less: allocators, caches and compilers get theirs meanwhile."""
+"""Minutes that are not judged, or a third of a shorter soak: allocators, caches and compilers still grow."""
 
 JUDGED_FROM = 30.0
-"""Minutes. In a shorter soak the slope is not known to 1 MB/h, and not judged."""
+"""Minutes. In a shorter soak the slope is not known to within 1 MB/h, so it is not judged."""
 
-SLOPE_MB = 1.0
-"""Per hour."""
+MAX_SLOPE = 1.0
+"""MB per hour by which memory or disk may grow."""
 
-INFORMATION = ("raylet", "gcs_server", "wandb-core")
-"""Others that belong to the run: shown, not judged."""
+NOT_JUDGED = ("raylet", "gcs_server", "wandb-core")
+"""Names of processes of Ray and W&B: sampled, but not judged."""
 
 
 @dataclass
 class Series:
-    """A measurement of one process or folder: minutes since the start, beside what it held then."""
+    """Samples of one process or folder, as (minutes since the start, amount)."""
 
     memory: list[tuple[float, float]] = field(default_factory=list)
-    """MB that no other process shares (USS)."""
+    """MB that no other process shares (USS); of a folder, MB on disk."""
     files: list[tuple[float, float]] = field(default_factory=list)
+    """Open files."""
     threads: list[tuple[float, float]] = field(default_factory=list)
 
     def after(self, minute: float) -> Series:
+        """The samples from `minute` on."""
         parts = (self.memory, self.files, self.threads)
         return Series(*([point for point in part if point[0] >= minute] for part in parts))
 
     def slope(self) -> Slope:
-        """MB per hour."""
+        """Of the memory, in MB per hour."""
         per_minute = theil_sen(floors(self.memory, WINDOW))
         return Slope(*(round(60.0 * value, 2) for value in per_minute))
 
 
 @dataclass
 class Record:
-    """Everything that was seen. replay: MB on disk. store: MB of the object store in use."""
+    """All samples. Processes go by the names of `named_processes`."""
 
     processes: dict[str, Series] = field(default_factory=lambda: defaultdict(Series))
     pids: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """More than one where a process was replaced."""
     disk: Series = field(default_factory=Series)
+    """Replay and checkpoints in the run's folder."""
     store: list[float] = field(default_factory=list)
+    """MB of shared memory of the raylet, which holds Ray's object store."""
 
-    def look(self, driver: int, run: Path, minute: float) -> None:
-        """One sample of all of it."""
+    def sample(self, driver: int, run: Path, minute: float) -> None:
+        """Take one sample of everything. driver: its process id. run: the run's folder. minute: since the start."""
         for name, process in named_processes(driver).items():
-            with contextlib.suppress(psutil.Error):  # gone since: `pids` will show who came in its place
+            with contextlib.suppress(psutil.Error):  # it has ended: `pids` will show its replacement
                 memory, files, threads = process.memory_full_info().uss, process.num_fds(), process.num_threads()
                 series = self.processes[name]
                 series.memory.append((minute, memory / 2**20))
@@ -95,7 +102,7 @@ class Record:
 
 
 def named_processes(driver: int) -> dict[str, psutil.Process]:
-    """The driver and all below it, by what they are; several of one kind by their order."""
+    """The driver and the processes below it, by kind: `driver`, `self_play`, `self_play 1`, `learner`..."""
     found: dict[str, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(driver)
@@ -109,14 +116,15 @@ def named_processes(driver: int) -> dict[str, psutil.Process]:
 
 
 def kind_of(process: psutil.Process) -> str | None:
+    """The kind of worker, or the name of one that is NOT_JUDGED; None for all others."""
     title = process.cmdline()[0]
     if title.startswith("ray::"):
         return next((kind for kind, name in CLASSES.items() if name in title), None)
-    return process.name() if process.name() in INFORMATION else None
+    return process.name() if process.name() in NOT_JUDGED else None
 
 
 def folder_mb(folder: Path) -> float:
-    """The size of all files below it, as far as they are still there."""
+    """MB of all files below `folder`; those that are gone meanwhile count nothing."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -126,68 +134,79 @@ def folder_mb(folder: Path) -> float:
 
 
 def growth(points: list[tuple[float, float]]) -> float:
-    """How many more there are, all the time, in the last third than ever were for a minute in the first.
+    """By how much the least value in the last third of the time is above the largest in the first.
 
-    Of the least of each minute: a file that is written, or a call that is answered, is open for a moment.
+    Each window counts with its least sample: a file being written, or a call being answered, is there only briefly.
     """
-    least = [much for _, much in floors(points, WINDOW)]
+    least = held(points)
     third = max(len(least) // 3, 1)
     return min(least[-third:]) - max(least[:third]) if least else 0.0
 
 
-def row(name: str, series: Series, pids: int, minutes: float) -> Outcome:
-    """The outcome for one process, after the warm-up."""
+def held(points: list[tuple[float, float]]) -> list[float]:
+    """The least amount in each window of time."""
+    return [amount for _, amount in floors(points, WINDOW)]
+
+
+def process_row(name: str, series: Series, pids: int, minutes: float) -> Outcome:
+    """The outcome for one process.
+
+    series: from after the warm-up. pids: how many processes it was in turn. minutes: length of the whole soak.
+    """
     slope = series.slope()
     files, threads = growth(series.files), growth(series.threads)
     lost = int(max(files, 0.0)) + int(max(threads, 0.0)) + pids - 1
     judged = minutes >= JUDGED_FROM
-    bar = f"memory grows by {SLOPE_MB:g} MB/h at most" if judged else f"(slopes not judged under {JUDGED_FROM:g} min)"
-    held = [much for _, much in floors(series.memory, WINDOW)]
+    bar = f"memory grows by {MAX_SLOPE:g} MB/h at most" if judged else f"(slopes not judged under {JUDGED_FROM:g} min)"
+    memory = held(series.memory)
     return Outcome(
         f"soak, {name}",
         f"{bar}; 0 files, 0 threads more in the last third than in the first; never replaced",
         round(minutes),
         lost,
-        lost == 0 and bool(held) and (not judged or slope.value <= SLOPE_MB),
+        lost == 0 and bool(memory) and (not judged or slope.value <= MAX_SLOPE),
         {
             "MB/h": slope.value,
             "(95 % from": slope.low,
             "to)": slope.high,
-            "held MB": largest(held),
-            "files": largest([much for _, much in floors(series.files, WINDOW)]),
-            "threads": largest([much for _, much in floors(series.threads, WINDOW)]),
+            "held MB": largest(memory),
+            "files": largest(held(series.files)),
+            "threads": largest(held(series.threads)),
         },
     )
 
 
 def disk_row(record: Record, minutes: float, warm_up: float) -> Outcome:
-    """Games and checkpoints on disk are as bounded as in memory."""
+    """The outcome for replay and checkpoints on disk, which must not grow either."""
     disk = record.disk.after(warm_up)
     slope, judged = disk.slope(), minutes >= JUDGED_FROM
-    bar = f"grows by {SLOPE_MB:g} MB/h at most" if judged else f"(under {JUDGED_FROM:g} min not judged)"
+    bar = f"grows by {MAX_SLOPE:g} MB/h at most" if judged else f"(under {JUDGED_FROM:g} min not judged)"
     return Outcome(
         "soak, replay and checkpoints on disk",
         bar,
         round(minutes),
         0,
-        bool(disk.memory) and (not judged or slope.value <= SLOPE_MB),
+        bool(disk.memory) and (not judged or slope.value <= MAX_SLOPE),
         {
             "MB/h": slope.value,
-            "MB (max)": largest([much for _, much in disk.memory]),
+            "MB (max)": largest([amount for _, amount in disk.memory]),
             "object store MB (max)": largest(record.store),
         },
     )
 
 
 def run_row(rows: list[Mapping[str, Any]], scores: int, code: int | None, minutes: float, notes: list[str]) -> Outcome:
-    """That everything went on all the while, and that it could be stopped."""
+    """The outcome for the run as a whole: it trained with a full replay until it was stopped.
+
+    rows: of metrics.jsonl. scores: number of evaluations. code: exit code. notes: what went wrong so far.
+    """
     last = rows[-1] if rows else {}
     size = last.get("replay/size", 0.0)
     full = size >= 0.9 * CAPACITY
     if not full:
-        notes.append(f"replay held {size:,.0f} of {CAPACITY:,} transitions in the end")
+        notes.append(f"replay held {size:,.0f} of {CAPACITY:,} transitions at the end")
     if code != 130:
-        notes.append(f"asked to stop, it ended with {code}")
+        notes.append(f"asked to stop, it ended with exit code {code}")
     return Outcome(
         "soak, the run",
         "goes on to the end with replay full; SIGTERM: a checkpoint, exit code 130",
@@ -206,17 +225,20 @@ def run_row(rows: list[Mapping[str, Any]], scores: int, code: int | None, minute
 
 
 def soak(tries: int, folder: Path) -> Iterator[Outcome]:
-    """For `tries` minutes, a row for each process. `samples.jsonl` there has all that was seen."""
+    """Train for `tries` minutes. Yields a row for the run, for each process and for the disk.
+
+    `samples.json` in `folder` has the samples of all processes.
+    """
     run, record, notes = folder / "run", Record(), list[str]()
     with Program(folder / "log", *OPTIONS, "--runs-dir", folder) as program:
         if not until(lambda: bool(list_checkpoints(run / "checkpoints")) or program.code is not None, 240):
             notes.append("no checkpoint within 240 s")
         begin = time.monotonic()
         while (minute := (time.monotonic() - begin) / 60.0) < tries and program.code is None:
-            record.look(program.pid, run, minute)
+            record.sample(program.pid, run, minute)
             program.wait(SAMPLE_SECONDS)
         if program.code is not None:
-            notes.append(f"it ended after {minute:.1f} min with {program.code}: {program.error()[:200]}")
+            notes.append(f"it ended after {minute:.1f} min with exit code {program.code}: {program.error()[:200]}")
         code = program.stop(60) if program.code is None else program.code
     (folder / "samples.json").write_text(json.dumps({name: vars(one) for name, one in record.processes.items()}))
     metrics, scores = run / "metrics.jsonl", run / "scores.jsonl"
@@ -224,6 +246,6 @@ def soak(tries: int, folder: Path) -> Iterator[Outcome]:
     yield run_row(rows, len(scores.read_text().splitlines()) if scores.exists() else 0, code, minute, notes)
     warm_up = min(WARM_UP, tries / 3)
     for name, series in record.processes.items():
-        if name.rstrip(" 0123456789") not in INFORMATION:
-            yield row(name, series.after(warm_up), len(record.pids[name]), minute)
+        if name.rstrip(" 0123456789") not in NOT_JUDGED:
+            yield process_row(name, series.after(warm_up), len(record.pids[name]), minute)
     yield disk_row(record, minute, warm_up)

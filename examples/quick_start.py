@@ -1,4 +1,4 @@
-"""Train CartPole for a minute, load the agent, and see how well it plays: `python examples/quick_start.py`."""
+"""Train CartPole for a minute, load the agent, and see how well it plays. Run: `python examples/quick_start.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import muzero_ray as mz
 
 
 def main(settings: Mapping[str, Any] | None = None) -> None:
-    """settings: in place of the preset's, by their dotted names."""
+    """settings: change the preset's, by dotted name: `{"learner.lr": 1e-3}`."""
     run = mz.train("cartpole", {"run.minutes": 1, **(settings or {})}, serial=True)
 
     agent = mz.Agent.load(run)
@@ -23,10 +23,11 @@ def main(settings: Mapping[str, Any] | None = None) -> None:
         observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
         score += float(reward)
         done = terminated or truncated
-    print(f"one game in a loop of our own: {score:g}")
+    print(f"one game in a loop of our own: return {score:g}")
 
     print(f"an evaluation: {mz.evaluate(run, episodes=5).summary()}")
-    print(f"learner steps and losses: {run.metrics()['learner_steps']}, {run.metrics()['loss/total']}")
+    metrics = run.metrics()  # a column for each metric, a row for every `run.log_steps` learner steps
+    print(f"learner steps: {metrics['learner_steps']}, losses: {metrics['loss/total']}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos.pressure import adds, mapped_bytes, most_pending
-from chaos.soak import CAPACITY, Series, folder_mb, growth, named_processes, row, run_row
+from chaos.soak import CAPACITY, Series, folder_mb, growth, named_processes, process_row, run_row
 
 Points = list[tuple[float, float]]
 
@@ -25,24 +25,24 @@ def series(slope: float, files: Points | None = None) -> Series:
 
 @pytest.mark.parametrize(("slope", "met"), [(0.0, True), (0.9, True), (1.2, False), (-3.0, True)])
 def test_memory_may_grow_by_one_megabyte_an_hour(slope: float, met: bool) -> None:
-    found = row("learner", series(slope), pids=1, minutes=60.0)
+    found = process_row("learner", series(slope), pids=1, minutes=60.0)
     assert found.met is met
     assert found.figures["MB/h"] == pytest.approx(slope, abs=0.01)
     assert found.lost == 0
 
 
 def test_a_short_soak_says_that_slopes_are_not_judged() -> None:
-    found = row("learner", series(50.0), pids=1, minutes=3.0)
+    found = process_row("learner", series(50.0), pids=1, minutes=3.0)
     assert found.met
     assert "not judged" in found.bar
 
 
 def test_files_that_stay_open_and_replacements_are_counted() -> None:
     leaking = minutes([40.0] * 20 + [43.0] * 30)
-    found = row("learner", series(0.0, leaking), pids=1, minutes=60.0)
+    found = process_row("learner", series(0.0, leaking), pids=1, minutes=60.0)
     assert (found.met, found.lost) == (False, 3)
-    assert row("learner", series(0.0), pids=3, minutes=60.0).lost == 2
-    assert not row("learner", Series(), pids=1, minutes=60.0).met
+    assert process_row("learner", series(0.0), pids=3, minutes=60.0).lost == 2
+    assert not process_row("learner", Series(), pids=1, minutes=60.0).met
 
 
 def test_what_is_open_for_a_minute_is_no_growth() -> None:
