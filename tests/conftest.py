@@ -22,6 +22,8 @@ os.environ.update(
         "RAY_worker_register_timeout_seconds": "600",
         "RAY_gcs_server_request_timeout_seconds": "600",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+        # Ray would start four processes that no test uses, for each cluster.
+        "RAY_prestart_worker_first_driver": "0",
     }
 )
 
