@@ -13,17 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import safetensors.numpy
 
 from chaos.jobs import Broken, small_config
 from chaos.joined import Games, WitnessedRun
 from chaos.programs import Program, until
 from chaos.report import Outcome, largest, median
-from chaos.witness import Note, acknowledged, notes
+from chaos.witness import Note, notes
 from muzero_ray.config.files import dump_config
-from muzero_ray.runs.checkpoint import load_checkpoint
-from muzero_ray.runs.replay_archive import ARRAYS_FILE
-from muzero_ray.types import GameId
 
 
 @dataclass(frozen=True)
@@ -97,19 +93,6 @@ def one(run: WitnessedRun, victim: Victim, rng: random.Random) -> float:
 
     run.wait(lambda: bool(after()), "a game after the kill", PATIENCE)
     return min(after()) - at
-
-
-def stop_during_restart(victim: Victim, folder: Path) -> tuple[int | None, int]:
-    """Kill it, and ask the run to stop while Ray is started anew: the exit code, and the acknowledged games lost."""
-    with train(folder) as program:
-        run = WitnessedRun(program, folder)
-        run.wait(lambda: time.monotonic() - newest(folder) < RECENT, "self-play", PATIENCE)
-        os.kill(find(program.pid, victim.sign), signal.SIGKILL)
-        run.wait(lambda: "starting Ray anew" in program.printed(), "the loss found", PATIENCE)
-        run.sleep(2.0)
-        code = program.stop(PATIENCE)
-    index = safetensors.numpy.load(load_checkpoint(folder / "run").files[ARRAYS_FILE])["index"]
-    return code, len(acknowledged(folder) - {GameId(*row) for row in index[:, :3].tolist()})
 
 
 def newest(runs: Path) -> float:

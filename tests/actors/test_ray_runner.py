@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 
 from chaos import ray_processes
-from chaos.ray_processes import VICTIMS, kill_all, stop_during_restart
+from chaos.joined import WitnessedRun
+from chaos.ray_processes import VICTIMS, find, one, train
+from chaos.witness import acknowledged
 from muzero_ray.actors import ray_runner
 from muzero_ray.actors.ray_runner import MAX_LOSSES, RayRunner
 from muzero_ray.actors.ray_watch import RayLost, own_sigterm
 from muzero_ray.errors import ConfigError, MuZeroRayError
+from muzero_ray.runs.checkpoint import load_checkpoint
+from muzero_ray.runs.replay_archive import ARRAYS_FILE
+from muzero_ray.types import GameId
 from tests.patience import PATIENCE
 
 
@@ -176,16 +184,17 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("patient")
-def test_a_stop_while_ray_is_started_anew_loses_no_acknowledged_game(tmp_path: Path) -> None:
-    assert stop_during_restart(VICTIMS["GCS"], tmp_path) == (130, 0)
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("patient")
-def test_a_run_survives_the_death_of_a_process_of_ray(tmp_path: Path) -> None:
-    """The agent's, which the raylet follows; the test before is of the GCS, `chaos ray-processes` of all."""
-    found, games, problems = kill_all(("agent",), 1, tmp_path)
-    assert not problems
-    assert len(found["agent"]) == 1
-    assert games.acknowledged > 0
-    assert games.wrong == 0
+def test_a_run_plays_on_when_ray_is_lost_and_a_stop_meanwhile_loses_no_acknowledged_game(tmp_path: Path) -> None:
+    """Ray's agent is killed, which the raylet follows, and then the GCS; `chaos ray-processes` kills all."""
+    with train(tmp_path) as program:
+        run = WitnessedRun(program, tmp_path)
+        one(run, VICTIMS["agent"], random.Random(6))
+        before = program.printed().count("starting Ray anew")
+        assert before == 1
+        os.kill(find(program.pid, VICTIMS["GCS"].sign), signal.SIGKILL)
+        run.wait(lambda: program.printed().count("starting Ray anew") > before, "the loss found", PATIENCE)
+        assert program.stop(PATIENCE) == 130
+    index = safetensors.numpy.load(load_checkpoint(tmp_path / "run").files[ARRAYS_FILE])["index"]
+    games = acknowledged(tmp_path)
+    assert games
+    assert games <= {GameId(*row) for row in index[:, :3].tolist()}
