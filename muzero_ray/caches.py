@@ -1,4 +1,4 @@
-"""Where libraries keep what they compiled: numba beside its source or in the user's cache folder, others only there."""
+"""The user's cache folder, where numba and others keep what they compiled, and another one if it is not writable."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from muzero_ray.private_folder import PrivateFolder
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
-"""By which numba, W&B, matplotlib and others find the user's cache folder."""
+"""The environment variable by which numba, W&B, matplotlib and others find the user's cache folder."""
 
 
 @contextlib.contextmanager
 def make_cache_writable() -> Iterator[None]:
     """In this context the user's cache folder can be written to, by this process and those it starts.
 
-    Where it cannot be (a container under any user id has no home), a private temporary folder stands in. For a user who
-    has no home at all it is the home, too. Must be entered before numba is imported. Raises ConfigError if there is no
+    If it is not writable (as in a container under an arbitrary user id), a private temporary folder stands in for it,
+    and for the home of a user who has none. Must be entered before numba is imported. Raises ConfigError if there is no
     temporary folder either.
     """
     if is_writable(user_cache()):
@@ -28,7 +28,7 @@ def make_cache_writable() -> Iterator[None]:
         return
     names = [CACHE_VARIABLE] if has_home() else [CACHE_VARIABLE, "HOME"]
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(_stand_in().path)))
+    os.environ.update(dict.fromkeys(names, str(_temporary_cache().path)))
     try:
         yield
     finally:
@@ -39,27 +39,27 @@ def make_cache_writable() -> Iterator[None]:
 
 
 @functools.cache
-def _stand_in() -> PrivateFolder:
-    """Removed with this process, not before: numba goes on writing where it could write when it was imported."""
+def _temporary_cache() -> PrivateFolder:
+    """One for the whole process: numba goes on writing into the folder that it found when it was imported."""
     return PrivateFolder()
 
 
 def has_home() -> bool:
-    """Whether the environment or the list of users says where it is."""
+    """Whether the user has a home folder, by HOME or the list of users."""
     return os.path.expanduser("~") != "~"
 
 
 def user_cache() -> Path:
-    """By the XDG base directory specification. Not absolute where the user has no home."""
+    """The folder that the XDG base directory specification says. Not absolute if the user has no home."""
     return Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache"))
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, which may still have to be made itself. Tried: permissions do not tell."""
+    """Whether files can be made in `folder`, which may not exist yet. Makes one to see, as permissions do not tell."""
     if not folder.is_absolute():
         return False
     try:
-        tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
+        tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())).close()
     except OSError:
         return False
     return True

@@ -29,7 +29,7 @@ def test_another_cache_is_private_and_stays_for_what_was_imported_with_it(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/dev/null")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    caches._stand_in.cache_clear()
+    caches._temporary_cache.cache_clear()
     with caches.make_cache_writable():
         folder = Path(os.environ["XDG_CACHE_HOME"])
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -38,8 +38,8 @@ def test_another_cache_is_private_and_stays_for_what_was_imported_with_it(
     with caches.make_cache_writable():
         assert os.environ["XDG_CACHE_HOME"] == str(folder)
     assert list(tmp_path.iterdir()) == [folder]
-    caches._stand_in().remove()
-    caches._stand_in.cache_clear()
+    caches._temporary_cache().remove()
+    caches._temporary_cache.cache_clear()
 
 
 CODE = """

@@ -11,7 +11,7 @@ from muzero_ray.acting.build import build_planner
 from muzero_ray.config.schema import Config
 from muzero_ray.envs.task_spec import TaskSpec
 from muzero_ray.replay.stored_game import StaleGame
-from muzero_ray.training.reanalyze import reanalyze_games
+from muzero_ray.training.reanalyze import reanalyze_positions
 from muzero_ray.types import FloatArray, Weights, WeightsVersion
 
 BATCH_SIZE = 64
@@ -44,7 +44,7 @@ class Reanalyzer:
         """New targets, game by game, for those whose targets are not from these weights already."""
         for game in games:
             if game.version != self._version:
-                policies, values = reanalyze_games(
+                policies, values = reanalyze_positions(
                     game.observations, game.legal, self._planner, self._rng, batch_size=BATCH_SIZE
                 )
                 yield FreshTargets(game.game, policies, values, self._version)

@@ -181,7 +181,7 @@ class SelfPlay:
         games: list[GameHistory] = []
         for env, step in steps.items():
             if not (step.terminated or step.truncated) and self._recorders[env].segment_ready():
-                self._environments[env].was_useful()
+                self._environments[env].forget_faults()
                 games.append(self._recorders[env].cut(self._next_id()))
         try:
             self._end_games(steps, games.append, totals)
@@ -231,7 +231,7 @@ class SelfPlay:
         last_values = self._planner.values(self._stacker.stacked) if bootstrap else np.zeros(len(self._environments))
         for env in ended:
             terminated = steps[env].terminated
-            self._environments[env].was_useful()
+            self._environments[env].forget_faults()
             emit(
                 self._recorders[env].finish(
                     self._next_id(),

@@ -9,23 +9,21 @@ from muzero_ray.envs.environment import Environment
 from muzero_ray.errors import EnvironmentFault
 
 MAX_FAULTS = 5
-"""A run survives this many faults in a row of one environment and its replacements; the next one ends it."""
+"""A run survives this many faults in a row of one environment and its replacements; the next one ends the run."""
 
 
 class RestartingEnvironment:
-    """An environment that is replaced when it breaks. current: the one in use.
-
-    make: makes a new one; None: the first fault is raised. The game of one that broke is lost; nothing of it is kept.
-    """
+    """Holds the environment in use as `current`, and makes a new one when it breaks. The game in play is then lost."""
 
     def __init__(self, environment: Environment, make: Callable[[], Environment] | None) -> None:
+        """make: makes a replacement; if None, the first fault is raised."""
         self.current = environment
         self._make = make
         self.faults_in_a_row = 0
-        """Faults since it was last of use."""
+        """Faults since the last call of `forget_faults`."""
 
     def replace(self, fault: EnvironmentFault) -> None:
-        """Make a new environment in place of one that broke. Raises the `fault` if there were too many in a row."""
+        """Replace the environment, which raised `fault`. Raises EnvironmentFault after too many faults in a row."""
         self.faults_in_a_row += 1
         if self._make is None:
             raise fault
@@ -36,11 +34,11 @@ class RestartingEnvironment:
         self.current = self._make()
 
     def reopen(self) -> None:
-        """Make a new environment in place of one that was closed."""
+        """Make a new environment after the last one was closed on purpose."""
         if self._make is None:
-            raise ValueError("nothing here makes environments")
+            raise ValueError("make=None: no environment can be made again. Pass a function that makes one")
         self.current = self._make()
 
-    def was_useful(self) -> None:
-        """It has played a game, or a segment of one: earlier faults no longer count."""
+    def forget_faults(self) -> None:
+        """Call it after each finished game or segment: earlier faults no longer count."""
         self.faults_in_a_row = 0

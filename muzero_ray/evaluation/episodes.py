@@ -59,7 +59,7 @@ class _EpisodeRunner:
     def finished(self) -> None:
         """Its episode is over."""
         self.record = False
-        self._environment.was_useful()
+        self._environment.forget_faults()
 
     def act(self, action: int) -> list[Array]:
         """Play the policy's action and the opponent's reply; returns the frames that followed."""

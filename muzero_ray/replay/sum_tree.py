@@ -1,4 +1,4 @@
-"""Binary tree of sums over priorities: draw in proportion to them and change them in O(log N)."""
+"""Binary tree of sums over priorities: drawing in proportion to them and changing one take O(log N)."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ def _find(tree: Float64Array, base: int, masses: Float64Array) -> LongArray:
 
 
 class SumTree:
-    """`capacity` leaves, all 0 at first. Memory is touched only as leaves are used."""
+    """`capacity` leaves, whose priorities are 0 at first. Memory is touched only as leaves are used."""
 
     def __init__(self, capacity: int) -> None:
+        # Node 1 is the root, nodes 2i and 2i + 1 are the children of node i, and leaf j is node base + j.
         self._base = 1 << max(capacity - 1, 0).bit_length()
         self._tree: Float64Array = np.zeros(2 * self._base, np.float64)
 
     @property
     def total(self) -> float:
-        """Sum of all leaves."""
+        """Sum of all priorities."""
         return float(self._tree[1])
 
     def get(self, leaves: LongArray) -> Float64Array:
@@ -55,19 +56,19 @@ class SumTree:
         return self._tree[self._base + leaves]
 
     def get_range(self, begin: int, count: int) -> Float64Array:
-        """Priorities of `count` successive leaves from `begin` on."""
+        """Priorities of `count` successive leaves from `begin` on; a view."""
         return self._tree[self._base + begin : self._base + begin + count]
 
     def set(self, leaves: LongArray, values: Float64Array) -> None:
-        """Give `leaves` `[n]` the priorities `values` `[n]` (>= 0); of a leaf named twice the last value stays."""
+        """Give `leaves` `[n]` the priorities `values` `[n]` (>= 0); for a leaf that is named twice, the last one."""
         _assign(self._tree, self._base, leaves, values)
 
     def draw(self, count: int, rng: np.random.Generator) -> LongArray:
-        """Leaves `[count]` in proportion to their priorities, in order: one out of each `count`-th of the total."""
+        """Leaves `[count]` in proportion to their priorities, in order: one from each `count`-th of the total."""
         return self.find((np.arange(count) + rng.random(count)) * (self.total / count))
 
     def find(self, masses: Float64Array) -> LongArray:
-        """Leaves `[n]` whose interval of the cumulative sum holds each of `masses` `[n]`, in [0, total).
+        """For each of `masses` `[n]`, in [0, total), the leaf at which the cumulative sum of priorities exceeds it.
 
         Never a leaf of priority 0, as long as `total` is positive.
         """

@@ -1,4 +1,4 @@
-"""Every metric a run may log, and how rows are made. Names are declared in `METRICS` beside what measures them.
+"""Every metric a run may log, and how rows are made. Each module declares in its own `METRICS` what it measures.
 
 A row is one line of metrics.jsonl and one step in W&B; its axis is `env_steps`.
 """
@@ -17,29 +17,27 @@ from muzero_ray.training import clamping, losses, results, validation_metrics
 from muzero_ray.types import MetricKind
 
 AXES: Final = ("env_steps", "learner_steps", "episodes", "wall_s")
-"""In every row. Counters since the run began (a resumed run goes on counting); wall_s in seconds, those that count
-towards `run.minutes`."""
+"""In every row. Counters go on in a resumed run. wall_s: seconds, counted as for `run.minutes`."""
 
 GROUPS: Final = ("eval", "train", "loss", "learner", "replay", "model", "search", "actors", "system")
-"""What stands before the slash, in the order of a row."""
+"""What names begin with, before the slash, in the order of a row."""
 
-PROGRAM: Final[Mapping[str, MetricKind]] = {
+PROCESS_METRICS: Final[Mapping[str, MetricKind]] = {
     "actors/alive": "last",
     "actors/restarts": "last",
     "system/rss_mb": "last",
     "system/object_store_mb": "last",
 }
-"""Metrics of the run's processes, measured by what supervises them."""
+"""Of the run's processes, measured by the runner. rss_mb: memory of the main process; mb: 2^20 bytes."""
 
 
 def _in_order(*declared: Mapping[str, MetricKind]) -> dict[str, MetricKind]:
-    names = [name for metrics in declared for name in metrics]
     kinds = {name: kind for metrics in declared for name, kind in metrics.items()}
-    return {name: kinds[name] for name in sorted(names, key=lambda name: GROUPS.index(name.partition("/")[0]))}
+    return {name: kinds[name] for name in sorted(kinds, key=lambda name: GROUPS.index(name.partition("/")[0]))}
 
 
 METRICS: Final[Mapping[str, MetricKind]] = _in_order(
-    PROGRAM,
+    PROCESS_METRICS,
     result.METRICS,
     rollout_stats.METRICS,
     losses.METRICS,
@@ -48,12 +46,12 @@ METRICS: Final[Mapping[str, MetricKind]] = _in_order(
     replay.METRICS,
     validation_metrics.METRICS,
 )
-"""Every name, in the order of a row."""
+"""Every metric but the axes, in the order of a row, and how its values between two rows are combined."""
 
 MACHINE_METRICS: Final = frozenset(
     {"wall_s", "system/rss_mb", "system/object_store_mb"} | {name for name, kind in METRICS.items() if kind == "rate"}
 )
-"""Columns that depend on the clock or the machine, so they differ between two runs of one seed."""
+"""Columns that depend on the clock or the machine: they differ between two runs with the same seed."""
 
 
 def check_name(name: str) -> None:
@@ -69,7 +67,7 @@ def check_name(name: str) -> None:
 def make_row(
     values: Mapping[str, float], *, env_steps: int, learner_steps: int, episodes: int, wall_s: float
 ) -> dict[str, float]:
-    """One row: the axes, then `values` in the order of `METRICS`. ValueError for a name that is not there."""
+    """One row: the axes, then `values` in the order of `METRICS`. ValueError for an unknown name."""
     for name in values:
         check_name(name)
     row: dict[str, float] = {
@@ -101,18 +99,19 @@ class MetricsAccumulator:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since = clock()
-        self._sums: dict[str, float] = {}
+        self._totals: dict[str, float] = {}
+        """By name: the sum, or for kinds `last` and `max` that value."""
         self._counts: dict[str, int] = {}
 
     def add(self, name: str, value: float) -> None:
         """Take one value: an amount for sums and rates, otherwise a measurement. ValueError for an unknown name."""
         check_name(name)
         if METRICS[name] == "last":
-            self._sums[name], self._counts[name] = float(value), 1
+            self._totals[name], self._counts[name] = float(value), 1
         elif METRICS[name] == "max":
-            self._sums[name], self._counts[name] = max(self._sums.get(name, float(value)), float(value)), 1
+            self._totals[name], self._counts[name] = max(self._totals.get(name, float(value)), float(value)), 1
         else:
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._totals[name] = self._totals.get(name, 0.0) + float(value)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def update(self, values: Mapping[str, float]) -> None:
@@ -121,24 +120,24 @@ class MetricsAccumulator:
             self.add(name, value)
 
     def flush(self) -> dict[str, float]:
-        """Values of one row, and start afresh. Names that got no value are absent; NaN in, NaN out."""
+        """Return the values of one row and start afresh. Names without a value are absent; one NaN makes a mean NaN."""
         now = self._clock()
         elapsed = max(now - self._since, 1e-9)
-        result = {}
+        values = {}
         for name, kind in METRICS.items():
-            if name in self._sums:
+            if name in self._totals:
                 divisor = {"mean": self._counts[name], "rate": elapsed, "last": 1, "sum": 1, "max": 1}[kind]
-                result[name] = self._sums[name] / divisor
+                values[name] = self._totals[name] / divisor
         self._since = now
-        self._sums.clear()
+        self._totals.clear()
         self._counts.clear()
-        return result
+        return values
 
     def state(self) -> dict[str, list[float]]:
-        """JSON-able: sums and counts of what is not yet in a row."""
-        return {name: [self._sums[name], self._counts[name]] for name in self._sums}
+        """JSON-able: name -> [total, count] of what is not yet in a row."""
+        return {name: [self._totals[name], self._counts[name]] for name in self._totals}
 
     def load_state(self, state: Mapping[str, Sequence[float]]) -> None:
         """Go on from `state`; rates count from now."""
-        self._sums = {name: float(total) for name, (total, _) in state.items()}
+        self._totals = {name: float(total) for name, (total, _) in state.items()}
         self._counts = {name: int(count) for name, (_, count) in state.items()}

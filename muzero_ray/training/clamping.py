@@ -1,4 +1,4 @@
-"""How many targets of a batch are beyond what the value and reward heads can represent, and so are clamped."""
+"""Counts the targets of a batch that are beyond the range of the value and reward heads, and so are clamped."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from muzero_ray.networks.supports import Support
 from muzero_ray.types import Batch, FloatArray, MetricKind
 
 ROUNDING = 1e-4
-"""A target that is this share beyond a support is one at its end, read back."""
-
+"""A target counts as clamped if it exceeds the limit by more than this share. Less is the rounding of a value that was
+decoded at the limit."""
 
 METRICS: Final[Mapping[str, MetricKind]] = {
     "learner/reward_clamped": "mean",
@@ -25,9 +25,9 @@ METRICS: Final[Mapping[str, MetricKind]] = {
 
 def clamped_targets(batch: Batch, *, value_support: Support, reward_support: Support) -> dict[str, float]:
     """`learner/{value,reward}_clamped`: share of the known targets that are clamped. `learner/{value,reward}_largest`:
-    the largest of all by size, env units.
+    the largest absolute target, env units. Targets past a truncation are not known.
 
-    Counted in the host's arrays, of which there are a few thousand numbers: nothing waits for the device.
+    A few thousand numbers, in NumPy: nothing waits for the device.
     """
     known = batch.value_mask
     return {
@@ -37,7 +37,7 @@ def clamped_targets(batch: Batch, *, value_support: Support, reward_support: Sup
 
 
 def _clamped(name: str, targets: FloatArray, known: FloatArray, limit: float) -> dict[str, float]:
-    """targets, known: `[B, ...]`; targets that are not known are 0."""
+    """targets, known: `[B, ...]`; unknown targets are 0. limit: the largest target that is not clamped, env units."""
     share, largest = 0.0, max(float(targets.max()), -float(targets.min()))
     if largest > limit * (1 + ROUNDING):
         share = int(np.count_nonzero(np.abs(targets) > limit * (1 + ROUNDING))) / max(int(np.count_nonzero(known)), 1)

@@ -78,7 +78,7 @@ def test_one_that_breaks_is_replaced_until_it_is_too_often_in_a_row() -> None:
             assert environment.faults_in_a_row == count
             environment.replace(fault)
             assert environment.current is made[-1]
-        environment.was_useful()
+        environment.forget_faults()
     assert len(made) == 1 + 2 * MAX_FAULTS
     for _ in range(MAX_FAULTS):
         environment.replace(fault)

@@ -6,7 +6,7 @@ import numpy as np
 
 from muzero_ray.inference.torch_engine import TorchEngine
 from muzero_ray.search.planner import Planner
-from muzero_ray.training.reanalyze import reanalyze_games
+from muzero_ray.training.reanalyze import reanalyze_positions
 from muzero_ray.types import NetworkOutput, SearchResult
 from tests.children import child_of
 from tests.inference.test_flat_engine import trained_like
@@ -41,7 +41,7 @@ def test_every_position_is_searched_once_without_noise() -> None:
     legal = rng.random((10, 4)) < 0.6
     legal[:, 2] = True
     search: Any = FakeSearch()
-    policies, values = reanalyze_games(observations, legal, Planner(engine, search), rng, batch_size=4)
+    policies, values = reanalyze_positions(observations, legal, Planner(engine, search), rng, batch_size=4)
     assert search.calls == [(4, False), (4, False), (2, False)]
     for t in range(10):
         one = child_of(engine, engine.initial(observations[t : t + 1]), np.ones(1, np.int32))
@@ -58,12 +58,12 @@ def test_where_nothing_is_legal_the_value_is_the_networks_own() -> None:
     observations = rng.normal(size=(10, 4)).astype(np.float32)
     legal = np.ones((10, 4), np.bool_)
     plain: Any = FakeSearch()
-    policies, values = reanalyze_games(observations, legal, Planner(engine, plain), rng, batch_size=4)
+    policies, values = reanalyze_positions(observations, legal, Planner(engine, plain), rng, batch_size=4)
     own = engine.initial(observations).value
     assert (np.abs(own - values) > 1e-4).all()
     legal[[3, 9]] = False
     some: Any = FakeSearch()
-    policies, found = reanalyze_games(observations, legal, Planner(engine, some), rng, batch_size=4)
+    policies, found = reanalyze_positions(observations, legal, Planner(engine, some), rng, batch_size=4)
     expected = np.where(legal.any(axis=1), values, own)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.isfinite(policies).all()
@@ -74,7 +74,7 @@ def test_no_positions_give_no_targets() -> None:
     engine = TorchEngine(build(MLP, (4,)))
     search: Any = FakeSearch()
     nothing = np.zeros((0, 4), np.float32)
-    policies, values = reanalyze_games(
+    policies, values = reanalyze_positions(
         nothing, nothing > 0, Planner(engine, search), np.random.default_rng(0), batch_size=4
     )
     assert policies.shape == (0, 4)
