@@ -85,10 +85,10 @@ def connect(address: str | None, namespace: str) -> str | None:
     limit_malloc_arenas()
     # Only now: Ray reads these variables once, when it is first imported.
     from muzero_ray.actors.ray_internals import asks_for_token
-    from muzero_ray.actors.ray_watch import own_sigterm
+    from muzero_ray.actors.ray_watch import keep_sigterm_handler
 
     warning = None
-    with own_sigterm():
+    with keep_sigterm_handler():
         if address is None:
             warning = start_private(namespace)
         else:

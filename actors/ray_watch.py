@@ -1,4 +1,4 @@
-"""Whether the processes that Ray needs are still there."""
+"""Notices that Ray has lost a process or its cluster, and shuts Ray down, also after that."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from muzero_ray.actors.worker_handle import is_gone
 from muzero_ray.errors import ConfigError, in_one_line
 
 ESSENTIAL = ("gcs_server", "raylet")
-"""Processes of a private Ray whose death ends it; when one of its agents dies, the raylet dies at once. A run does not
-need the others (log monitor, autoscaler's monitor, dashboard)."""
+"""Processes without which a private Ray does not work. If an agent of the raylet dies, the raylet dies at once. A run
+does not need the others (log monitor, autoscaler's monitor, dashboard)."""
 
-LOOK_SECONDS = 5.0
-"""Seconds between two looks at a cluster."""
+CHECK_SECONDS = 5.0
+"""Seconds between two checks of a cluster."""
 
 SILENT_SECONDS = 30.0
 """Seconds for which the head of a cluster may be silent. After 60 s Ray would end the program without a hint."""
 
 CONNECT_SECONDS = 2.0
+"""Seconds to wait for a connection to the head of a cluster."""
 
 GONE_SECONDS = 30.0
 """Seconds to wait until a killed process is gone."""
@@ -39,19 +40,19 @@ class RayLost(Exception):
 
 
 class RayWatch:
-    """Looks after the Ray that this process is connected to, a private one or a cluster."""
+    """Checks the Ray that this process is connected to, a private one or a cluster."""
 
     def __init__(self) -> None:
-        self._looked = self._answered = time.monotonic()
+        self._checked = self._answered = time.monotonic()
 
     def check(self) -> None:
-        """Raises RayLost. Cheap: it may be called several times a second."""
+        """Raises RayLost if Ray was lost. Cheap: it may be called several times a second."""
         if dead := dead_processes():
             raise RayLost(dead)
         now = time.monotonic()
-        if is_private() or now - self._looked < LOOK_SECONDS:
+        if is_private() or now - self._checked < CHECK_SECONDS:
             return
-        self._looked = now
+        self._checked = now
         address = ray.get_runtime_context().gcs_address
         if answers(address):
             self._answered = time.monotonic()
@@ -62,13 +63,16 @@ class RayWatch:
 
 
 def dead_processes() -> str | None:
-    """Which of the ESSENTIAL processes of a private Ray are dead, in words."""
+    """Which of the ESSENTIAL processes of a private Ray are dead, in words, or None."""
     dead = [name for name in ray_internals.dead_processes() if name in ESSENTIAL]
     return f"Ray's own {' and '.join(dead)} died" if dead else None
 
 
 def left_cluster() -> str | None:
-    """Whether Ray on this machine is no longer part of the cluster, in words; it may stay like that for a while."""
+    """That this machine is no longer part of the cluster, in words, or None.
+
+    Ray's processes on it may live on for a while.
+    """
     return "Ray on this machine has ended" if is_gone(ray.get_runtime_context().get_node_id()) else None
 
 
@@ -108,21 +112,21 @@ def refuse_unreachable(address: str) -> None:
 
 
 def shut_down(folders: Sequence[Path]) -> None:
-    """`ray.shutdown` of a Ray that may have lost processes, or is not complete: in the end none of them runs any more.
+    """End Ray with all its processes, even if some are dead or not all had started.
 
-    Without their raylet workers live on for a while, and what they still wrote would not be counted. An agent
-    would recreate the folder that was removed. folders: in which a private Ray of this process works.
+    `ray.shutdown` alone may leave workers, which live on without a raylet for a while and write what nobody counts, and
+    agents, which recreate a folder that was removed. folders: in which a private Ray of this process works.
     """
     known = ray_internals.raylet_pids()
-    started = processes_in(folders)  # `ray.shutdown` does not know those of a `ray.init` that a signal ended
+    started = processes_in(folders)  # `ray.shutdown` does not know those of a `ray.init` that a signal interrupted
     if dead_processes():
-        # Or `ray.shutdown` would do so only after it has put SIGTERM back to what ends the program.
+        # `ray.shutdown` would kill them, too, but only after it has reset SIGTERM to end this program.
         ray_internals.kill_processes()
     ray.shutdown()
-    retake_sigterm()
+    restore_sigterm_handler()
     _kill(started)
     raylets = {str(pid) for pid in (*known, *(process.pid for process in started))}
-    if raylets:  # looked for only now: no raylet starts any more of them
+    if raylets:  # workers last, when no raylet can start more
         _kill([process for process in psutil.process_iter() if _raylet_of(process) in raylets])
 
 
@@ -134,7 +138,7 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def processes_in(folders: Sequence[Path]) -> list[psutil.Process]:
-    """What this process, or a process that it started, has started with one of `folders` on its command line."""
+    """Descendants of this process that have one of `folders` in their command line."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -144,24 +148,24 @@ def processes_in(folders: Sequence[Path]) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def own_sigterm() -> Iterator[None]:
-    """Leave SIGTERM to its present handler: `ray.init` takes it twice, at its beginning and inside its C++."""
+def keep_sigterm_handler() -> Iterator[None]:
+    """In this context `ray.init` leaves SIGTERM to its handler, which it would replace twice, in Python and in C++."""
     try:
         with ray_internals.without_sigterm_handler():
             yield
     finally:
-        retake_sigterm()
+        restore_sigterm_handler()
 
 
-def retake_sigterm() -> None:
-    """Give SIGTERM back to its handler in Python: Ray's C++ takes it in `ray.init`, and resets it at the end."""
+def restore_sigterm_handler() -> None:
+    """Give SIGTERM back to its handler in Python: Ray's C++ replaces it in `ray.init`, and resets it at the end."""
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
 def _raylet_of(process: psutil.Process) -> str | None:
-    """Pid of the raylet that started it, None if it is not a worker, or another user's."""
+    """Pid of the raylet that started this worker; None if it is not a worker, or belongs to another user."""
     try:
         return process.environ().get("RAY_RAYLET_PID")
     except psutil.Error:

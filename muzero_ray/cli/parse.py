@@ -52,7 +52,7 @@ USAGE = """usage: {program} COMMAND ...
   play RUN               watch it play: writes videos
   resume RUN             go on with a stopped run
   presets                list the presets
-  submit PRESET          train on a Ray cluster, as a job: --address http://HEAD:8265, else as train
+  submit PRESET          as train, but as a job on a Ray cluster: --address http://HEAD:8265
 
 `{program} COMMAND --help` lists the options of a command. RUN is a run's or a checkpoint's folder."""
 
@@ -79,7 +79,7 @@ def parse_args(argv: Sequence[str]) -> Command:
 
 
 def presets_table() -> str:
-    """One row per preset, from the comments the files open with."""
+    """One row per preset, from the comment at the head of its file."""
     rows = [("PRESET", "TASK", "HARDWARE", "TIME", "SCORE")]
     for preset in config_file.list_presets():
         notes = [preset.note(key) for key in ("hardware", "expected time", "expected score")]
@@ -89,12 +89,14 @@ def presets_table() -> str:
 
 def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     argv = with_current_names(argv)
-    _import_named(argv)
+    _import_named_plugins(argv)
     options = {
         "preset": one_option(
             str, f"Name of a preset; `{launch_line('presets')}` lists them.", None, positional="PRESET"
         ),
-        "config": one_option(Path, "Config file: a preset of your own, or a run's config.yaml (its name aside).", None),
+        "config": one_option(
+            Path, "Config file: your own preset, or a run's config.yaml (without its run.name).", None
+        ),
         "game": one_option(str, "Any ALE game by name, on the CPU-sized Atari preset unless another is named.", None),
         "serial": one_option(None, "One process, no Ray: reproducible to the byte.", False),
         "resume": one_option(None, "Go on with the run of that name, if there is one (submit always does).", False),
@@ -102,8 +104,8 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
             tuple[NonNegativeInt, ...], "Make a run for each of these seeds, one after another, then report.", None
         ),
     }
-    shown = _guess_base(argv) if "-h" in argv or "--help" in argv else Config()
-    options |= setting_options(Config, shown)
+    defaults = _help_defaults(argv) if "-h" in argv or "--help" in argv else Config()
+    options |= setting_options(Config, defaults)
     description = (
         f"{name} PRESET | {name} --config FILE.yaml | {name} --game NAME\n\n"
         f"Any setting can be given as --section.name value. Short forms: --serial {' '.join(SHORT_FORMS.values())}"
@@ -130,8 +132,8 @@ def _parse_train(argv: list[str], name: str = "train") -> TrainCommand:
     if loaded.changes:
         print_error(f"hint: {path}: {', '.join(loaded.changes)}")
     validate(Config, loaded.data, loaded.where)  # a broken file is reported as such, whatever the options say
-    own = own_run(path, resume=resume) if name == "train" else {}  # a job's run has its folder on another machine
-    data = merged(merged(loaded.data, {"run": own}), given)
+    replaced = run_overrides(path, resume=resume) if name == "train" else {}  # a job's run is on another machine
+    data = merged(merged(loaded.data, {"run": replaced}), given)
     places = {**without_items(loaded.where, where), **where}
     if game is not None:
         data, game = _with_game(data, game, path, given)
@@ -152,8 +154,8 @@ def _checked_seeds(seeds: tuple[Any, ...] | None, given: Mapping[str, Any]) -> t
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            f"--seeds: must be different whole numbers from 0 on, below 2**64 (got {shown(seeds)}). Write such as "
-            "--seeds 0 1 2"
+            f"--seeds: must be different whole numbers from 0 on, below 2**64 (got {shown(seeds)}). Write, "
+            "for example, --seeds 0 1 2"
         )
     return seeds
 
@@ -163,7 +165,7 @@ def _parse_submit(argv: list[str]) -> SubmitCommand:
     run = command.config.run
     if command.seeds:
         raise ConfigError(
-            f"submit: --seeds makes several runs (got {shown(command.seeds)}). Submit a job for each --seed"
+            f"submit: --seeds makes several runs (got {shown(command.seeds)}). Submit a job for each, with --seed"
         )
     if run.address is None or not run.address.startswith(("http://", "https://")):
         raise ConfigError(
@@ -175,13 +177,14 @@ def _parse_submit(argv: list[str]) -> SubmitCommand:
     if not Path(run.runs_dir).is_absolute():
         raise ConfigError(
             f"submit: --runs-dir must be absolute (got {run.runs_dir}): a job runs in a copy of the program that Ray "
-            "deletes. Name a folder of the head node, best on a disk that outlives it"
+            "deletes. Name a folder of the head node, best on a disk that outlives that node"
         )
     settings = run.model_copy(update={"address": "auto", "name": run.name or command.default_name})
     return SubmitCommand(command.config.model_copy(update={"run": settings}), run.address)
 
 
 def _with_game(data: dict[str, Any], game: str, path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """`data`, read from `path`, with the ALE game that --game names, and that game's full name."""
     from muzero_ray.envs.registry import resolve_game
 
     resolved = resolve_game(game)
@@ -203,8 +206,8 @@ def _parse_presets(argv: list[str]) -> PresetsCommand:
     return PresetsCommand()
 
 
-def _guess_base(argv: list[str]) -> Config:
-    """For the defaults that --help shows: the preset or file it is asked of, where that can be read."""
+def _help_defaults(argv: list[str]) -> Config:
+    """What --help shows as defaults: the settings of the preset or file in `argv`, if that can be read."""
     words = [word for token in argv for word in token.split("=", 1)]
     with contextlib.suppress(ConfigError):
         if "--config" in words[:-1]:
@@ -215,27 +218,27 @@ def _guess_base(argv: list[str]) -> Config:
     return Config()
 
 
-def _import_named(argv: list[str]) -> None:
-    """The plugins whose settings may be among the words: installed ones, those of the file, those of the words."""
+def _import_named_plugins(argv: list[str]) -> None:
+    """Import the plugins whose settings `argv` may name: those installed, in `--run.plugins` and in the config file."""
     import_installed()
     words = [word for token in argv for word in token.split("=", 1)]
     if PLUGINS in words:
         rest = words[words.index(PLUGINS) + 1 :]
         import_plugins(itertools.takewhile(lambda word: not word.startswith("-"), rest))
     if "--config" in words[:-1]:
-        with contextlib.suppress(ConfigError):  # said when the file is read
+        with contextlib.suppress(ConfigError):  # raised again when the settings are read
             config_file.read_config(Path(words[words.index("--config") + 1]))
 
 
 def run_label(path: Path) -> str:
-    """A run's own config.yaml says less than the run's name."""
+    """What names of runs with these settings start with: the file's name, or for a config.yaml that of its folder."""
     return path.resolve().parent.name if path.stem == "config" else path.stem
 
 
-def own_run(path: Path, *, resume: bool) -> dict[str, str | None]:
-    """Settings of `run` that replace those of `path`, if it is the config.yaml that a run wrote into its own folder.
+def run_overrides(path: Path, *, resume: bool) -> dict[str, str | None]:
+    """Settings of `run` to use instead of those in `path`, if that is the config.yaml of a run in its folder.
 
-    To go on with that run, they name its folder, which may have been moved. A new run gets a name of its own.
+    resume: they name that folder, which may have been moved. Otherwise they clear the name: the new run gets its own.
     """
     folder = path.resolve().parent
     layout = RunLayout(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from muzero_ray.cli.commands import TrainCommand
-from muzero_ray.cli.parse import own_run, run_label
+from muzero_ray.cli.parse import run_label, run_overrides
 from muzero_ray.config.files import load_config, preset_path
 from muzero_ray.config.schema import Config
 from muzero_ray.errors import ConfigError
@@ -27,10 +27,10 @@ def file_of(source: str | Path) -> Path:
 
 
 def config_of(source: str | Path, *, resume: bool = False) -> Config:
-    """The settings of a preset or a file; of a run's own file without the name, or with its folder (see `own_run`)."""
+    """The settings of a preset or a file; for a run's own file with `run_overrides`."""
     path = file_of(source)
     config = load_config(path)
-    return config.model_copy(update={"run": config.run.model_copy(update=own_run(path, resume=resume))})
+    return config.model_copy(update={"run": config.run.model_copy(update=run_overrides(path, resume=resume))})
 
 
 def train_call(source: Source, settings: Mapping[str, Any], *, resume: bool) -> TrainCommand:

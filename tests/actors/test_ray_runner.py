@@ -17,7 +17,7 @@ from chaos.ray_processes import VICTIMS, find, one, train
 from chaos.witness import acknowledged
 from muzero_ray.actors import ray_runner
 from muzero_ray.actors.ray_runner import MAX_LOSSES, RayRunner
-from muzero_ray.actors.ray_watch import RayLost, own_sigterm
+from muzero_ray.actors.ray_watch import RayLost, keep_sigterm_handler
 from muzero_ray.errors import ConfigError, MuZeroRayError
 from muzero_ray.runs.checkpoint import load_checkpoint
 from muzero_ray.runs.replay_archive import ARRAYS_FILE
@@ -166,7 +166,7 @@ def test_a_new_ray_leaves_sigterm_to_the_run() -> None:
 
     before = signal.signal(signal.SIGTERM, mine)
     try:
-        with own_sigterm():
+        with keep_sigterm_handler():
             ray._private.utils.set_sigterm_handler(lambda *_: None)
         assert signal.getsignal(signal.SIGTERM) is mine
         ray._private.utils.set_sigterm_handler(signal.SIG_DFL)
