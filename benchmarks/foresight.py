@@ -1,9 +1,10 @@
-"""Does the learned model tell actions apart as the game does? Asked from positions of the policy's own games.
+"""How well the learned model tells which action is better, compared with the true game.
 
-From each position every action is held for some moves, in the model and in the true game. Either way that has a value:
-the rewards on the way and the network's value of where it leads, of the unrolled latent or of the true frames. What
-counts for a search is how these values differ between the actions. Chance is drawn several times for the true game;
-how well one half of the draws agrees with the other is the most that a model could reach.
+From positions of the policy's own games every action is held for some moves, in the model and in the true game. The
+return of that is the discounted rewards on the way plus the network's value of the end: of the unrolled latent, or of
+the true frames. A search depends on how returns differ between actions, so these differences are compared. The true
+game is played several times, as chance differs; how well one half of these plays agrees with the other is the most
+that a model can reach.
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ from muzero_ray.inference.engine import InferenceEngine
 from muzero_ray.types import Array, BoolArray, FloatArray, NetworkOutput
 
 MOVES = (1, 2, 3, 5)
-"""For how long an action is held."""
+"""For how many moves an action is held."""
 
 DRAWS = 4
-"""How many times chance is drawn; even, so that there are halves."""
+"""How many times the true game is played for each action; even, so that there are halves."""
 
-ASKED, RANDOM = 0.25, 0.1
+TAKEN, RANDOM = 0.25, 0.1
 """Share of the positions of a game that is taken, and of its moves that are random."""
 
-BATCH = 256
+BATCH_SIZE = 256
+"""Positions per call of the network."""
 
 
 class Positions(NamedTuple):
-    """Positions `N`, and where the true game leads from them by action `A`, draw `D` and length `L` of `MOVES`.
+    """`N` positions, and where the true game leads for each of `A` actions, `D` draws and `L` numbers of `MOVES`.
 
-    observations `[N, ...]`, stacked; frames `[N, A, D, L, ...]`, stacked, too; rewards `[N, A, D, L]`, the discounted
-    sum on the way; over `[N, A, D, L]`, whether the game (or the life) ended there or before.
+    observations: `[N, ...]`, stacked. frames: `[N, A, D, L, ...]`, stacked, at the end. rewards: `[N, A, D, L]`, their
+    discounted sum. over: `[N, A, D, L]`, whether the game (or the life) ended there or before.
     """
 
     observations: Array
@@ -48,41 +50,43 @@ class Positions(NamedTuple):
 
 
 class Foresight(NamedTuple):
-    """How the values of actions held for `moves` differ, in the game and in the model. Spreads: standard deviations."""
+    """How the returns of actions held for `moves` differ, in the game and in the model."""
 
     moves: int
     agreement: float
     """Correlation of the differences in the model with those in the game."""
-    most: float
-    """The same of the two halves of the draws."""
+    max_agreement: float
+    """The same between the two halves of the draws in the game."""
     spread: float
+    """Standard deviation of the differences in the model, env units."""
     true_spread: float
-    rewards: float
-    """Correlation of the rewards on the way."""
+    """The same in the game."""
+    reward_agreement: float
+    """Correlation of the discounted sums of rewards."""
 
     def __str__(self) -> str:
         return (
-            f"actions held for {self.moves}: their values differ by {self.spread:.3f} in the model and by "
-            f"{self.true_spread:.3f} in the game, with a correlation of {self.agreement:.2f} (of {self.most:.2f} that "
-            f"chance allows); that of rewards is {self.rewards:.2f}"
+            f"actions held for {self.moves}: their returns differ by {self.spread:.3f} in the model and by "
+            f"{self.true_spread:.3f} in the game (standard deviations), with a correlation of {self.agreement:.2f} "
+            f"(chance allows {self.max_agreement:.2f}); that of rewards is {self.reward_agreement:.2f}"
         )
 
 
 def collect(config: Config, task: TaskSpec, engine: InferenceEngine, count: int) -> Positions:
     """`count` positions of games that the policy in `engine` plays with some random moves. ConfigError if a position
-    has illegal actions: they cannot be held."""
+    has illegal actions."""
     rng = np.random.default_rng(SEED)
-    game, model = environment_factory(config)(False), TrueGame(config, engine, task.spec.observation_shape[0])
+    game, true_game = environment_factory(config)(False), TrueGame(config, engine, task.spec.observation_shape[0])
     stacker = FrameStacker(1, task.spec.observation_shape, task.spec.observation_dtype, config.env.frame_stack)
     stacker.start(0, game.reset(SEED))
     parts: list[tuple[Array, Array, FloatArray, BoolArray]] = []
     while len(parts) < count:
         legal = game.legal_actions()
         if not legal.all():
-            raise ConfigError(f"{task.spec.name} has illegal actions, and only games without can be foreseen")
-        if rng.random() < ASKED:
+            raise ConfigError(f"{task.spec.name} has illegal actions, which cannot be held. Give --positions 0")
+        if rng.random() < TAKEN:
             seen = stacker.stacked[0].copy()
-            parts.append((seen, *_held(model, state_of(game), seen, len(legal), config.learner.discount)))
+            parts.append((seen, *_hold(true_game, state_of(game), seen, len(legal), config.learner.discount)))
         best = int(engine.initial(stacker.stacked).policy_logits[0].argmax())
         step = game.step(int(rng.integers(len(legal))) if rng.random() < RANDOM else best)
         stacker.push(0, step.observation)
@@ -92,58 +96,58 @@ def collect(config: Config, task: TaskSpec, engine: InferenceEngine, count: int)
     return Positions(*(np.stack(part) for part in zip(*parts, strict=True)))
 
 
-def _held(
-    model: TrueGame, state: object, seen: Array, actions: int, discount: float
+def _hold(
+    true_game: TrueGame, state: object, seen: Array, actions: int, discount: float
 ) -> tuple[Array, FloatArray, BoolArray]:
-    """Frames, rewards and ends of one position, as in `Positions`."""
-    where = (actions, DRAWS, len(MOVES))
+    """`frames`, `rewards` and `over` of one position, as in `Positions`."""
+    shape = (actions, DRAWS, len(MOVES))
     frames, rewards, ends = (
-        np.zeros((*where, *seen.shape), seen.dtype),
-        np.zeros(where, np.float32),
-        np.zeros(where, bool),
+        np.zeros((*shape, *seen.shape), seen.dtype),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, bool),
     )
-    for action, draw in np.ndindex(where[:2]):
+    for action, draw in np.ndindex(shape[:2]):
         at, stacked, over, earned = state, seen, False, 0.0
         for move in range(max(MOVES)):
             if not over:
-                at, frame, reward, over = model.step(at, action)
+                at, frame, reward, over = true_game.step(at, action)
                 stacked = np.concatenate((stacked[len(frame) :], frame))
                 earned += discount**move * reward
             if move + 1 in MOVES:
-                place = action, draw, MOVES.index(move + 1)
-                frames[place], rewards[place], ends[place] = stacked, earned, over
+                index = action, draw, MOVES.index(move + 1)
+                frames[index], rewards[index], ends[index] = stacked, earned, over
     return frames, rewards, ends
 
 
 def foresight(config: Config, engine: InferenceEngine, positions: Positions) -> Iterator[Foresight]:
-    """How well the network in `engine` foresees them, for each of `MOVES`."""
+    """How well the network in `engine` foresees what happens from these positions, for each of `MOVES`."""
     discount = config.learner.discount
     count, actions, draws, _ = positions.over.shape
-    learned = [_unrolled(engine, positions.observations, action, actions, discount) for action in range(actions)]
+    unrolled = [_unrolled(engine, positions.observations, action, actions, discount) for action in range(actions)]
     for index, moves in enumerate(MOVES):
         frames = positions.frames[:, :, :, index]
         flat = frames.reshape(-1, *frames.shape[3:])
         values = np.concatenate([engine.initial(part).value.copy() for part in _batches(flat)])
-        worth = np.where(positions.over[:, :, :, index], 0.0, values.reshape(count, actions, draws))
-        game = positions.rewards[:, :, :, index] + discount**moves * worth
-        model = np.stack([returns[index] for returns, _ in learned], axis=1)
-        rewards = np.stack([earned[index] for _, earned in learned], axis=1)
-        true, foreseen = _differences(game.mean(axis=2)), _differences(model)
-        half = draws // 2
+        values = np.where(positions.over[:, :, :, index], 0.0, values.reshape(count, actions, draws))
+        true_returns = positions.rewards[:, :, :, index] + discount**moves * values
+        returns = np.stack([of_action[index] for of_action, _ in unrolled], axis=1)
+        rewards = np.stack([of_action[index] for _, of_action in unrolled], axis=1)
+        true, foreseen = _differences(true_returns.mean(axis=2)), _differences(returns)
+        halves = [_differences(half.mean(axis=2)) for half in np.split(true_returns, 2, axis=2)]
         yield Foresight(
             moves=moves,
             agreement=_correlation(true, foreseen),
-            most=_correlation(_differences(game[..., :half].mean(axis=2)), _differences(game[..., half:].mean(axis=2))),
+            max_agreement=_correlation(*halves),
             spread=float(foreseen.std()),
             true_spread=float(true.std()),
-            rewards=_correlation(positions.rewards[:, :, :, index].mean(axis=2), rewards),
+            reward_agreement=_correlation(positions.rewards[:, :, :, index].mean(axis=2), rewards),
         )
 
 
 def _unrolled(
     engine: InferenceEngine, observations: Array, action: int, actions: int, discount: float
 ) -> tuple[list[FloatArray], list[FloatArray]]:
-    """(returns, rewards) `[N]` after each of `MOVES`, `action` held in the model."""
+    """(returns, sums of rewards), each `[N]` for each of `MOVES`: `action` held in the model."""
     found: list[list[tuple[FloatArray, FloatArray]]] = []
     for part in _batches(observations):
         hidden, size = engine.initial(part).hidden.copy(), len(part)
@@ -167,17 +171,17 @@ def _unrolled(
 
 
 def _batches(array: Array) -> Iterator[Array]:
-    return (array[begin : begin + BATCH] for begin in range(0, len(array), BATCH))
+    return (array[begin : begin + BATCH_SIZE] for begin in range(0, len(array), BATCH_SIZE))
 
 
-def _differences(values: FloatArray) -> FloatArray:
-    """How far the values of actions, `[N, A]`, are from their mean."""
-    out: FloatArray = values - values.mean(axis=1, keepdims=True)
+def _differences(returns: FloatArray) -> FloatArray:
+    """Returns of actions `[N, A]` less their mean in each position."""
+    out: FloatArray = returns - returns.mean(axis=1, keepdims=True)
     return out
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:
-    """Over all entries; NaN where one of them does not vary."""
+    """Over all entries; NaN if one of the arrays is constant."""
     one, other = first - first.mean(), second - second.mean()
     scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return float((one * other).sum()) / scale if scale > 0 else float("nan")

@@ -1,14 +1,16 @@
-"""stable-baselines3's PPO on a preset's task: `python -m benchmarks.ppo PRESET --steps N`, in environment steps.
+"""A baseline for scores: stable-baselines3's PPO on a preset's task. `python -m benchmarks.ppo PRESET --steps N`
 
-What scores are compared with. It trains on the environments of this project and is scored by `play_episodes`, so that
-all of the protocol but the search is that of `launch.py train PRESET`; actions are the likeliest ones. Settings are
-those of RL Baselines3 Zoo where it has some for the task, else those it has for Atari. Needs the extra `baselines`.
+It trains on the environments of this project for N environment steps and is scored by `play_episodes`, taking the most
+likely action. So all of the evaluation protocol but the search is that of `launch.py train PRESET`. Settings are those
+of RL Baselines3 Zoo for the task; without such, those for Atari if the preset's network is a resnet, or else the
+defaults of stable-baselines3. Needs the extra `baselines`.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,15 +33,15 @@ from muzero_ray.evaluation.protocol import evaluation_protocol
 from muzero_ray.types import Array, BoolArray, IntArray
 
 SMALLEST_IMAGE = 36
-"""What stable-baselines3's own convolutions need at least, pixels a side."""
+"""Pixels per side that the convolutions of stable-baselines3 need at least."""
 
 
-def linear(start: float) -> Any:
-    """Falls to 0 with the progress that is left."""
+def linear(start: float) -> Callable[[float], float]:
+    """A schedule from `start` down to 0, as a function of the share of training that is left."""
     return lambda left: start * left
 
 
-IMAGES = {
+ATARI: dict[str, Any] = {
     "envs": 8,
     "n_steps": 128,
     "batch_size": 256,
@@ -51,7 +53,9 @@ IMAGES = {
     "ent_coef": 0.01,
     "vf_coef": 0.5,
 }
-ZOO = {
+"""The Zoo's settings for Atari. envs: environments in parallel; the others are arguments of PPO."""
+
+ZOO: dict[str, dict[str, Any]] = {
     "CartPole-v1": {
         "envs": 8,
         "n_steps": 32,
@@ -73,12 +77,17 @@ ZOO = {
         "ent_coef": 0.01,
     },
 }
+"""The Zoo's settings by environment id."""
 
 
-class Task(gymnasium.Env[Array, Any]):
-    """A training environment of this project. Rewards of images are clipped to their sign, as is usual for PPO."""
+class TrainingEnvironment(gymnasium.Env[Array, Any]):
+    """An environment of this project for gymnasium, frames stacked.
+
+    If observations are uint8 images, rewards are clipped to their sign, as is usual for PPO.
+    """
 
     def __init__(self, config: Config, seed: int) -> None:
+        """seed: games take the seeds after it, whatever `reset` is given."""
         self._environment = make_environment(config.env)
         spec = self._environment.spec
         self._stacker = FrameStacker(1, spec.observation_shape, spec.observation_dtype, config.env.frame_stack)
@@ -103,7 +112,7 @@ class Task(gymnasium.Env[Array, Any]):
 
 
 class SmallConvolution(BaseFeaturesExtractor):
-    """For images below `SMALLEST_IMAGE`, that is MinAtar's planes: 16 filters of 3x3, 128 units (Young & Tian 2019)."""
+    """For images smaller than `SMALLEST_IMAGE`, such as MinAtar's: 16 filters of 3x3, 128 units (Young & Tian 2019)."""
 
     def __init__(self, space: gymnasium.spaces.Box) -> None:
         super().__init__(space, features_dim=128)
@@ -120,23 +129,30 @@ class SmallConvolution(BaseFeaturesExtractor):
 
 def train(config: Config, steps: int) -> PPO:
     """PPO after `steps` environment steps."""
-    settings = dict(ZOO.get(config.env.id, IMAGES if config.network.kind == "resnet" else {"envs": 8}))
-    envs, seed = int(settings.pop("envs")), config.run.seed
-    tasks = DummyVecEnv([lambda i=i: Task(config, seed + 1_000_000 * (i + 1)) for i in range(envs)])
-    shape = tasks.observation_space.shape
+    settings = dict(ZOO.get(config.env.id, ATARI if config.network.kind == "resnet" else {"envs": 8}))
+    count, seed = settings.pop("envs"), config.run.seed
+    environments = DummyVecEnv(
+        [lambda i=i: TrainingEnvironment(config, seed + 1_000_000 * (i + 1)) for i in range(count)]
+    )
+    shape = environments.observation_space.shape
     image = len(shape) == 3
     small = image and min(shape[1:]) < SMALLEST_IMAGE
     extractor = {"features_extractor_class": SmallConvolution} if small else {}
     return PPO(
-        "CnnPolicy" if image else "MlpPolicy", tasks, seed=seed, device="cpu", policy_kwargs=extractor, **settings
+        "CnnPolicy" if image else "MlpPolicy",
+        environments,
+        seed=seed,
+        device="cpu",
+        policy_kwargs=extractor,
+        **settings,
     ).learn(steps)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("preset")
+    parser.add_argument("preset", help="`launch.py presets` lists them")
     parser.add_argument("--steps", type=int, required=True, help="environment steps to train for")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one training for each (default: 0)")
     parser.add_argument("--options", default="", help="of `launch.py train`, such as '--env.id MinAtar/Freeway-v1'")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -153,8 +169,8 @@ def main() -> None:
             actions: IntArray = model.predict(observations, deterministic=True)[0].astype(np.int32)
             return actions
 
-        ours = evaluation_protocol(config, probe(config).spec)
-        protocol = replace(ours, search="PPO", simulations=0, search_settings={}, discount=None)
+        protocol = evaluation_protocol(config, probe(config).spec)
+        protocol = replace(protocol, search="PPO", simulations=0, search_settings={}, discount=None)
         evaluation = play_episodes(
             environment_factory(config),
             policy,

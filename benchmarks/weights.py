@@ -1,4 +1,4 @@
-"""New weights: what publishing, preparing and adopting them costs, and whether a move waits for them."""
+"""New weights: what publishing and preparing them costs, and how long moves take until they are adopted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from muzero_ray.training.build import build_learner
 from muzero_ray.types import Weights
 
 MOVES = 100
-"""Made during refreshes, for one sample: there are some ten in a refresh, and games that start anew in between."""
+"""Moves during refreshes, for one sample: several refreshes of about ten moves, with starts of games among them."""
 
 
 def weights(effort: Effort) -> Iterator[Row]:
@@ -44,25 +44,29 @@ def _refreshes(name: str, config: Config, effort: Effort) -> Iterator[Row]:
         player.close()
 
 
-def _rows(place: str, label: str, samples: Samples) -> Iterator[Row]:
+def _rows(name: str, label: str, samples: Samples) -> Iterator[Row]:
     interval, move = f"{label} interval", f"{label} move"
-    yield make_row(f"weights-prepare/{place}", "ms", samples, f"{label} prepare", move, "a median move")
-    yield make_row(f"weights-interval/{place}", "ms", samples, interval, f"{label} least", "the least interval")
-    yield make_row(f"weights-share/{place}", "ms CPU", samples, f"{label} cost", interval, "the interval")
-    yield make_row(f"weights-during/{place}", "ms", samples, f"{label} during", f"{label} mean", "a mean move")
-    yield make_row(f"weights-gap/{place}", "ms", samples, f"{label} gap", move, "a median move")
-    yield make_row(f"weights-gap-without/{place}", "ms", samples, f"{label} calm", move, "a median move")
+    yield make_row(f"weights-prepare/{name}", "ms", samples, f"{label} prepare", move, "a median move")
+    yield make_row(f"weights-interval/{name}", "ms", samples, interval, f"{label} shortest", "the least interval")
+    yield make_row(f"weights-share/{name}", "ms CPU", samples, f"{label} cost", interval, "the interval")
+    yield make_row(f"weights-during/{name}", "ms", samples, f"{label} during", f"{label} mean", "a mean move")
+    yield make_row(f"weights-gap/{name}", "ms", samples, f"{label} gap", move, "a median move")
+    yield make_row(f"weights-gap-without/{name}", "ms", samples, f"{label} longest", move, "a median move")
 
 
 def _refresh(label: str, player: SelfPlay, fresh: Weights) -> dict[str, float]:
-    """Refreshes, until `MOVES` were made during them: each time a thread prepares weights, which `play` adopts between
-    two moves, as in an actor; then as many moves without one. Times in ms, of moves from one's end to the next one's:
-    `during` is their mean while the thread is at it and `gap` the longest, `mean` and `calm` are the same of the moves
-    without, `move` is their median; `cost` the CPU time of a refresh in all threads, `interval` what an actor would
-    wait between two.
+    """Refreshes until `MOVES` moves were made during them, each followed by as many moves without one.
+
+    In a refresh a thread prepares weights, which `play` adopts between two moves, as in an actor. All times are in ms;
+    that of a move counts from the end of the one before.
+
+    `during`, `gap`: mean and longest of the moves during refreshes.
+    `mean`, `longest`, `move`: mean, longest and median of the others.
+    `prepare`, `cost`: of one preparation alone, wall clock and CPU time of all threads.
+    `interval`: how long an actor waits between two refreshes. `shortest`: the least that it may wait.
     """
     during: list[float] = []
-    calm: list[float] = []
+    without: list[float] = []
     with ThreadPoolExecutor(1) as pool:
         while len(during) < MOVES:
             ends = [time.monotonic()]
@@ -72,29 +76,29 @@ def _refresh(label: str, player: SelfPlay, fresh: Weights) -> dict[str, float]:
             ends.append(_move(player, job.result))
             during += (1000 * np.diff(ends)).tolist()
             begin = time.monotonic()
-            while len(calm) < len(during):
+            while len(without) < len(during):
                 now = _move(player)
-                calm.append(1000 * (now - begin))
+                without.append(1000 * (now - begin))
                 begin = now
 
-    begin, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
+    begin, cpu, thread = time.perf_counter(), time.process_time(), time.thread_time()
     player.prepare(fresh)
-    prepare, cost = time.perf_counter() - begin, time.process_time() - processor
+    prepare, cost = time.perf_counter() - begin, time.process_time() - cpu
     return {
-        f"{label} move": float(np.median(calm)),
-        f"{label} mean": float(np.mean(calm)),
-        f"{label} calm": max(calm),
+        f"{label} move": float(np.median(without)),
+        f"{label} mean": float(np.mean(without)),
+        f"{label} longest": max(without),
         f"{label} during": float(np.mean(during)),
         f"{label} gap": max(during),
         f"{label} prepare": 1000 * prepare,
         f"{label} cost": 1000 * cost,
-        # The rule of `muzero_ray.actors.weights_client`, which sees the time of its own thread only.
+        # As in `muzero_ray.actors.weights_client`, which measures the CPU time of its own thread only.
         f"{label} interval": 1000 * max(INTERVAL, (time.thread_time() - thread) / SHARE),
-        f"{label} least": 1000 * INTERVAL,
+        f"{label} shortest": 1000 * INTERVAL,
     }
 
 
 def _move(player: SelfPlay, newer: Callable[[], PreparedWeights] | None = None) -> float:
-    """One move in every environment; returns when it ended."""
+    """Move once in every environment; returns the monotonic time at its end. newer: gives weights to adopt first."""
     player.play(1, temperature=1.0, emit=discard, newer=newer)
     return time.monotonic()

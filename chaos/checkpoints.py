@@ -1,4 +1,4 @@
-"""Mutated checkpoints, restored as `launch.py resume` does: a typed error, or what was saved; no code is run."""
+"""Restores mutated checkpoints as `launch.py resume` does: a typed error, or what was saved; no code is run."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ from muzero_ray.runs.checkpoint import list_checkpoints, load_checkpoint
 from muzero_ray.runs.output import RunOutput, learner_state
 from muzero_ray.runs.run import open_run
 
-LIMIT = 5.0
-"""Seconds to restore or refuse."""
+RESTORE_SECONDS = 5.0
+"""Within which a checkpoint is restored or refused."""
 
-MORE = 1_000_000
-"""Learner steps that the run is resumed for."""
+STEP_LIMIT = 1_000_000
+"""`run.learner_steps` of the resumed run: more than any checkpoint holds."""
 
-CODE = ("exec", "compile", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "pickle.", "socket.")
-"""Audit events, or how they begin, that mean that something was run, or called over the network."""
+REFUSED = ("exec", "compile", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "pickle.", "socket.")
+"""Names of Python's audit events, or their beginnings, that mean: code is run, or the network is used."""
 
 
 class CodeRun(Exception):
-    """Something was run, or would have been."""
+    """Code was about to be run, or the network to be used."""
 
 
 class Late(BaseException):
-    """Past the time limit; no OSError as TimeoutError is, which the program may rightly take for the disk's."""
+    """The time limit is over. Not an Exception such as TimeoutError: the program may rightly handle that itself."""
 
 
 class Watch:
-    """While armed, this process can run nothing new: what tries is noted and refused."""
+    """An audit hook. While armed, it refuses to run code or use the network, and notes each attempt in `seen`."""
 
-    _one: Watch | None = None
+    _instance: Watch | None = None
 
     def __init__(self) -> None:
         self.armed = False
@@ -61,20 +61,20 @@ class Watch:
 
     @classmethod
     def get(cls) -> Watch:
-        """Audit hooks cannot be removed: there is one in a process."""
-        if cls._one is None:
-            cls._one = cls()
-            sys.addaudithook(cls._one._hook)
-        return cls._one
+        """The one watch of this process: audit hooks cannot be removed."""
+        if cls._instance is None:
+            cls._instance = cls()
+            sys.addaudithook(cls._instance._hook)
+        return cls._instance
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.armed and event.startswith(CODE):
+        if self.armed and event.startswith(REFUSED):
             self.seen.append(f"{event} {arguments!r:.80}")
             raise CodeRun(self.seen[-1])
 
     @contextlib.contextmanager
     def armed_for(self, seconds: float) -> Iterator[None]:
-        """Late, wherever it is, after so long."""
+        """Armed within the block, which Late interrupts after `seconds`."""
 
         def late(_: int, __: FrameType | None) -> None:
             raise Late(f"longer than {seconds:g} s")
@@ -93,7 +93,7 @@ class Watch:
 
 @dataclass
 class Original:
-    """An undamaged run, and the hash of the learner's state in each of its checkpoints."""
+    """An undamaged run. digests: by learner step, the hash of the learner's state in each checkpoint."""
 
     folder: Path
     config: Config
@@ -122,11 +122,11 @@ def make_original(folder: Path) -> Original:
 
 
 def restore(folder: Path, task: TaskSpec) -> tuple[int, str]:
-    """All that `resume RUN --iterations MORE` does before it plays on: (step, hash of the learner's state)."""
+    """All that `resume RUN --iterations STEP_LIMIT` does before it plays on: (step, hash of the learner's state)."""
     _, config, checkpoint = open_run(folder)
-    config = config.model_copy(update={"run": config.run.model_copy(update={"learner_steps": MORE})})
+    config = config.model_copy(update={"run": config.run.model_copy(update={"learner_steps": STEP_LIMIT})})
     with as_checkpoint_error("the checkpoint's state.json"):  # as `launch.py` does
-        given = {"learner_steps": MORE, "episodes": None, "minutes": None}
+        given = {"learner_steps": STEP_LIMIT, "episodes": None, "minutes": None}
         config = lift_spent_limits(config, checkpoint.state["book"], given)
     with RunOutput.reopen(config, folder, checkpoint) as output:
         runner = SerialRunner(config, task, output, checkpoint)
@@ -135,49 +135,52 @@ def restore(folder: Path, task: TaskSpec) -> tuple[int, str]:
 
 @dataclass
 class Verdict:
-    """What became of one mutated run. problem: what broke the bar, or None."""
+    """What became of one mutated run. change: what the mutation did. result: `loaded`, or the error.
 
-    what: str
+    problem: what is wrong with that, or None.
+    """
+
+    change: str
     result: str
     seconds: float
     problem: str | None
 
 
 def judge(original: Original, mutation: Mutation, rng: random.Random, folder: Path, limit: float) -> Verdict:
-    """Restore a mutated copy of the original, made in `folder`. Damage must not change what is loaded.
+    """Restore a mutated copy of the original, made in `folder` and then removed. limit: seconds that this may take.
 
-    limit: seconds that this may take.
+    A typed error is right. So is a state that loads, for damage only if it is the state that was saved.
     """
     run = folder / "run"
     shutil.copytree(original.folder, run)
-    what = mutation(rng, run)
+    change = mutation(rng, run)
     watch, begin = Watch.get(), time.monotonic()
     result, problem = "loaded", None
     try:
         with contextlib.redirect_stdout(io.StringIO()), watch.armed_for(limit):
             step, state = restore(run, original.task)
         if mutation in DAMAGE and original.digests.get(step) != state:
-            problem = f"another state than was saved at step {step}"
+            problem = f"not the state that was saved at step {step}"
     except MuZeroRayError as error:
         result = f"{type(error).__name__}: {error}"
-    except (Exception, Late) as error:  # this is what is looked for
+    except (Exception, Late) as error:  # any other error is a problem
         frame = traceback.extract_tb(error.__traceback__)[-1]
         result = problem = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
     problem = f"ran {watch.seen[0]}" if watch.seen else problem
     seconds = time.monotonic() - begin
     shutil.rmtree(folder)
-    return Verdict(what, result, seconds, problem)
+    return Verdict(change, result, seconds, problem)
 
 
-def verdicts(mutations: list[Mutation], folder: Path, limit: float = LIMIT) -> list[Verdict]:
-    """The verdict on each mutation, on a copy of its own of one original, within `limit` seconds. Prints nothing."""
+def verdicts(mutations: list[Mutation], folder: Path, limit: float = RESTORE_SECONDS) -> list[Verdict]:
+    """Judge each mutation on its own copy of one original, which may take `limit` seconds. Prints nothing."""
     logging.disable(logging.WARNING)  # every skipped checkpoint is a warning
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             original = make_original(folder / "original")
             copy = folder / "good"
             shutil.copytree(original.folder, copy)
-            restore(copy, original.task)  # what is imported or compiled once, is by now
+            restore(copy, original.task)  # imports and compilation are done now, outside of any limit
         rng = random.Random(6)
         return [judge(original, mutation, rng, folder / "mutated", limit) for mutation in mutations]
     finally:
@@ -185,20 +188,21 @@ def verdicts(mutations: list[Mutation], folder: Path, limit: float = LIMIT) -> l
 
 
 def sample(tries: int) -> list[Mutation]:
-    """As many mutations, damage and forgery in turns, every kind of each as often."""
+    """`tries` mutations: damage and forgery in turns, the kinds of each in turns."""
     kinds = itertools.chain.from_iterable(zip(itertools.cycle(DAMAGE), itertools.cycle(FORGERY)))
     return list(itertools.islice(kinds, tries))
 
 
 def summary(name: str, found: list[Verdict]) -> Outcome:
+    """The outcome `name` of these verdicts. Problems at the same place in the code are one note."""
     problems = [verdict for verdict in found if verdict.problem]
-    kinds: dict[str, list[Verdict]] = {}
+    by_place: dict[str, list[Verdict]] = {}
     for verdict in problems:
-        kinds.setdefault(verdict.problem.split("(")[-1] if verdict.problem else "", []).append(verdict)
-    notes = [f"{len(same)} times: {same[0].what}: {same[0].problem}" for same in kinds.values()]
+        by_place.setdefault(verdict.problem.split("(")[-1] if verdict.problem else "", []).append(verdict)
+    notes = [f"{len(same)} times: {same[0].change}: {same[0].problem}" for same in by_place.values()]
     return Outcome(
         name,
-        f"typed error or what was saved; {LIMIT:g} s; no code run",
+        f"typed error or what was saved; {RESTORE_SECONDS:g} s; no code run",
         len(found),
         len(problems),
         bool(found) and not problems,
@@ -212,6 +216,6 @@ def summary(name: str, found: list[Verdict]) -> Outcome:
 
 
 def checkpoints(tries: int, folder: Path) -> Iterator[Outcome]:
-    """Twelve that were made by hand, and `tries` at random."""
+    """The experiment: twelve checkpoints made by hand, then `tries` random mutations."""
     yield summary("hand-made checkpoints", verdicts(list(HANDMADE), folder / "handmade"))
     yield summary("mutated checkpoints", verdicts(sample(tries), folder / "random"))

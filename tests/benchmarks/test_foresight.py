@@ -59,7 +59,7 @@ def test_a_right_model_agrees_and_one_with_the_actions_changed_round_does_not(
     positions = collect(player.config, player.task, player.engine, 12)
     for found in foresight(player.config, Corridor(1.0, moves_right=right), positions):  # type: ignore[arg-type]
         assert found.agreement == pytest.approx(agreement)
-        assert found.most == pytest.approx(1.0)
+        assert found.max_agreement == pytest.approx(1.0)
         assert found.spread == pytest.approx(found.true_spread)
 
 
