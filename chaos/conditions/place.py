@@ -25,12 +25,15 @@ OTHER_USER = 54321
 
 SMALL = (
     *("--run.wandb", "disabled", "--iterations", 60, "--run.checkpoint-steps", 20, "--run.log-steps", 20),
-    *("--simulations", 2, "--max-moves", 30, "--network.hidden", 16, "--network.layers", 16),
-    *("--network.head-layers", 16, "--replay.min-size", 64, "--learner.batch-size", 16, "--learner.td-steps", 4),
+    *("--simulations", 2, "--max-moves", 30, "--network.head-layers", 16),
+    *("--replay.min-size", 64, "--learner.batch-size", 16, "--learner.td-steps", 4),
     *("--learner.unroll-steps", 3, "--replay.segment-length", 30, "--actors", 1, "--actors.envs-per-actor", 2),
     *("--actors.rollout-steps", 40, "--evaluation.final-episodes", 2, "--evaluation.interval-steps", 10**6),
 )
 """Options of a run that takes seconds."""
+
+SMALL_MLP = ("--network.hidden", 16, "--network.layers", 16)
+"""Options of its network."""
 
 LONG = ("--iterations", 10**7, "--minutes", 30)
 """After SMALL: a run that ends only when it is stopped."""
@@ -112,7 +115,10 @@ class Place:
         """A copy of a small finished run, at `run`."""
         if not self._trained.exists():
             self.expect(
-                self.launch("train", "cartpole", *SMALL, "--serial", "--runs-dir", self._trained, "--run.name", "run")
+                self.launch(
+                    *("train", "cartpole", *SMALL, *SMALL_MLP, "--serial"),
+                    *("--runs-dir", self._trained, "--run.name", "run"),
+                )
             )
         shutil.copytree(self._trained / "run", self.run)
         return self.run
@@ -122,12 +128,14 @@ class Place:
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, str(LAUNCH), *map(str, arguments)]
 
-    def training(self, *options: object, serial: bool = True, name: str = "run") -> list[str]:
-        """The command of a small run at `run`; options come after, and win."""
+    def training(
+        self, *options: object, network: Sequence[object] = SMALL_MLP, serial: bool = True, name: str = "run"
+    ) -> list[str]:
+        """The command of a small run at `run`; options come after, and win. network: options of its network."""
         where = (
             ["--runs-dir", self.folder / "runs", "--run.name", name] if name else ["--runs-dir", self.folder / "runs"]
         )
-        return self.command("train", "cartpole", *SMALL, *(["--serial"] if serial else []), *where, *options)
+        return self.command("train", "cartpole", *SMALL, *network, *(["--serial"] if serial else []), *where, *options)
 
     def environment(self, **changes: str | None) -> dict[str, str]:
         """That of this process with `changes`; None takes a variable away."""
@@ -140,9 +148,16 @@ class Place:
         """`launch.py` with these arguments, to its end."""
         return self.call(self.command(*arguments), **how)
 
-    def train(self, *options: object, serial: bool = True, name: str = "run", **how: Any) -> Ended:
+    def train(
+        self,
+        *options: object,
+        network: Sequence[object] = SMALL_MLP,
+        serial: bool = True,
+        name: str = "run",
+        **how: Any,
+    ) -> Ended:
         """`training` to its end."""
-        return self.call(self.training(*options, serial=serial, name=name), **how)
+        return self.call(self.training(*options, network=network, serial=serial, name=name), **how)
 
     def call(
         self,
