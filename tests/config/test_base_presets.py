@@ -82,5 +82,5 @@ def test_presets_that_build_on_another_say_only_what_differs() -> None:
     """A run's own file holds everything, and names no base."""
     text = (presets_folder() / "pong.yaml").read_text()
     assert "base: breakout" in text
-    assert "network" not in text
+    assert "replay:" not in text
     assert "base" not in config_file.dump_config(load_preset("pong")).split()

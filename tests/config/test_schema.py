@@ -76,12 +76,15 @@ def test_a_header_points_to_scores_that_are_there_or_says_that_there_are_none(na
         assert re.search(r"\d", score.replace("results.md", ""))
 
 
-def test_pong_is_breakout_with_another_game_search_and_budget() -> None:
+def test_pong_is_breakout_with_another_game_and_budget_and_finer_learning() -> None:
     breakout, pong = config_file.load_preset("breakout").to_dict(), config_file.load_preset("pong").to_dict()
     assert (pong["env"].pop("id"), breakout["env"].pop("id")) == ("Pong", "Breakout")
     assert pong["env"].pop("max_moves") * 4 == 108_000  # frames: games of Pong are longer
     breakout["env"].pop("max_moves")
-    for section in ("env", "network", "replay", "learner", "reanalyze", "actors"):
+    assert (pong["learner"].pop("unroll_steps"), breakout["learner"].pop("unroll_steps")) == (5, 3)
+    for support in ("value", "reward"):
+        assert (pong["network"][support].pop("bins"), breakout["network"][support].pop("bins")) == (301, 61)
+    for section in ("env", "network", "search", "replay", "learner", "reanalyze", "actors"):
         assert pong[section] == breakout[section], section
 
 
