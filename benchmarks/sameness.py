@@ -1,9 +1,10 @@
 """Does a change of the code leave runs as they were? `python -m benchmarks sameness PATH`
 
-Trains presets with `--serial` in this checkout and in the one at PATH, and compares what the runs left: the SHA-256 of
-every tensor of the last checkpoint, the actions and rewards of every game in its replay, all numbers of metrics.jsonl
-that do not come from the clock or the machine, the returns of every evaluation, and the settings that both have. Prints
-what differs; exit code 1 if anything does. Floating-point results depend on the CPU, so both run on this machine.
+Trains with `--serial` in this checkout and in the one at PATH, both with the presets of PATH: a preset may change. Then
+it compares what the runs left: the SHA-256 of every tensor of the last checkpoint, actions and rewards of every game in
+its replay, all numbers of metrics.jsonl that do not come from the clock or the machine, the returns of every
+evaluation, and the settings that both have. Prints what differs; exit code 1 if anything does. Floating-point results
+depend on the CPU, so both run on this machine.
 """
 
 from __future__ import annotations
@@ -51,13 +52,14 @@ Facts = dict[str, dict[str, Any]]
 """Kind -> name -> what the run holds under that name."""
 
 
-def train(root: Path, preset: str, folder: Path, learner_steps: int, seed: int) -> Facts:
-    """Train `preset` with the code in `root`, in `folder`; returns the facts of that run."""
-    known = run_python(root, ["launch.py", "train", preset, "--help"]).replace("-", "_")
+def train(root: Path, config: Path, folder: Path, learner_steps: int, seed: int) -> Facts:
+    """Train `config` with the code in `root`, in `folder`; returns the facts of that run."""
+    preset = ["--config", str(config)]
+    known = run_python(root, ["launch.py", "train", *preset, "--help"]).replace("-", "_")
     budget = ["--serial", "--seed", str(seed), "--iterations", str(learner_steps), "--minutes", "10000"]
     place = ["--runs-dir", str(folder.parent), "--run.name", folder.name]
     settings = [word for name, value in OPTIONS.items() for word in (f"--{_known_as(name, known)}", value)]
-    run_python(root, ["launch.py", "train", preset, *budget, *place, *settings])
+    run_python(root, ["launch.py", "train", *preset, *budget, *place, *settings])
     return read_facts(folder)
 
 
@@ -160,7 +162,8 @@ def _shown(name: str, facts: Mapping[str, Any]) -> str:
 def compare(preset: str, there: Path, work: Path, learner_steps: int, seed: int) -> tuple[str, list[str]]:
     """What was compared, as a line to print, and what differs. The runs are left in `work`."""
     places = (("here", HERE), ("there", there))
-    here, other = (train(root, preset, work / place / preset, learner_steps, seed) for place, root in places)
+    config = there / "configs" / f"{preset}.yaml"
+    here, other = (train(root, config, work / place / preset, learner_steps, seed) for place, root in places)
     compared = ", ".join(f"{len(names):,} {kind}" for kind, names in here.items())
     lines = differences(here, other)
     return f"{preset}: {'different' if lines else 'the same'} ({compared})", lines

@@ -145,7 +145,9 @@ def test_the_command_trains_with_both_checkouts(
     assert "cartpole: different" in printed
     assert "scores: 1 of 4 differ, first random after 40 learner steps" in printed
     given = {place: (tmp_path / place / "given").read_text() for place in ("here", "there")}
-    assert all(words.startswith("train cartpole --serial --seed 0 --iterations 9 ") for words in given.values())
+    config = tmp_path / "there" / "configs" / "cartpole.yaml"
+    same = f"train --config {config} --serial --seed 0 --iterations 9 "
+    assert all(words.startswith(same) for words in given.values())
     assert "--run.wandb disabled" in given["here"]
     assert "--run.old disabled" in given["there"]
 
