@@ -82,6 +82,7 @@ def test_pong_is_breakout_with_another_game_and_budget_and_finer_learning() -> N
     assert pong["env"].pop("max_moves") * 4 == 108_000  # frames: games of Pong are longer
     breakout["env"].pop("max_moves")
     assert (pong["learner"].pop("unroll_steps"), breakout["learner"].pop("unroll_steps")) == (5, 3)
+    assert (pong["search"].pop("min_value_range"), breakout["search"].pop("min_value_range")) == (0.05, 0.5)
     for support in ("value", "reward"):
         assert (pong["network"][support].pop("bins"), breakout["network"][support].pop("bins")) == (301, 61)
     for section in ("env", "network", "search", "replay", "learner", "reanalyze", "actors"):
