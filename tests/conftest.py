@@ -52,6 +52,11 @@ def ray_cluster() -> None:
     starting one takes longer than most tests."""
     import ray
 
+    from muzero_ray.actors.ray_internals import dead_processes
+
+    if dead := dead_processes():
+        ray.shutdown()
+        pytest.fail(f"an earlier test ended {', '.join(dead)} of the cluster that all tests share")
     for start in range(1, RAY_STARTS + 1):
         if ray.is_initialized():
             return

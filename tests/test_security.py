@@ -97,6 +97,8 @@ class FakeRay:
         monkeypatch.setattr("ray._raylet.get_authentication_mode", lambda: answer)
         monkeypatch.setattr("ray.init", self.init)
         monkeypatch.setattr("ray.shutdown", self.shutdown)
+        # The cluster that other tests share is none of its business: its processes would be ended.
+        monkeypatch.setattr("ray._private.worker._global_node", None)
         monkeypatch.setattr("muzero_ray.actors.ray_watch.refuse_unreachable", lambda _: None)
 
     def init(self, **arguments: Any) -> None:
