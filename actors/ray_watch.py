@@ -69,7 +69,7 @@ def dead_processes() -> str | None:
 
 
 def left_cluster() -> str | None:
-    """That this machine is no longer part of the cluster, in words, or None.
+    """A message if this machine is no longer part of the cluster, else None.
 
     Ray's processes on it may live on for a while.
     """

@@ -116,7 +116,7 @@ def named_processes(driver: int) -> dict[str, psutil.Process]:
 
 
 def kind_of(process: psutil.Process) -> str | None:
-    """The kind of worker, or the name of one that is NOT_JUDGED; None for all others."""
+    """The kind of a worker of the run, the name of a process of NOT_JUDGED, or None for any other process."""
     title = process.cmdline()[0]
     if title.startswith("ray::"):
         return next((kind for kind, name in CLASSES.items() if name in title), None)
